@@ -1,0 +1,1 @@
+"""Raw event logs in, tokens out: schema, sources, vocabularies, facets, merging, item content, the corpus."""

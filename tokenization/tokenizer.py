@@ -1,0 +1,330 @@
+"""Events → tokens. One pure function for a whole log and for one user's last minutes: same events, same
+tokens."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from tokenization.clock import Floats
+from tokenization.content import ItemTable
+from tokenization.errors import SourceError, VocabularyError, nearest
+from tokenization.events import Events, Ids
+from tokenization.facets import ClockCodec, Facet, FacetKind, NumberCodec, Role
+from tokenization.grouping import Groups, group
+from tokenization.merging import Merged, keep_all, merge
+from tokenization.ordering import argsort
+from tokenization.schema import EventSchema, Kind
+from tokenization.sources import TableLike, clean, items_rule, numbers_of, read_events, read_items
+from tokenization.split import Split, resolve
+from tokenization.vocabulary import ABSENT, Codes, Vocabulary
+
+FORMAT = 1
+CLOCK_FACETS = ("hour", "weekday", "gap")
+
+
+@dataclass(frozen=True, eq=False)
+class Tokenizer:
+    """Everything that turns events of one schema into tokens, fitted on what lies before the split.
+
+    schema: the declaration. split: its split, resolved to times. vocabularies: of the action, the entities
+    and the categories, by facet name. numbers: codecs by facet name. items: what is known of the candidates.
+    """
+
+    schema: EventSchema
+    split: Split
+    vocabularies: Mapping[str, Vocabulary]
+    numbers: Mapping[str, NumberCodec]
+    items: ItemTable
+
+    @classmethod
+    def fit(
+        cls,
+        schema: EventSchema,
+        events: Events | TableLike,
+        items: TableLike | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Tokenizer:
+        """Fit vocabularies and codecs on the events before the split, and on nothing after it.
+
+        Args:
+            events: the whole log; a path, a table in memory, or what `sources.clean` returned.
+            items: the table that `schema.items` declares. Items that no event before the split has are
+                candidates too; without this table, they are unknown.
+            progress: called with (texts done, texts in all) while item texts become vectors.
+
+        Raises:
+            SourceError: the tables don't hold what the schema declares, or no event lies before the split.
+        """
+        events = _events(events, schema)
+        groups = group(events)
+        split = resolve(schema.split, groups)
+        fitted = split.trains(groups)[groups.of_event]
+        if not fitted.any():
+            raise SourceError(f"no event of {schema.name!r} lies before the split; move `split` to a later time")
+        before, times = events.take(fitted), groups.time[groups.of_event][fitted]
+        vocabularies = {name: Vocabulary.fit(column, times) for name, column in before.ids.items()}
+        seen = vocabularies[schema.candidates]
+        table = ItemTable.bare(seen)
+        if items is not None:
+            table = ItemTable.build(seen, read_items(items, schema), items_rule(schema), progress)
+        vocabularies[schema.candidates] = table.ids
+        merged = _merge(schema, before, groups.of_event[fitted], {})
+        numbers = {name: NumberCodec.fit(values) for name, values in merged.numbers.items()}
+        return cls(schema, split, vocabularies, numbers, table)
+
+    @cached_property
+    def facets(self) -> tuple[Facet, ...]:
+        """What the model reads of a token, in this order: action, entities, context, clock, outcome."""
+        schema = self.schema
+        action = [self._facet("action", Role.ACTION, FacetKind.CATEGORY)] if schema.action else []
+        entities = [self._facet(name, Role.ENTITY, FacetKind.ID) for name in schema.entities]
+        context, outcome = (
+            [self._facet(name, role, FacetKind(rule.kind.value)) for name, rule in rules.items()]
+            for role, rules in ((Role.CONTEXT, schema.context), (Role.OUTCOME, schema.outcome))
+        )
+        return (*action, *entities, *context, *self._clock_facets(), *outcome)
+
+    def _facet(self, name: str, role: Role, kind: FacetKind) -> Facet:
+        codec = self.numbers[name] if kind is FacetKind.NUMBER else self.vocabularies[name]
+        return Facet(name, kind, role, codec.size)
+
+    def _clock_facets(self) -> tuple[Facet, ...]:
+        if self.schema.time is None:
+            return ()
+        sizes = (ClockCodec.HOURS, ClockCodec.WEEKDAYS, ClockCodec.GAPS)
+        return tuple(
+            Facet(name, FacetKind(name), Role.CONTEXT, size) for name, size in zip(CLOCK_FACETS, sizes, strict=True)
+        )
+
+    @property
+    def context_facets(self) -> tuple[Facet, ...]:
+        """The facets known when a request is made, in the order of `encode_context`."""
+        return tuple(facet for facet in self.facets if facet.role is Role.CONTEXT)
+
+    def transform(self, events: Events | TableLike) -> pa.Table:
+        """Events of any number of users → one row a user, in the order of their ids.
+
+        Tokens are in the order of time. Inside a group the order is canonical: entity type, its code, action,
+        all other codes. So neither the order nor the chunking of the rows has any influence, and what other
+        users did has none either. Users and ids never seen in training are fine.
+
+        Returns:
+            Columns user_id; time list<double> (seconds since 1970 UTC, or positions); group list<int32> (0,
+            1, 2.. within the user); each facet list<int32>; `<name>.value` list<float> of each number, null =
+            absent; events list<int32>, how many events the token holds.
+
+        Raises:
+            SourceError: a column is missing, or a row makes no sense (`sources.clean` tells good from bad).
+        """
+        events = _events(events, self.schema)
+        groups = group(events)
+        codes = {name: self.vocabularies[name].encode_ids(column) for name, column in events.ids.items()}
+        merged = _merge(self.schema, events, groups.of_event, codes)
+        of_token = groups.of_event[merged.rows]
+        columns = self._columns(merged, groups, of_token)
+        order = self._canonical_order(columns, merged, of_token)
+        return _rows(columns, merged, groups, of_token, order)
+
+    def _columns(self, merged: Merged, groups: Groups, of_token: NDArray[np.int64]) -> dict[str, Codes]:
+        """[t] codes of every facet, in the order of `facets`."""
+        clock = {}
+        if self.schema.time is not None:
+            codes = ClockCodec(self.schema.time.zone).encode(groups.time, groups.previous)
+            clock = {name: c[of_token] for name, c in zip(CLOCK_FACETS, codes, strict=True)}
+        numbers = {name: self.numbers[name].encode(values) for name, values in merged.numbers.items()}
+        found = {**merged.codes, **clock, **numbers}
+        return {facet.name: found[facet.name] for facet in self.facets}
+
+    def _canonical_order(
+        self, columns: Mapping[str, Codes], merged: Merged, of_token: NDArray[np.int64]
+    ) -> NDArray[np.int64]:
+        """[t] tokens by group, entity type, entity, action; ties by all other codes, then by the numbers."""
+        kind = np.zeros(len(of_token), np.int32)
+        entity = np.zeros(len(of_token), np.int32)
+        for number, name in enumerate(self.schema.entities, start=1):
+            kind[columns[name] != ABSENT] = number
+            entity += columns[name]
+        keys: list[NDArray[Any]] = [of_token, kind, entity, *([columns["action"]] if self.schema.action else [])]
+        order = argsort(keys)
+        return _settle_ties(order, keys, [*columns.values(), *merged.numbers.values(), merged.events])
+
+    def encode_context(
+        self,
+        context: Mapping[str, Sequence[object] | pa.Array],
+        at: Floats | None = None,
+        previous: Floats | None = None,
+    ) -> Codes:
+        """What n requests say of themselves, as the model reads it.
+
+        Args:
+            context: [n] values by name of a declared context facet; a facet left out, or None, is absent.
+            at: [n] times of the requests, seconds since 1970 UTC, for hour, weekday and gap.
+            previous: [n] times of the users' last groups, for the gap; NaN = none.
+
+        Returns:
+            [n, C] codes of `context_facets`.
+
+        Raises:
+            SourceError: a name that is no declared context facet, or columns of different length.
+        """
+        known = list(self.schema.context)
+        for name in context:
+            if name not in known:
+                raise SourceError(f"no context facet is called {name!r}; {nearest(name, known)}")
+        lengths = {len(column) for column in (*context.values(), *(a for a in (at, previous) if a is not None))}
+        if len(lengths) > 1:
+            raise SourceError(f"the context columns have {sorted(lengths)} rows; give one value a request in each")
+        out = np.zeros((lengths.pop() if lengths else 0, len(self.context_facets)), np.int32)
+        codes = {name: self._encode_values(name, column) for name, column in context.items()}
+        if at is not None and self.schema.time is not None:
+            before = np.full(len(at), np.nan) if previous is None else np.asarray(previous, np.float64)
+            clock = ClockCodec(self.schema.time.zone).encode(np.asarray(at, np.float64), before)
+            codes |= dict(zip(CLOCK_FACETS, clock, strict=True))
+        for place, facet in enumerate(self.context_facets):
+            if facet.name in codes:
+                out[:, place] = codes[facet.name]
+        return out
+
+    def _encode_values(self, name: str, column: Sequence[object] | pa.Array) -> Codes:
+        values = column if isinstance(column, pa.Array) else pa.array(column)
+        if self.schema.context[name].kind is Kind.NUMBER:
+            return self.numbers[name].encode(numbers_of(values))
+        return self.vocabularies[name].encode_ids(Ids.of(values, name))
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 (hex) of what decides tokens: rules, codecs, vocabularies. Equal fingerprints, equal
+        tokens."""
+        rules = self.schema.to_dict()
+        for key in ("name", "targets", "split", "items"):
+            rules.pop(key, None)
+        vocabularies = {**self.vocabularies, **{f"item.{n}": v for n, v in self.items.vocabularies.items()}}
+        told = {
+            "format": FORMAT,
+            "rules": rules,
+            "numbers": {name: codec.edges for name, codec in self.numbers.items()},
+            "vocabularies": {name: v.prefix_hash() for name, v in vocabularies.items()},
+        }
+        return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+
+    def save(self, folder: str | Path) -> None:
+        """Write tokenizer.json, vocabularies and the item table as Arrow files; made if absent."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, vocabulary in self.vocabularies.items():
+            if name != self.schema.candidates:
+                vocabulary.save(folder / f"vocabulary.{name}.arrow")
+        self.items.save(folder)
+        told = {
+            "format": FORMAT,
+            "fingerprint": self.fingerprint,
+            "schema": self.schema.to_dict(),
+            "split": asdict(self.split),
+            "numbers": {name: codec.edges for name, codec in self.numbers.items()},
+            "vocabularies": sorted(self.vocabularies),
+        }
+        (folder / "tokenizer.json").write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Tokenizer:
+        """Read what `save` wrote; runs no code.
+
+        Raises:
+            VocabularyError: a file is missing or damaged, or was written by a newer version.
+        """
+        folder = Path(folder)
+        try:
+            told = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise VocabularyError(f"{folder} holds no tokenizer: {error}") from error
+        if told.get("format") != FORMAT:
+            raise VocabularyError(f"{folder} has tokenizer format {told.get('format')}, this userfm reads {FORMAT}")
+        schema = EventSchema.from_dict(told["schema"])
+        items = ItemTable.load(folder)
+        vocabularies = {
+            name: items.ids if name == schema.candidates else Vocabulary.load(folder / f"vocabulary.{name}.arrow")
+            for name in told["vocabularies"]
+        }
+        numbers = {name: NumberCodec(tuple(edges)) for name, edges in told["numbers"].items()}
+        loaded = cls(schema, Split(**told["split"]), vocabularies, numbers, items)
+        if loaded.fingerprint != told["fingerprint"]:
+            raise VocabularyError(f"{folder} is damaged: its files don't have the fingerprint that it states")
+        return loaded
+
+
+def _events(events: Events | TableLike, schema: EventSchema) -> Events:
+    if isinstance(events, Events):
+        return events
+    sound, bad = clean(read_events(events, schema), schema)
+    if bad.num_rows:
+        why = bad["reason"][0].as_py()
+        raise SourceError(f"{bad.num_rows} of {bad.num_rows + len(sound)} events make no sense, the first: {why}")
+    return sound
+
+
+def _merge(schema: EventSchema, events: Events, of_event: NDArray[np.int64], codes: Mapping[str, Codes]) -> Merged:
+    """By the ids themselves rather than by their codes, so that two unknown products stay two."""
+    if not schema.merge.same_item_in_group:
+        return keep_all(codes, events.numbers, len(events))
+    kind = np.zeros(len(events), np.int64)
+    entity = np.arange(len(events))  # an event about nothing is like no other
+    for number, name in enumerate(schema.entities, start=1):
+        given = ~events.ids[name].missing
+        kind[given] = number
+        entity[given] = events.ids[name].index[given]
+    action = [events.ids["action"].index + 1] if schema.action else []
+    return merge((of_event, kind, entity, *action), codes, events.numbers)
+
+
+def _settle_ties(
+    order: NDArray[np.int64], keys: Sequence[NDArray[Any]], rest: Sequence[NDArray[Any]]
+) -> NDArray[np.int64]:
+    """Order the few rows that agree in all keys by the rest; who then still agree are alike."""
+    same = np.logical_and.reduce([key[order][1:] == key[order][:-1] for key in keys])
+    if not same.any():
+        return order
+    tied = np.append(False, same) | np.append(same, False)
+    rows = order[tied]
+    run = np.cumsum(~np.append(False, same))[tied]
+    order[tied] = rows[np.lexsort((*(column[rows] for column in reversed(rest)), run))]
+    return order
+
+
+def _rows(
+    columns: Mapping[str, Codes],
+    merged: Merged,
+    groups: Groups,
+    of_token: NDArray[np.int64],
+    order: NDArray[np.int64],
+) -> pa.Table:
+    group_of = of_token[order]
+    sizes = np.bincount(groups.user[group_of], minlength=len(groups.users))
+    offsets = pa.array(np.concatenate([[0], np.cumsum(sizes)]), pa.int32())
+
+    def lists(values: NDArray[Any]) -> pa.Array:
+        return pa.ListArray.from_arrays(offsets, pa.array(values))
+
+    def floats(values: Floats) -> pa.Array:
+        values = values[order].astype(np.float32)
+        return pa.ListArray.from_arrays(offsets, pa.array(values, mask=np.isnan(values)))
+
+    return pa.table(
+        {
+            "user_id": groups.users,
+            "time": lists(groups.time[group_of]),
+            "group": lists(groups.ordinal[group_of]),
+            **{name: lists(codes[order]) for name, codes in columns.items()},
+            **{f"{name}.value": floats(values) for name, values in merged.numbers.items()},
+            "events": lists(merged.events[order]),
+        }
+    )
