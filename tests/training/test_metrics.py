@@ -82,8 +82,8 @@ def test_weighted_recall_counts_rare_hits_more() -> None:
     masked=st.integers(0, 3),
 )
 def test_top_k_is_a_stable_sort_whatever_the_ties(scores: np.ndarray, k: int, masked: int) -> None:
-    scores[:, scores.shape[1] - masked :] = -np.inf
     candidates = max(scores.shape[1] - masked, 0)
+    scores[:, candidates:] = -np.inf
     expected = np.argsort(-scores, axis=1, kind="stable")[:, : min(k, candidates)]
     got = metrics.top_k(scores, k)
     assert got.shape == (len(scores), k)
