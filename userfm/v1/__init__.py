@@ -1,0 +1,1 @@
+"""Generated from `protos/userfm/v1` by `make protos`; nothing here is written by hand."""
