@@ -1,0 +1,298 @@
+"""The embedding store: vectors pushed into Lance, published as snapshots that servers map.
+
+    store/
+      current.json                      what is served: users, items and model together
+      publications/00000001.json ...    every publication there has been
+      spaces/journey-v1/
+        space.json                      the space, and the model folder pushed last
+        user.lance/  item.lance/        the system of record: one dataset for each entity
+        snapshots/user-3/ item-2/       raw arrays of one Lance version
+        models/5f0c.../                 a copy of the model, so the store alone can be served
+
+Lance starts threads that a fork does not carry over: processes that use a store are spawned, never forked.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shutil
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import lance
+import numpy as np
+import pyarrow as pa
+
+from foundation.space import Space
+from serving.durable import SCRATCH, locked, new_folder, sync_tree, sync_up, write_file
+from serving.errors import CorruptStore, NothingPublished, SpaceConflict, StoreError
+from serving.ids import canonical, kind_name
+from serving.publication import Base, Publication, make_current, next_epoch, read_current, read_epoch
+from serving.rows import Entity, Rows, VectorBatch, check_servable
+from serving.snapshot import Snapshot, write_snapshot
+
+ROWS_A_COMMIT = 65_536
+"""Small batches are gathered to about this many rows: each commit is a Lance version with files of its own."""
+NEWER = (
+    "source.event_seq > target.event_seq"
+    " OR (source.event_seq = target.event_seq AND source.checksum <> target.checksum)"
+)
+"""When a pushed row replaces a stored one: it has seen more events, or as many with another outcome."""
+
+Progress = Callable[[int], None]
+
+
+class EmbeddingStore:
+    """The store in the folder `root`, which the first push creates.
+
+    Any number of readers; writers of one dataset queue for its lock.
+    """
+
+    def __init__(self, root: str | Path) -> None:
+        self.root = Path(root)
+
+    def push(
+        self, space: Space, entity: Entity, batches: Iterable[VectorBatch], progress: Progress | None = None
+    ) -> int:
+        """Insert or update vectors of one entity and return how many rows were sent.
+
+        Sending the same rows again changes nothing, and a row never replaces one that has seen more events
+        (`event_seq`), so an interrupted push is repeated, or resumed by leaving out the ids in `pushed`. On
+        return every row is on disk; `progress` hears the number of rows committed so far. Raises StoreError,
+        SpaceConflict.
+        """
+        self._claim(space)
+        path = self._dataset(space, entity)
+        rows = 0
+        with locked(self._space_folder(space) / f"{entity}.lock"):
+            for table in _commits(batches, space.width):
+                _upsert(path, table)
+                rows += table.num_rows
+                if progress is not None:
+                    progress(rows)
+            if path.exists():
+                sync_tree(path)
+                sync_up(path.parent, self.root)
+        return rows
+
+    def push_model(self, space: Space, model: str | Path) -> Path:
+        """Copy a model directory into the space's folder, for the next `publish` to name. Returns the copy.
+
+        Raises StoreError when `model` is no model directory, SpaceConflict when it is of another space.
+        """
+        source = Path(model)
+        if not (source / "space.json").is_file():
+            raise StoreError(f"{source} is no model directory: it has no space.json")
+        found = Space.from_json((source / "space.json").read_text())
+        if found.fingerprint != space.fingerprint:
+            raise SpaceConflict(_conflict(f"the model in {source}", found, space))
+        self._claim(space)
+        folder = self._space_folder(space)
+        with locked(folder / "space.lock"):
+            copy = folder / "models" / _digest(source)
+            if not copy.exists():
+                copy.parent.mkdir(exist_ok=True)
+                with new_folder(copy) as scratch:
+                    shutil.copytree(source, scratch, dirs_exist_ok=True)
+            _write_space(folder, space, str(copy.relative_to(self.root)))
+        return copy
+
+    def pushed(self, space: Space, entity: Entity) -> pa.Array:
+        """The ids that already have a vector in this space, to leave out of a resumed push."""
+        path = self._dataset(space, entity)
+        if not _exists(path):
+            return pa.array([], pa.large_string())
+        return canonical(_open(path).to_table(columns=["id"])["id"])
+
+    def publish(self, space: Space) -> Publication:
+        """Make what has been pushed to `space` current, all of it or nothing.
+
+        Checks the vectors (count, width, finite, norms, checksums), writes snapshots, syncs them, then moves
+        one pointer. Publishing what is already current changes nothing. Raises PublishRefused, CorruptStore
+        or StoreError, and then what was served before still is.
+        """
+        folder = self._space_folder(space)
+        claimed, model = _read_space(folder)
+        if claimed.fingerprint != space.fingerprint:
+            raise SpaceConflict(_conflict("the space to publish", space, claimed))
+        with locked(self.root / "publish.lock"):
+            _sweep(folder / "snapshots")
+            bases = [self._freeze(space, entity) for entity in (Entity.USER, Entity.ITEM)]
+            before = self._current_or_none()
+            publication = Publication(
+                epoch=next_epoch(self.root),
+                previous=before.epoch if before else None,
+                space=claimed,
+                user=bases[0],
+                item=bases[1],
+                model=model,
+                published_at=time.time(),
+            )
+            if before and before.serves_the_same(publication):
+                return before
+            make_current(self.root, publication)
+            return publication
+
+    def rollback(self) -> Publication:
+        """Serve again what was served before the current publication. Raises StoreError when there was nothing."""
+        self.current()  # says so where there is no store, instead of making a folder for the lock
+        with locked(self.root / "publish.lock"):
+            now = self.current()
+            if now.previous is None:
+                raise StoreError(f"nothing was published to {self.root} before epoch {now.epoch}")
+            target = read_epoch(self.root, now.previous)
+            publication = replace(target, epoch=next_epoch(self.root), published_at=time.time())
+            make_current(self.root, publication)
+            return publication
+
+    def current(self) -> Publication:
+        """What is served now. Raises NothingPublished, StoreError, CorruptStore."""
+        return read_current(self.root)
+
+    def snapshot(self, publication: Publication, entity: Entity) -> Snapshot:
+        """The published vectors of one entity, mapped and checked. Raises CorruptStore."""
+        return Snapshot.open(self.root / publication.base(entity).snapshot)
+
+    def model(self, publication: Publication) -> Path | None:
+        """The folder of the published model, if there is one."""
+        return None if publication.model is None else self.root / publication.model
+
+    def _current_or_none(self) -> Publication | None:
+        try:
+            return self.current()
+        except NothingPublished:
+            return None
+
+    def _space_folder(self, space: Space) -> Path:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", space.id):
+            raise StoreError(f"a space can't be called {space.name!r}; use letters, digits, dots and dashes")
+        return self.root / "spaces" / space.id
+
+    def _dataset(self, space: Space, entity: Entity) -> Path:
+        return self._space_folder(space) / f"{entity}.lance"
+
+    def _claim(self, space: Space) -> None:
+        """Give the space its folder, or see that the folder is of this very space."""
+        folder = self._space_folder(space)
+        with locked(folder / "space.lock"):
+            if not (folder / "space.json").exists():
+                (folder / "snapshots").mkdir(exist_ok=True)
+                _write_space(folder, space, None)
+            claimed, _ = _read_space(folder)
+        if claimed.fingerprint != space.fingerprint or claimed.width != space.width:
+            raise SpaceConflict(_conflict("the vectors to push", space, claimed))
+
+    def _freeze(self, space: Space, entity: Entity) -> Base:
+        """The newest Lance version of one entity as a checked snapshot."""
+        path = self._dataset(space, entity)
+        if not _exists(path):
+            raise StoreError(f"no {entity} vectors have been pushed to {space.id}; push users and items first")
+        dataset = _open(path)
+        folder = self._space_folder(space) / "snapshots" / f"{entity}-{dataset.version}"
+        if not _intact(folder):
+            rows = Rows.from_table(dataset.to_table(), str(path))
+            check_servable(rows, space.width, str(path))
+            with new_folder(folder) as scratch:
+                write_snapshot(scratch, rows, entity, space.fingerprint)
+        return Base(dataset.version, str(folder.relative_to(self.root)), dataset.count_rows())
+
+
+def _commits(batches: Iterable[VectorBatch], width: int) -> Iterator[pa.Table]:
+    waiting: list[pa.Table] = []
+    for batch in batches:
+        waiting.append(batch.to_table(width))
+        if sum(table.num_rows for table in waiting) >= ROWS_A_COMMIT:
+            yield _one_row_an_id(waiting)
+            waiting = []
+    if waiting:
+        yield _one_row_an_id(waiting)
+
+
+def _one_row_an_id(tables: list[pa.Table]) -> pa.Table:
+    """The tables as one; of rows with the same id the one with the most events, the later among equals.
+
+    Lance refuses, or silently doubles, an id that comes twice in one upsert.
+    """
+    if len({table.schema.field("id").type for table in tables}) > 1:
+        raise StoreError("some batches have text ids and some integers; an entity's ids are all of one kind")
+    table = pa.concat_tables(tables).combine_chunks()
+    codes = table["id"].combine_chunks().dictionary_encode().indices.to_numpy()
+    newest_first = np.lexsort((np.arange(len(codes)), table["event_seq"].to_numpy()))[::-1]
+    _, first = np.unique(codes[newest_first], return_index=True)
+    return table if len(first) == len(codes) else table.take(pa.array(np.sort(newest_first[first])))
+
+
+def _upsert(path: Path, table: pa.Table) -> None:
+    if not _exists(path):
+        lance.write_dataset(table, str(path), mode="create")
+        return
+    dataset = _open(path)
+    stored, pushed = (kind_name(each.schema.field("id").type) for each in (dataset, table))
+    if stored != pushed:
+        raise StoreError(f"the ids in {path} are {stored}, those pushed are {pushed}; convert them to {stored}")
+    upsert = dataset.merge_insert("id").when_matched_update_all(NEWER).when_not_matched_insert_all()
+    upsert.execute(table)
+
+
+def _exists(path: Path) -> bool:
+    """Whether a first commit was made; a crash before it leaves files that the next push overwrites."""
+    return any((path / "_versions").glob("*.manifest"))
+
+
+def _open(path: Path) -> Any:
+    try:
+        return lance.dataset(str(path))
+    except (OSError, ValueError) as error:
+        raise CorruptStore(f"{path} can't be opened; push this space into an empty store") from error
+
+
+def _intact(snapshot: Path) -> bool:
+    """Whether a snapshot is there and holds; a damaged one is removed, to be written again."""
+    if not snapshot.exists():
+        return False
+    try:
+        Snapshot.open(snapshot)
+    except CorruptStore:
+        shutil.rmtree(snapshot)
+        return False
+    return True
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what a crashed publish left half-written. Needs the lock."""
+    for left in folder.glob(f"{SCRATCH}*"):
+        shutil.rmtree(left)
+
+
+def _digest(folder: Path) -> str:
+    """A name for a folder's content: 16 hex digits of SHA-256 over names and bytes of its files."""
+    digest = hashlib.sha256()
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        with path.open("rb") as file:
+            digest.update(f"{path.relative_to(folder)}\0{hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
+    return digest.hexdigest()[:16]
+
+
+def _write_space(folder: Path, space: Space, model: str | None) -> None:
+    content = {"space": json.loads(space.to_json()), "model": model}
+    write_file(folder / "space.json", (json.dumps(content, indent=2) + "\n").encode())
+
+
+def _read_space(folder: Path) -> tuple[Space, str | None]:
+    path = folder / "space.json"
+    if not path.exists():
+        raise StoreError(f"nothing has been pushed to {folder}; run `userfm push` first")
+    content = json.loads(path.read_text())
+    return Space.from_json(json.dumps(content["space"])), content["model"]
+
+
+def _conflict(what: str, offered: Space, held: Space) -> str:
+    return (
+        f"{what} has fingerprint {offered.fingerprint[:12]} (width {offered.width}), the store holds {held.id} with"
+        f" {held.fingerprint[:12]} (width {held.width}); give the new model the next version"
+    )

@@ -1,0 +1,101 @@
+"""Protobuf ↔ numpy and Arrow, with a sentence for everything a caller can get wrong.
+
+Shapes: N rows, D width of the space.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+import pyarrow as pa
+
+from foundation.space import Space
+from serving.errors import InvalidRequest
+from serving.ids import INTEGER, TEXT
+from serving.rows import Float32s, Float64s
+from userfm.v1 import embedding_pb2 as pb
+
+Cell = str | int | float | None
+
+
+def ids_from_proto(ids: pb.Ids) -> pa.Array:
+    """Canonical ids. Raises InvalidRequest when neither kind is given."""
+    kind = ids.WhichOneof("kind")
+    if kind == "integers":
+        return pa.array(ids.integers.values, INTEGER)
+    if kind == "texts":
+        return pa.array(ids.texts.values, TEXT)
+    raise InvalidRequest("the request names no ids; set ids.integers or ids.texts")
+
+
+def ids_to_proto(ids: pa.Array) -> pb.Ids:
+    """Canonical ids as they came in: text stays text, integers stay integers."""
+    if ids.type == INTEGER:
+        return pb.Ids(integers=pb.Ids.Integers(values=ids.to_numpy().tolist()))
+    return pb.Ids(texts=pb.Ids.Texts(values=ids.to_pylist()))
+
+
+def matrix_to_proto(matrix: Float32s | Float64s) -> pb.Matrix:
+    """A float32 or float64 array of any rank as bytes."""
+    wide = matrix.dtype == np.float64
+    dtype = pb.DTYPE_FLOAT64 if wide else pb.DTYPE_FLOAT32
+    return pb.Matrix(data=matrix.astype("<f8" if wide else "<f4", copy=False).tobytes(), dtype=dtype, dims=matrix.shape)
+
+
+def vectors_from_proto(matrix: pb.Matrix, width: int) -> Float32s:
+    """Query vectors [N, D]. Raises InvalidRequest unless they are finite float32 of the space's width."""
+    if matrix.dtype != pb.DTYPE_FLOAT32:
+        raise InvalidRequest("query vectors have to be DTYPE_FLOAT32")
+    dims = list(matrix.dims)
+    if len(dims) != 2 or dims[1] != width:
+        raise InvalidRequest(f"query vectors have dims {dims}; this space takes [n, {width}]")
+    if len(matrix.data) != 4 * math.prod(dims):
+        raise InvalidRequest(f"a float32 matrix of dims {dims} has {4 * math.prod(dims)} bytes, not {len(matrix.data)}")
+    vectors_ND = np.frombuffer(matrix.data, dtype="<f4").reshape(dims)
+    if not np.isfinite(vectors_ND).all():
+        raise InvalidRequest("query vectors have to be finite")
+    return vectors_ND
+
+
+def space_to_proto(space: Space) -> pb.Space:
+    """The space as every answer carries it."""
+    return pb.Space(
+        name=space.name,
+        version=space.version,
+        fingerprint=space.fingerprint,
+        width=space.width,
+        metric=pb.METRIC_DOT,
+        as_of=space.as_of,
+        lineage=space.lineage,
+        aligned_to=space.aligned_to,
+    )
+
+
+def events_to_table(events: Sequence[pb.Event]) -> pa.Table:
+    """Events as columns; a cell that an event leaves out is null. Raises InvalidRequest for a column of mixed kinds."""
+    rows = [event.columns for event in events]
+    names = dict.fromkeys(name for row in rows for name in row)
+    return pa.table({name: _column(name, (cell(row[name]) if name in row else None for row in rows)) for name in names})
+
+
+def context_to_values(context: Mapping[str, pb.Value]) -> dict[str, Cell]:
+    """What is known of a request, as plain values."""
+    return {name: cell(value) for name, value in context.items()}
+
+
+def cell(value: pb.Value) -> Cell:
+    """The one value that is set, or None."""
+    kind = value.WhichOneof("kind")
+    return None if kind is None else getattr(value, kind)
+
+
+def _column(name: str, cells: Iterable[Cell]) -> pa.Array:
+    values = list(cells)
+    kinds = {type(value) for value in values if value is not None}
+    if str in kinds and len(kinds) > 1:
+        raise InvalidRequest(f"column {name!r} holds text in some events and numbers in others; send one of them")
+    if float in kinds:
+        return pa.array([None if value is None else float(value) for value in values], pa.float64())
+    return pa.array(values, pa.string() if str in kinds else pa.int64() if int in kinds else pa.null())
