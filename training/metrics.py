@@ -185,9 +185,7 @@ def bootstrap(value_UM: Floats, seed: int = 0, samples: int = 2000, level: float
     return [_percentiles(mean(value_UM[:, m]), mean_SM[:, m], level) for m in range(columns)]
 
 
-def paired_bootstrap(
-    a_U: Floats, b_U: Floats, seed: int = 0, samples: int = 10_000, level: float = 0.95
-) -> Interval:
+def paired_bootstrap(a_U: Floats, b_U: Floats, seed: int = 0, samples: int = 10_000, level: float = 0.95) -> Interval:
     """Mean of a − b over the users who have both values, with its bootstrap interval.
 
     Pairing takes the difference between users, far larger than the one between systems, out of the interval.
@@ -196,9 +194,7 @@ def paired_bootstrap(
         ValueError: if the two do not hold one value for each of the same users.
     """
     if a_U.shape != b_U.shape:
-        raise ValueError(
-            f"a paired comparison needs the same users on both sides, got {len(a_U)} and {len(b_U)}"
-        )
+        raise ValueError(f"a paired comparison needs the same users on both sides, got {len(a_U)} and {len(b_U)}")
     return bootstrap((a_U - b_U)[:, None], seed=seed, samples=samples, level=level)[0]
 
 

@@ -1,0 +1,63 @@
+"""Token tables written by hand, in the format of `Tokenizer.transform`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+Token = tuple[float, int, int, int]  # time, group, item code (0 = no item), store code
+Log = Mapping[str, Sequence[Token]]
+TokenTable = Callable[[Log], pa.Table]
+
+
+def _token_table(log: Log) -> pa.Table:
+    offsets = pa.array(np.cumsum([0, *map(len, log.values())]), pa.int32())
+    flat = [token for tokens in log.values() for token in tokens]
+
+    def lists(column: int, dtype: pa.DataType) -> pa.Array:
+        return pa.ListArray.from_arrays(offsets, pa.array([token[column] for token in flat], dtype))
+
+    ones = pa.ListArray.from_arrays(offsets, pa.array([1] * len(flat), pa.int32()))
+    return pa.table(
+        {
+            "user_id": list(log),
+            "time": lists(0, pa.float64()),
+            "group": lists(1, pa.int32()),
+            "product": lists(2, pa.int32()),
+            "store": lists(3, pa.int32()),
+            "events": ones,
+        }
+    )
+
+
+@pytest.fixture(scope="session")
+def token_table() -> TokenTable:
+    """Builds a token table from user → (time, group, item, store) of each token."""
+    return _token_table
+
+
+@pytest.fixture(scope="session")
+def random_log() -> Callable[[int], Log]:
+    """A log of 40 users over 100 days of whole-day times, with groups of 1 to 4 items and groups without."""
+
+    def build(seed: int) -> Log:
+        rng = np.random.default_rng(seed)
+        log: dict[str, list[Token]] = {}
+        for user in range(40):
+            days = np.sort(rng.choice(100, rng.integers(1, 15), replace=False))
+            log[f"u{user}"] = [
+                (86400.0 * day, group, int(item), int(rng.integers(2, 5)))
+                for group, day in enumerate(days)
+                for item in _items(rng)
+            ]
+        return log
+
+    def _items(rng: np.random.Generator) -> np.ndarray:
+        if rng.random() < 0.2:
+            return np.array([0])
+        return np.sort(1 + rng.choice(19, rng.integers(1, 5), replace=False))
+
+    return build

@@ -1,0 +1,330 @@
+"""What is asked of a scorer, and what it may know: requests on one side, the held-out truth on the other.
+
+One request per user: which items stand in the user's next group that holds candidates. Everything a scorer gets is
+in `Requests`, which is cut from the token table *before* the target group; the truth stays in `Holdout` and only
+the evaluator reads it. The model and the baselines get the same `Requests`.
+
+Two ways to ask, and a report says which was used (`told`):
+
+- told: the request is made when the target group begins. Its time and context facets are known, and the history
+  is every token before that group: also what happened between the cut and the request and holds no candidate
+  (a mailing, a redeemed coupon), since a live service would have seen it.
+- not told: the request is made at the cut, without context, and the history ends at the cut.
+
+Between cut and request there is no group with candidates, so baselines that count candidates see the same
+events either way. Users without a candidate in their history are not judged but counted (`cold`): for them
+every personal method is popularity by definition.
+
+Shapes: U judged users, R rows of the token table, T tokens, G groups, C context facets, N item events.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from tokenization.errors import nearest
+from tokenization.split import Split
+from tokenization.tokenizer import Tokenizer
+from training.errors import EvaluationError
+from training.metrics import Codes, Floats, ItemSets
+
+Ints = NDArray[np.int64]
+UNKNOWN = 1  # item code of everything outside the vocabulary
+
+
+@dataclass(frozen=True)
+class Requests:
+    """A chunk of requests: everything a scorer may know.
+
+    Attributes:
+        user_ids: one id a request.
+        history: rows of the token table in the same order, each cut before the target group; a row may be
+        empty. at: time of each request, float64 seconds since the epoch (or position) [n]. context: codes of
+        the context facets, int32 [n, C]; 0 where not told or where the group disagrees.
+    """
+
+    user_ids: pa.Array
+    history: pa.Table
+    at: Floats
+    context: Codes
+
+    def __len__(self) -> int:
+        return len(self.at)
+
+
+Scorer = Callable[[Requests], NDArray[np.float32]]
+"""Scores of every item for a chunk of requests, float32 [n, V]; higher is better, −inf is not a candidate."""
+
+
+@dataclass(frozen=True)
+class ItemEvents:
+    """The candidates' tokens that lie before what is judged, for counting: one entry a token.
+
+    Attributes:
+        row: row of the token table, int64 [N].
+        item: item code, int32 [N]; code 1 (unknown) is left out.
+        time: seconds since the epoch (or position), float64 [N].
+    """
+
+    row: Ints
+    item: Codes
+    time: Floats
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Which columns of the token table hold the candidates and what a request knows of itself."""
+
+    item: str
+    context: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, tokenizer: Tokenizer) -> Columns:
+        """The candidates' facet and the context facets of a tokenizer."""
+        return cls(tokenizer.schema.candidates, tuple(facet.name for facet in tokenizer.context_facets))
+
+
+@dataclass(frozen=True)
+class Holdout:
+    """Requests and the truth behind them, for one split of one token table.
+
+    Attributes:
+        tokens: the token table, one row per user.
+        row: row of each judged user, ascending, int64 [U].
+        known: number of tokens each request may read, int64 [U]; always a prefix of the row.
+        at: time of each request, float64 [U].
+        context: codes of the context facets, int32 [U, C].
+        truth: distinct items of the target group.
+        unknown: items of the target group outside the vocabulary, int64 [U]: truth that nobody can hit.
+        seen: distinct items among the tokens a request may read.
+        before: every user's item events before the cut, for baselines that count.
+        cold: users with a target group and no candidate before it; not judged.
+        told: whether requests know the time and context of the target group.
+    """
+
+    tokens: pa.Table
+    row: Ints
+    known: Ints
+    at: Floats
+    context: Codes
+    truth: ItemSets
+    unknown: Ints
+    seen: ItemSets
+    before: ItemEvents
+    cold: int
+    told: bool
+
+    def __len__(self) -> int:
+        return len(self.row)
+
+    @property
+    def user_ids(self) -> pa.Array:
+        """Ids of the judged users."""
+        return _whole(self.tokens["user_id"]).take(pa.array(self.row))
+
+    def requests(self, start: int, stop: int) -> Requests:
+        """The requests of judged users `start` to `stop`."""
+        rows, known = self.row[start:stop], self.known[start:stop]
+        history = _prefixes(self.tokens, rows, known)
+        return Requests(_whole(history["user_id"]), history, self.at[start:stop], self.context[start:stop])
+
+    def chunks(self, size: int) -> Iterator[tuple[int, Requests]]:
+        """All requests, `size` at a time, each with the index of its first user."""
+        for start in range(0, len(self), size):
+            yield start, self.requests(start, min(start + size, len(self)))
+
+
+class Part(StrEnum):
+    """What is held out: the test part judges, the validation part before it tunes."""
+
+    TEST = "test"
+    VALIDATION = "validation"
+
+
+def hold_out(tokens: pa.Table, columns: Columns, split: Split, part: Part = Part.TEST, told: bool = True) -> Holdout:
+    """Each user's first group with candidates in the held-out part of a log.
+
+    By time, the test part is every group from `split.time` on (and the target so is the user's next group
+    after the cut), validation every group from `split.validation` until the cut. By last items, the test part
+    is the last n groups of each user, validation the n before them.
+
+    Args:
+        tokens: the token table, one row per user.
+        columns: which columns hold candidates and context.
+        split: the resolved split of the corpus.
+        part: which part is asked for; validation never looks at the test part.
+        told: see the top of this module.
+
+    Raises:
+        EvaluationError: if the table lacks a column, or nobody has candidates both before and in the part.
+    """
+    flat = _flatten(tokens, columns)
+    past_G, asked_G = _parts(flat, split, part)
+    target_G = np.flatnonzero(flat.judgeable_G & asked_G)
+    target_U = target_G[np.unique(flat.row_G[target_G], return_index=True)[1]]
+    past_T = past_G[flat.group_T]
+    begin_U = flat.offset_R[flat.row_G[target_U]]
+    past_R = np.diff(np.concatenate([[0], np.cumsum(past_T)])[flat.offset_R])
+    known_U = flat.first_G[target_U] - begin_U if told else past_R[flat.row_G[target_U]]
+    had_T = np.concatenate([[0], np.cumsum(flat.item_T > 0)])
+    warm_U = had_T[begin_U + known_U] > had_T[begin_U]
+    if not warm_U.any():
+        raise EvaluationError(f"nobody has candidates both before and in the {part} part; split the log elsewhere")
+    target_U, known_U = target_U[warm_U], known_U[warm_U]
+    if told:
+        at_U = flat.start_G[target_U]
+    elif split.kind == "time":
+        at_U = np.full(len(target_U), _from(split, part))
+    else:
+        at_U = flat.time_T[begin_U[warm_U] + known_U - 1]
+    requests = _Requested(flat.row_G[target_U], target_U, known_U, at_U, int((~warm_U).sum()), told)
+    return _holdout(tokens.combine_chunks(), columns, flat, requests, past_T)
+
+
+def _from(split: Split, part: Part) -> float:
+    begin = split.time if part is Part.TEST else split.validation
+    if begin is None:
+        raise EvaluationError(f"the corpus has no {part} time; give `split` a time in the schema")
+    return begin
+
+
+def _parts(flat: _Flat, split: Split, part: Part) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Which groups lie before the part, and which in it, bool [G] each."""
+    if split.last_items is not None:
+        from_end_G = np.searchsorted(flat.row_G, flat.row_G, side="right") - 1 - np.arange(len(flat.row_G))
+        until = 0 if part is Part.TEST else split.last_items
+        past_G = from_end_G >= until + split.last_items
+        return past_G, (from_end_G >= until) & ~past_G
+    begin = _from(split, part)
+    end = np.inf if part is Part.TEST else _from(split, Part.TEST)
+    return flat.start_G < begin, (flat.start_G >= begin) & (flat.start_G < end)
+
+
+@dataclass(frozen=True)
+class _Flat:
+    """The token table without its lists. Groups are numbered through all rows, in the order of the rows."""
+
+    offset_R: Ints
+    time_T: Floats
+    item_T: Codes
+    group_T: Ints
+    row_G: Ints
+    first_G: Ints
+    start_G: Floats
+    judgeable_G: NDArray[np.bool_]
+
+
+def _flatten(tokens: pa.Table, columns: Columns) -> _Flat:
+    needed = ("user_id", "time", "group", columns.item, *columns.context)
+    if missing := [name for name in needed if name not in tokens.column_names]:
+        hint = nearest(missing[0], tokens.column_names)
+        raise EvaluationError(f"the token table has no column {missing[0]!r}; {hint}")
+    for field in tokens.schema:  # a column that is not cut with the others would show what comes after
+        if field.name != "user_id" and not pa.types.is_list(field.type):
+            raise EvaluationError(f"column {field.name!r} of the token table is {field.type}, not one list a user")
+    time_T, offset_R = list_values(tokens["time"])
+    item_T, _ = list_values(tokens[columns.item])
+    ordinal_T, _ = list_values(tokens["group"])
+    row_T = np.repeat(np.arange(len(offset_R) - 1), np.diff(offset_R))
+    begins_T = np.ones(len(row_T), dtype=np.bool_)
+    begins_T[1:] = (np.diff(row_T) != 0) | (np.diff(ordinal_T) != 0)
+    first_G, group_T = np.flatnonzero(begins_T), np.cumsum(begins_T) - 1
+    judgeable_G = np.bincount(group_T[item_T > 0], minlength=len(first_G)) > 0
+    return _Flat(offset_R, time_T, item_T, group_T, row_T[first_G], first_G, time_T[first_G], judgeable_G)
+
+
+@dataclass(frozen=True)
+class _Requested:
+    """Who is judged, on which group, knowing how many tokens, asked when."""
+
+    row: Ints
+    group: Ints
+    known: Ints
+    at: Floats
+    cold: int
+    told: bool
+
+
+def _holdout(tokens: pa.Table, columns: Columns, flat: _Flat, asked: _Requested, past_T: NDArray[np.bool_]) -> Holdout:
+    users = len(asked.row)
+    user_G = np.full(len(flat.row_G), -1, dtype=np.int64)
+    user_G[asked.group] = np.arange(users)
+    target_T = np.flatnonzero(user_G[flat.group_T] >= 0)
+    user_N, item_N = user_G[flat.group_T[target_T]], flat.item_T[target_T]
+    context_UC = np.zeros((users, len(columns.context)), dtype=np.int32)
+    if asked.told:
+        context_UC = _context(tokens, columns.context, target_T, user_N)
+    known_T = ranges(flat.offset_R[asked.row], asked.known)
+    owner_T, past_item_T = np.repeat(np.arange(users), asked.known), flat.item_T[known_T]
+    counted_T = past_T & (flat.item_T > UNKNOWN)
+    row_T = np.repeat(np.arange(len(flat.offset_R) - 1), np.diff(flat.offset_R))
+    return Holdout(
+        tokens=tokens,
+        row=asked.row,
+        known=asked.known,
+        at=asked.at,
+        context=context_UC,
+        truth=ItemSets.from_pairs(user_N[item_N > UNKNOWN], item_N[item_N > UNKNOWN], users),
+        unknown=np.bincount(user_N[item_N == UNKNOWN], minlength=users),
+        seen=ItemSets.from_pairs(owner_T[past_item_T > UNKNOWN], past_item_T[past_item_T > UNKNOWN], users),
+        before=ItemEvents(row_T[counted_T], flat.item_T[counted_T], flat.time_T[counted_T]),
+        cold=asked.cold,
+        told=asked.told,
+    )
+
+
+def _context(tokens: pa.Table, names: Sequence[str], target_T: Ints, user_N: Ints) -> Codes:
+    """Context codes of the target groups, int32 [U, C]. 0 where the tokens of a group disagree: such a value
+    is no
+    property of the request, and picking one of them would tell something about the items."""
+    first_U = np.flatnonzero(np.diff(user_N, prepend=-1))  # rows ascend, and one group of each is asked for
+    context_UC = np.zeros((len(first_U), len(names)), dtype=np.int32)
+    for c, name in enumerate(names):
+        code_N = list_values(tokens[name])[0][target_T]
+        low_U, high_U = np.minimum.reduceat(code_N, first_U), np.maximum.reduceat(code_N, first_U)
+        context_UC[:, c] = np.where(low_U == high_U, low_U, 0)
+    return context_UC
+
+
+def list_values(column: pa.ChunkedArray | pa.Array) -> tuple[NDArray[Any], Ints]:
+    """A list column as its values end to end [T] and the offsets of its rows [R + 1], counted from 0."""
+    whole = _whole(column)
+    offsets = whole.offsets.to_numpy().astype(np.int64)
+    values = whole.values.slice(offsets[0], offsets[-1] - offsets[0])
+    return values.to_numpy(zero_copy_only=False), offsets - offsets[0]
+
+
+def ranges(start: Ints, length: Ints) -> Ints:
+    """start[0], start[0] + 1, … of each range end to end, int64 [length.sum()]."""
+    skipped = np.cumsum(length) - length
+    return np.asarray(np.arange(length.sum()) + np.repeat(start - skipped, length), dtype=np.int64)
+
+
+def _prefixes(tokens: pa.Table, rows: Ints, known: Ints) -> pa.Table:
+    """The named rows of the token table, each with only its first `known` tokens."""
+    picked = pa.array(rows)
+    offsets = pa.array(np.concatenate([[0], np.cumsum(known)]), pa.int32())
+    columns = []
+    for column in tokens.columns:
+        whole = _whole(column)
+        if not pa.types.is_list(whole.type):
+            columns.append(whole.take(picked))
+            continue
+        first = whole.offsets.to_numpy()[rows].astype(np.int64)
+        values = whole.values.take(pa.array(ranges(first, known)))
+        columns.append(pa.ListArray.from_arrays(offsets, values, type=whole.type))
+    return pa.table(columns, schema=tokens.schema)
+
+
+def _whole(column: pa.ChunkedArray | pa.Array) -> pa.Array:
+    """One contiguous array; free of copies when the column already is one."""
+    if isinstance(column, pa.Array):
+        return column
+    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
