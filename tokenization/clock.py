@@ -8,10 +8,8 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
-Mask = NDArray[np.bool_]
+from tokenization.arrays import Codes, Floats, Mask
 
 _MICRO = pa.timestamp("us")
 _TICKS = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
@@ -51,7 +49,7 @@ def stamps_of(times: Floats, zone: str) -> pa.Array:
     return pa.array(micros, mask=np.isnan(times)).cast(pa.timestamp("us", tz=zone))
 
 
-def hour_and_weekday(times: Floats, zone: str) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+def hour_and_weekday(times: Floats, zone: str) -> tuple[Codes, Codes]:
     """Local hour (0..23) and weekday (Monday 0 .. Sunday 6) of seconds since 1970 UTC [n]."""
     stamps = stamps_of(times, zone)
     hour = pc.fill_null(pc.hour(stamps), 0).to_numpy(zero_copy_only=False)

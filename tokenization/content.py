@@ -15,11 +15,11 @@ import pyarrow.compute as pc
 import pyarrow.feather
 from numpy.typing import NDArray
 
-from tokenization.clock import Floats
+from tokenization.arrays import Codes, Floats, Longs
 from tokenization.errors import SourceError, UserfmError, VocabularyError
-from tokenization.events import Ids
+from tokenization.ids import Ids
 from tokenization.schema import ItemsRule
-from tokenization.vocabulary import FIRST, Codes, Vocabulary
+from tokenization.vocabulary import FIRST, Vocabulary
 
 Vectors = NDArray[np.float32]
 WIDTH = 256
@@ -95,7 +95,7 @@ class ItemTable:
     categories: Mapping[str, Codes]
     vocabularies: Mapping[str, Vocabulary]
     text: pa.Array
-    text_of: NDArray[np.int32]
+    text_of: Codes
     distinct_vectors: Vectors
 
     def __len__(self) -> int:
@@ -113,7 +113,7 @@ class ItemTable:
         return self.distinct_vectors[self.text_of]
 
     @property
-    def count(self) -> NDArray[np.int64]:
+    def count(self) -> Longs:
         """[V] events before the split."""
         return np.concatenate([np.zeros(FIRST, np.int64), self.ids.counts])
 
@@ -212,7 +212,7 @@ def _listed_ids(table: pa.Table, column: str) -> Ids:
     return listed
 
 
-def _rows_of(ids: pa.Array, listed: pa.Array) -> NDArray[np.int64]:
+def _rows_of(ids: pa.Array, listed: pa.Array) -> Longs:
     listed = listed.cast(ids.type)
     place = pc.fill_null(pc.index_in(ids, value_set=listed), -1)
     return np.asarray(place.to_numpy(zero_copy_only=False), np.int64)

@@ -18,7 +18,7 @@ from tokenization.errors import SchemaError, nearest
 Path_ = tuple[str | int, ...]
 
 
-class MistakeError(ValueError):
+class Mistake(ValueError):
     """A rule between keys that is broken at `path`; raised inside validators, told by `sentence`."""
 
     def __init__(self, path: Path_, text: str) -> None:
@@ -96,7 +96,7 @@ def sentence(error: ValidationError, model: type[BaseModel], source: Source) -> 
 def _told(detail: ErrorDetails, model: type[BaseModel]) -> tuple[Path_, str]:
     path = tuple(part for part in detail["loc"] if part != "[key]")
     context = detail.get("ctx", {})
-    if isinstance(cause := context.get("error"), MistakeError):
+    if isinstance(cause := context.get("error"), Mistake):
         return (*path, *cause.path), str(cause)
     match detail["type"]:
         case "extra_forbidden":

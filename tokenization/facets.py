@@ -9,8 +9,8 @@ from enum import StrEnum
 import numpy as np
 
 from tokenization import clock
-from tokenization.clock import Floats
-from tokenization.vocabulary import ABSENT, FIRST, Codes
+from tokenization.arrays import Codes, Floats
+from tokenization.vocabulary import ABSENT, FIRST
 
 
 class Role(StrEnum):

@@ -3,73 +3,83 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
 
-from tokenization.clock import Floats
-from tokenization.events import Events, Indices
-from tokenization.ordering import Longs, dense
+from tokenization.arrays import Codes, Floats, Longs
+from tokenization.ids import Ids
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Groups:
     """g groups of u users, ordered by user (in the order of their ids), then time.
 
-    users: [u] ids. of_event: [n] each event's group. user: [g] each group's user. time: [g] when it takes
-        effect.
+    users: [u] ids. of_event: [n] the group of each event. user: [g] whose. time: [g] when the group takes effect.
     ordinal: [g] 0, 1, 2.. within the user. previous: [g] time of the user's group before, NaN for the first.
-    from_end: [g] 0 for the user's last group, 1 for the one before it.
+    from_end: [g] 0 for a user's last group, 1 for the one before it.
     """
 
     users: pa.Array
     of_event: Longs
     user: Longs
     time: Floats
-    ordinal: Indices
+    ordinal: Codes
     previous: Floats
-    from_end: Indices
+    from_end: Codes
 
 
-def group(events: Events) -> Groups:
-    """Put events into groups.
+def group(users: Ids, times: Floats, declared: Ids | None) -> Groups:
+    """Put n events into groups.
 
-    Events with one declared group id take effect together, when the last of them does; events of one user
-    that take effect at one time are one group, declared or not. So every group has one time, and no two of a
-    user's
-    share it: the groups before a group are exactly those that were complete by then.
+    Events with one declared group id take effect together, when the last of them does; events of one user that take
+    effect at one time are one group, declared or not. So every group has one time, and no two of a user's share it:
+    the groups before a group are exactly those that were complete by then.
     """
-    users, user = events.users.rank()
-    times, moment = dense(_effective_times(events).view(np.int64))
-    moments = times.view(np.float64)
-    order = np.argsort(moments)
+    names, user = users.rank()
+    moments, moment = _sorted_distinct(_effective(users, times, declared))
+    keys, of_event = _sorted_distinct(user.astype(np.int64) * max(len(moments), 1) + moment)
+    of_user, at = np.divmod(keys, max(len(moments), 1))
+    time = moments[at]
+    sizes = np.bincount(of_user, minlength=len(names))
+    ordinal = np.arange(len(keys)) - (np.cumsum(sizes) - sizes)[of_user]
+    return Groups(
+        names,
+        of_event,
+        of_user,
+        time,
+        ordinal.astype(np.int32),
+        np.where(ordinal > 0, np.roll(time, 1), np.nan),
+        (sizes[of_user] - 1 - ordinal).astype(np.int32),
+    )
+
+
+def _effective(users: Ids, times: Floats, declared: Ids | None) -> Floats:
+    times = times + 0.0  # a copy; and -0.0 and 0.0 become one time
+    if declared is None:
+        return times
+    rows = np.flatnonzero(~declared.missing)
+    width = max(len(declared.values), 1)
+    _, member = _distinct(users.index[rows].astype(np.int64) * width + declared.index[rows])
+    last = np.full(int(member.max(initial=-1)) + 1, -np.inf)
+    np.maximum.at(last, member, times[rows])
+    times[rows] = last[member]
+    return times
+
+
+def _sorted_distinct(keys: NDArray[Any]) -> tuple[NDArray[Any], Longs]:
+    """Distinct keys in order, and [n] the place of each."""
+    distinct, seen = _distinct(keys)
+    order = np.argsort(distinct)
     place = np.empty(len(order), np.int64)
     place[order] = np.arange(len(order))
-    keys, of_event = dense(user.astype(np.int64) * max(len(order), 1) + place[moment])
-    by_key = np.argsort(keys)
-    rank = np.empty(len(by_key), np.int64)
-    rank[by_key] = np.arange(len(by_key))
-    of_user, at = np.divmod(keys[by_key], max(len(order), 1))
-    return _numbered(users, rank[of_event], of_user, moments[order][at])
+    return distinct[order], place[seen]
 
 
-def _numbered(users: pa.Array, of_event: Longs, user: Longs, time: Floats) -> Groups:
-    sizes = np.bincount(user, minlength=len(users))
-    first = np.cumsum(sizes) - sizes
-    ordinal = np.arange(len(user)) - first[user]
-    previous = np.where(ordinal > 0, np.roll(time, 1), np.nan)
-    from_end = sizes[user] - 1 - ordinal
-    return Groups(users, of_event, user, time, ordinal.astype(np.int32), previous, from_end.astype(np.int32))
-
-
-def _effective_times(events: Events) -> Floats:
-    times = events.times + 0.0  # -0.0 and 0.0 are one time
-    if events.groups is None or len(times) == 0:
-        return times
-    declared = np.flatnonzero(~events.groups.missing)
-    width = max(len(events.groups.values), 1)
-    _, member = dense(events.users.index[declared].astype(np.int64) * width + events.groups.index[declared])
-    last = np.full(int(member.max(initial=-1)) + 1, -np.inf)
-    np.maximum.at(last, member, times[declared])
-    times[declared] = last[member]
-    return times
+def _distinct(keys: NDArray[Any]) -> tuple[NDArray[Any], Codes]:
+    """Distinct keys in the order of first sight, and [n] the place of each: by hashing, which sorts only them."""
+    encoded = pc.dictionary_encode(pa.array(keys))
+    return encoded.dictionary.to_numpy(zero_copy_only=False), encoded.indices.to_numpy(zero_copy_only=False)

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tokenization.clock import Floats
-from tokenization.ordering import Longs, argsort, dense, packed
-from tokenization.vocabulary import ABSENT, UNKNOWN, Codes
+from tokenization.arrays import Codes, Floats, Integers, Longs
+from tokenization.ordering import order_by
+from tokenization.vocabulary import ABSENT, UNKNOWN
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Merged:
-    """t tokens out of n events.
+    """t tokens of n events.
 
-    rows: [t] one event of each token, for all that its events share. events: [t] how many it holds.
-    codes, numbers: [t] by facet.
+    rows: [t] one event of each token, for all that its events share. events: [t] how many it holds. codes, numbers:
+    [t] by facet.
     """
 
     rows: Longs
@@ -28,60 +28,80 @@ class Merged:
     numbers: Mapping[str, Floats]
 
 
-def keep_all(codes: Mapping[str, Codes], numbers: Mapping[str, Floats], count: int) -> Merged:
-    """Every event its own token."""
-    return Merged(np.arange(count), np.ones(count, np.int32), codes, numbers)
-
-
-def merge(key: tuple[NDArray[Any], ...], codes: Mapping[str, Codes], numbers: Mapping[str, Floats]) -> Merged:
+def merge(keys: Sequence[Integers], codes: Mapping[str, Codes], numbers: Mapping[str, Floats]) -> Merged:
     """Events with equal keys become one token.
 
     Args:
-        key: non-negative integers [n] that must all agree, such as group, entity, action.
-        codes: [n] by facet. Of several the smallest is kept, which is the value seen first in the log; a
-            known value goes before an unknown, and that before an absent one.
+        keys: non-negative integers [n] that must all agree.
+        codes: [n] by facet. Of several the smallest is kept, which is the value seen first in the log; a known value
+            goes before an unknown one, and that before none.
         numbers: [n] by facet, NaN = absent. They are summed; the sum of none is absent.
 
     Returns:
-        Tokens in any order. The order of the events has no influence, not even on the last bit of
-        a sum.
+        Tokens in the order of their keys. The order of the events has no influence, not even on the last bit of a sum.
     """
-    one = packed(key)
-    if one is not None and len(dense(one)[0]) == len(one):
-        return keep_all(codes, numbers, len(one))
-    order = argsort(key)
-    fresh = np.ones(len(order), np.bool_)
-    if len(order):
-        fresh[1:] = np.logical_or.reduce([column[order][1:] != column[order][:-1] for column in key])
+    order, fresh = order_by(keys)
     starts = np.flatnonzero(fresh)
-    token = np.cumsum(fresh) - 1
     sizes = np.diff(np.append(starts, len(order)))
-    return Merged(
-        order[starts],
+    several = np.flatnonzero(sizes > 1)
+    members = order[np.repeat(sizes > 1, sizes)]
+    firsts = np.cumsum(sizes[several]) - sizes[several]
+    rows = order[starts]
+    merged = Merged(
+        rows,
         sizes.astype(np.int32),
-        {name: _first_known(column[order], starts) for name, column in codes.items()},
-        {name: _sums(column[order], token, starts, sizes) for name, column in numbers.items()},
+        {name: column[rows] for name, column in codes.items()},
+        {name: column[rows] for name, column in numbers.items()},
+    )
+    if len(several):
+        for name, column in codes.items():
+            merged.codes[name][several] = _first_known(column[members], firsts)
+        for name, values in numbers.items():
+            merged.numbers[name][several] = _sums(values[members], firsts, sizes[several])
+    return merged
+
+
+def in_order(keys: Sequence[Integers], codes: Mapping[str, Codes], numbers: Mapping[str, Floats]) -> Merged:
+    """Every event its own token, in the order of the keys."""
+    order, _ = order_by(keys)
+    return Merged(
+        order,
+        np.ones(len(order), np.int32),
+        {name: column[order] for name, column in codes.items()},
+        {name: values[order] for name, values in numbers.items()},
     )
 
 
-def _first_known(codes: Codes, starts: Longs) -> Codes:
-    big = np.iinfo(np.int32).max
-    preference = np.where(codes == ABSENT, big, np.where(codes == UNKNOWN, big - 1, codes))
-    best = np.minimum.reduceat(preference, starts)
-    return np.where(best == big, ABSENT, np.where(best == big - 1, UNKNOWN, best)).astype(np.int32)
+def settle(merged: Merged, place: Sequence[Integers]) -> Merged:
+    """Put tokens that agree in all keys [n] of `place`, and so stand in any order, into the one order that all else
+    they hold decides; those that still agree are alike."""
+    keys = [key[merged.rows] for key in place]
+    same = np.logical_and.reduce([key[1:] == key[:-1] for key in keys])
+    if not same.any():
+        return merged
+    tied = np.flatnonzero(np.append(same, False) | np.append(False, same))
+    run = np.cumsum(~np.append(False, same))[tied]
+    rest: list[NDArray[Any]] = [*merged.codes.values(), *merged.numbers.values(), merged.events]
+    order = np.arange(len(merged.rows))
+    order[tied] = tied[np.lexsort((*(column[tied] for column in rest), run))]
+    return Merged(
+        merged.rows[order],
+        merged.events[order],
+        {name: column[order] for name, column in merged.codes.items()},
+        {name: values[order] for name, values in merged.numbers.items()},
+    )
 
 
-def _sums(values: Floats, token: Longs, starts: Longs, sizes: Longs) -> Floats:
-    """Sums by token. Floats don't add associatively, so the members of each sum are put in order first."""
-    out = values[starts]
-    several = sizes[token] > 1
-    if not several.any():
-        return out
-    members, number = token[several], values[several]
-    order = np.lexsort((number, members))
-    members, number = members[order], number[order]
-    first = np.flatnonzero(np.diff(members, prepend=-1))
-    sums = np.add.reduceat(np.nan_to_num(number), first)
-    none = np.logical_and.reduceat(np.isnan(number), first)
-    out[members[first]] = np.where(none, np.nan, sums)
-    return out
+def _first_known(codes: Codes, firsts: Longs) -> Codes:
+    none, unknown = np.iinfo(np.int32).max, np.iinfo(np.int32).max - 1
+    ranked = np.where(codes == ABSENT, none, np.where(codes == UNKNOWN, unknown, codes))
+    best = np.minimum.reduceat(ranked, firsts)
+    return np.where(best == none, ABSENT, np.where(best == unknown, UNKNOWN, best)).astype(np.int32)
+
+
+def _sums(values: Floats, firsts: Longs, sizes: Longs) -> Floats:
+    """Adding floats is not associative, so the members of each sum are put in order first."""
+    token = np.repeat(np.arange(len(firsts)), sizes)
+    values = values[np.lexsort((values, token))]
+    sums = np.add.reduceat(np.nan_to_num(values), firsts)
+    return np.where(np.logical_and.reduceat(np.isnan(values), firsts), np.nan, sums)

@@ -17,7 +17,7 @@ from zoneinfo import ZoneInfo
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from tokenization import declaration
-from tokenization.declaration import MistakeError
+from tokenization.declaration import Mistake
 from tokenization.errors import SchemaError, nearest
 
 RESERVED = frozenset({"user_id", "user", "time", "position", "group", "events", "hour", "weekday", "gap"})
@@ -237,11 +237,11 @@ def _with_default_columns(values: object) -> object:
 
 def _check_clock(schema: EventSchema) -> None:
     if (schema.time is None) == (schema.position is None):
-        raise MistakeError(("time",), "give either time or position, the column that orders a user's events")
+        raise Mistake(("time",), "give either time or position, the column that orders a user's events")
     if schema.position is not None and schema.action and schema.action.day_level:
-        raise MistakeError(("action", "day_level"), "only a log with time has actions known to the day")
+        raise Mistake(("action", "day_level"), "only a log with time has actions known to the day")
     if schema.position is not None and (schema.split.time or schema.split.validation):
-        raise MistakeError(("split", "time"), "positions are no times; split by fraction or last_items")
+        raise Mistake(("split", "time"), "positions are no times; split by fraction or last_items")
 
 
 def _check_names(schema: EventSchema) -> None:
@@ -249,11 +249,11 @@ def _check_names(schema: EventSchema) -> None:
     for section in ("entities", "context", "outcome"):
         for name in getattr(schema, section):
             if not name.replace("-", "_").isidentifier():
-                raise MistakeError((section, name), "a facet's name has only letters, digits, - and _")
+                raise Mistake((section, name), "a facet's name has only letters, digits, - and _")
             if name in RESERVED:
-                raise MistakeError((section, name), "this name is taken by userfm itself; choose another")
+                raise Mistake((section, name), "this name is taken by userfm itself; choose another")
             if name in seen:
-                raise MistakeError((section, name), "two facets have this name; rename one")
+                raise Mistake((section, name), "two facets have this name; rename one")
             seen.add(name)
 
 
@@ -261,17 +261,17 @@ def _check_candidates(schema: EventSchema) -> None:
     ranked = [name for name, rule in schema.entities.items() if rule.candidates]
     if len(ranked) != 1:
         said = f"{', '.join(ranked)} have" if ranked else "no entity has"
-        raise MistakeError(("entities",), f"{said} `candidates: true`; exactly one must, the type to be recommended")
+        raise Mistake(("entities",), f"{said} `candidates: true`; exactly one must, the type to be recommended")
 
 
 def _check_targets(schema: EventSchema) -> None:
     known = [name for name in schema.facet_names if name not in schema.context]
     for name, weight in schema.targets.items():
         if name in schema.context:
-            raise MistakeError(("targets", name), "context is known at the request, so there is nothing to predict")
+            raise Mistake(("targets", name), "context is known at the request, so there is nothing to predict")
         if name not in known:
-            raise MistakeError(("targets", name), f"no facet is called {name!r}; {nearest(name, known)}")
+            raise Mistake(("targets", name), f"no facet is called {name!r}; {nearest(name, known)}")
         if not weight > 0:
-            raise MistakeError(("targets", name), "a target's weight must be above 0")
+            raise Mistake(("targets", name), "a target's weight must be above 0")
     if schema.targets and schema.candidates not in schema.targets:
-        raise MistakeError(("targets",), f"the candidates ({schema.candidates}) must be among the targets")
+        raise Mistake(("targets",), f"the candidates ({schema.candidates}) must be among the targets")

@@ -18,10 +18,10 @@ import pyarrow.json
 import pyarrow.parquet
 
 from tokenization import clock
-from tokenization.clock import Floats, Mask
+from tokenization.arrays import Floats, Longs, Mask
 from tokenization.errors import SourceError, nearest
-from tokenization.events import Events, Ids, one_chunk
-from tokenization.ordering import Longs
+from tokenization.events import Events
+from tokenization.ids import Ids, one_chunk
 from tokenization.schema import EventSchema, FacetRule, ItemsRule, Kind
 
 TableLike = object
@@ -105,12 +105,12 @@ def clean(table: pa.Table, schema: EventSchema) -> tuple[Events, pa.Table]:
     ids = {name: Ids.of(columns[column], column) for name, column in _id_columns(schema).items()}
     numbers = {n: numbers_of(columns[r.column]) for n, r in _number_rules(schema)}
     times = _times(columns[schema.clock], schema, ids.get("action"))
-    groups = Ids.of(columns[schema.group], schema.group) if schema.group else None
+    declared = Ids.of(columns[schema.group], schema.group) if schema.group else None
     faults = _faults(schema, columns, users, times, ids, numbers)
     reason = np.zeros(len(times), np.int32)
     for number, (_, rows) in reversed(list(enumerate(faults, start=1))):
         reason[rows] = number
-    events = Events(users, times, groups, ids, {n: np.where(np.isfinite(v), v, np.nan) for n, v in numbers.items()})
+    events = Events(users, times, declared, ids, {n: np.where(np.isfinite(v), v, np.nan) for n, v in numbers.items()})
     bad = np.flatnonzero(reason)
     if len(bad) == 0:
         return events, _quarantine(table, schema, bad, [])
@@ -185,6 +185,8 @@ def numbers_of(column: pa.Array) -> Floats:
 
 
 def _quarantine(table: pa.Table, schema: EventSchema, rows: Longs, reasons: list[str]) -> pa.Table:
+    if len(rows) == 0:
+        return pa.table({name: pa.array([], pa.string()) for name in (*schema.columns, "reason")})
     bad = table.select(list(schema.columns)).take(pa.array(rows))
     texts = {name: _as_text(bad.column(name)) for name in bad.column_names}
     return pa.table({**texts, "reason": pa.array(reasons, pa.string())})

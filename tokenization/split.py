@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tokenization.clock import Mask
+from tokenization.arrays import Mask
 from tokenization.errors import SourceError
 from tokenization.grouping import Groups
 from tokenization.schema import SplitRule

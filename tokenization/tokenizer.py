@@ -15,18 +15,18 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from tokenization.clock import Floats
+from tokenization.arrays import Codes, Floats, Integers, Longs
 from tokenization.content import ItemTable
 from tokenization.errors import SourceError, VocabularyError, nearest
-from tokenization.events import Events, Ids
+from tokenization.events import Events
 from tokenization.facets import ClockCodec, Facet, FacetKind, NumberCodec, Role
-from tokenization.grouping import Groups, group
-from tokenization.merging import Merged, keep_all, merge
-from tokenization.ordering import argsort
+from tokenization.grouping import Groups
+from tokenization.ids import Ids
+from tokenization.merging import Merged, in_order, merge, settle
 from tokenization.schema import EventSchema, Kind
 from tokenization.sources import TableLike, clean, items_rule, numbers_of, read_events, read_items
 from tokenization.split import Split, resolve
-from tokenization.vocabulary import ABSENT, Codes, Vocabulary
+from tokenization.vocabulary import Vocabulary
 
 FORMAT = 1
 CLOCK_FACETS = ("hour", "weekday", "gap")
@@ -66,7 +66,7 @@ class Tokenizer:
             SourceError: the tables don't hold what the schema declares, or no event lies before the split.
         """
         events = _events(events, schema)
-        groups = group(events)
+        groups = events.groups
         split = resolve(schema.split, groups)
         fitted = split.trains(groups)[groups.of_event]
         if not fitted.any():
@@ -78,7 +78,8 @@ class Tokenizer:
         if items is not None:
             table = ItemTable.build(seen, read_items(items, schema), items_rule(schema), progress)
         vocabularies[schema.candidates] = table.ids
-        merged = _merge(schema, before, groups.of_event[fitted], {})
+        codes = {name: vocabularies[name].encode_ids(column) for name, column in before.ids.items()}
+        merged = _merge(schema, before, _place(schema, before, groups.of_event[fitted], codes), {})
         numbers = {name: NumberCodec.fit(values) for name, values in merged.numbers.items()}
         return cls(schema, split, vocabularies, numbers, table)
 
@@ -127,36 +128,21 @@ class Tokenizer:
             SourceError: a column is missing, or a row makes no sense (`sources.clean` tells good from bad).
         """
         events = _events(events, self.schema)
-        groups = group(events)
         codes = {name: self.vocabularies[name].encode_ids(column) for name, column in events.ids.items()}
-        merged = _merge(self.schema, events, groups.of_event, codes)
-        of_token = groups.of_event[merged.rows]
-        columns = self._columns(merged, groups, of_token)
-        order = self._canonical_order(columns, merged, of_token)
-        return _rows(columns, merged, groups, of_token, order)
+        place = _place(self.schema, events, events.groups.of_event, codes)
+        merged = settle(_merge(self.schema, events, place, codes), place)
+        of_token = events.groups.of_event[merged.rows]
+        return _rows(self._columns(merged, events.groups, of_token), merged, events.groups, of_token)
 
-    def _columns(self, merged: Merged, groups: Groups, of_token: NDArray[np.int64]) -> dict[str, Codes]:
+    def _columns(self, merged: Merged, groups: Groups, of_token: Longs) -> dict[str, Codes]:
         """[t] codes of every facet, in the order of `facets`."""
-        clock = {}
+        clock: dict[str, Codes] = {}
         if self.schema.time is not None:
             codes = ClockCodec(self.schema.time.zone).encode(groups.time, groups.previous)
             clock = {name: c[of_token] for name, c in zip(CLOCK_FACETS, codes, strict=True)}
         numbers = {name: self.numbers[name].encode(values) for name, values in merged.numbers.items()}
         found = {**merged.codes, **clock, **numbers}
         return {facet.name: found[facet.name] for facet in self.facets}
-
-    def _canonical_order(
-        self, columns: Mapping[str, Codes], merged: Merged, of_token: NDArray[np.int64]
-    ) -> NDArray[np.int64]:
-        """[t] tokens by group, entity type, entity, action; ties by all other codes, then by the numbers."""
-        kind = np.zeros(len(of_token), np.int32)
-        entity = np.zeros(len(of_token), np.int32)
-        for number, name in enumerate(self.schema.entities, start=1):
-            kind[columns[name] != ABSENT] = number
-            entity += columns[name]
-        keys: list[NDArray[Any]] = [of_token, kind, entity, *([columns["action"]] if self.schema.action else [])]
-        order = argsort(keys)
-        return _settle_ties(order, keys, [*columns.values(), *merged.numbers.values(), merged.events])
 
     def encode_context(
         self,
@@ -272,59 +258,45 @@ def _events(events: Events | TableLike, schema: EventSchema) -> Events:
     return sound
 
 
-def _merge(schema: EventSchema, events: Events, of_event: NDArray[np.int64], codes: Mapping[str, Codes]) -> Merged:
-    """By the ids themselves rather than by their codes, so that two unknown products stay two."""
-    if not schema.merge.same_item_in_group:
-        return keep_all(codes, events.numbers, len(events))
-    kind = np.zeros(len(events), np.int64)
-    entity = np.arange(len(events))  # an event about nothing is like no other
+def _place(schema: EventSchema, events: Events, of_event: Longs, codes: Mapping[str, Codes]) -> list[Integers]:
+    """Keys [n] of the canonical order: group, entity type, entity, action."""
+    kind, entity = np.zeros((2, len(events)), np.int32)
     for number, name in enumerate(schema.entities, start=1):
+        kind[~events.ids[name].missing] = number
+        entity += codes[name]
+    return [of_event, kind, entity, *([codes["action"]] if schema.action else [])]
+
+
+def _merge(schema: EventSchema, events: Events, place: Sequence[Integers], codes: Mapping[str, Codes]) -> Merged:
+    """Tokens in the order of `place`. What merges is decided by the ids themselves rather than by their codes, so
+    that two unknown products stay two."""
+    if not schema.merge.same_item_in_group:
+        return in_order(place, codes, events.numbers)
+    itself = np.arange(len(events))  # an event about nothing is like no other
+    for name in schema.entities:
         given = ~events.ids[name].missing
-        kind[given] = number
-        entity[given] = events.ids[name].index[given]
+        itself[given] = events.ids[name].index[given]
     action = [events.ids["action"].index + 1] if schema.action else []
-    return merge((of_event, kind, entity, *action), codes, events.numbers)
+    return merge([*place, itself, *action], codes, events.numbers)
 
 
-def _settle_ties(
-    order: NDArray[np.int64], keys: Sequence[NDArray[Any]], rest: Sequence[NDArray[Any]]
-) -> NDArray[np.int64]:
-    """Order the few rows that agree in all keys by the rest; who then still agree are alike."""
-    same = np.logical_and.reduce([key[order][1:] == key[order][:-1] for key in keys])
-    if not same.any():
-        return order
-    tied = np.append(False, same) | np.append(same, False)
-    rows = order[tied]
-    run = np.cumsum(~np.append(False, same))[tied]
-    order[tied] = rows[np.lexsort((*(column[rows] for column in reversed(rest)), run))]
-    return order
-
-
-def _rows(
-    columns: Mapping[str, Codes],
-    merged: Merged,
-    groups: Groups,
-    of_token: NDArray[np.int64],
-    order: NDArray[np.int64],
-) -> pa.Table:
-    group_of = of_token[order]
-    sizes = np.bincount(groups.user[group_of], minlength=len(groups.users))
+def _rows(columns: Mapping[str, Codes], merged: Merged, groups: Groups, of_token: Longs) -> pa.Table:
+    sizes = np.bincount(groups.user[of_token], minlength=len(groups.users))
     offsets = pa.array(np.concatenate([[0], np.cumsum(sizes)]), pa.int32())
 
     def lists(values: NDArray[Any]) -> pa.Array:
         return pa.ListArray.from_arrays(offsets, pa.array(values))
 
     def floats(values: Floats) -> pa.Array:
-        values = values[order].astype(np.float32)
-        return pa.ListArray.from_arrays(offsets, pa.array(values, mask=np.isnan(values)))
+        return pa.ListArray.from_arrays(offsets, pa.array(values.astype(np.float32), mask=np.isnan(values)))
 
     return pa.table(
         {
             "user_id": groups.users,
-            "time": lists(groups.time[group_of]),
-            "group": lists(groups.ordinal[group_of]),
-            **{name: lists(codes[order]) for name, codes in columns.items()},
+            "time": lists(groups.time[of_token]),
+            "group": lists(groups.ordinal[of_token]),
+            **{name: lists(codes) for name, codes in columns.items()},
             **{f"{name}.value": floats(values) for name, values in merged.numbers.items()},
-            "events": lists(merged.events[order]),
+            "events": lists(merged.events),
         }
     )

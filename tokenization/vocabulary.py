@@ -5,17 +5,17 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.feather
-from numpy.typing import NDArray
 
-from tokenization.clock import Floats
+from tokenization.arrays import Codes, Floats, Longs
 from tokenization.errors import VocabularyError
-from tokenization.events import Ids
+from tokenization.ids import Ids, canonical
 
 ABSENT = 0
 """Code of a facet that an event does not have."""
@@ -23,8 +23,8 @@ UNKNOWN = 1
 """Code of an id that the vocabulary does not have."""
 FIRST = 2
 """Code of the first id."""
-
-Codes = NDArray[np.int32]
+_FEW = 16
+"""So many times fewer ids than a vocabulary has are looked up one by one."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +36,7 @@ class Vocabulary:
     """
 
     ids: pa.Array
-    counts: NDArray[np.int64]
+    counts: Longs
     first_seen: Floats
 
     @classmethod
@@ -61,12 +61,18 @@ class Vocabulary:
 
     def encode(self, ids: pa.Array) -> Codes:
         """[n] ids, null = absent → [n] codes. Ids of the other type are read as this one's: "7" as 7."""
-        if len(self.ids) == 0:
-            return np.where(pc.is_valid(ids).to_numpy(zero_copy_only=False), UNKNOWN, ABSENT).astype(np.int32)
-        place = pc.index_in(_as_type(ids, self.ids.type), value_set=self.ids)
-        codes = pc.fill_null(place, UNKNOWN - FIRST).to_numpy(zero_copy_only=False) + FIRST
-        absent = pc.is_null(ids).to_numpy(zero_copy_only=False)
-        return np.where(absent, ABSENT, codes).astype(np.int32)
+        given = pc.is_valid(ids).to_numpy(zero_copy_only=False)
+        ids = _as_type(ids, self.ids.type) if len(self.ids) else ids.slice(0, 0)
+        if len(ids) * _FEW < len(self.ids):
+            known = np.fromiter((self._codes.get(i, UNKNOWN) for i in ids.to_pylist()), np.int32, len(ids))
+        else:
+            known = pc.index_in(ids, value_set=self.ids).fill_null(UNKNOWN - FIRST).to_numpy() + FIRST
+        return np.where(given, known if len(ids) else UNKNOWN, ABSENT).astype(np.int32)
+
+    @cached_property
+    def _codes(self) -> dict[object, int]:
+        """For a few ids at a time: Arrow would hash the whole vocabulary on every call."""
+        return {key: code for code, key in enumerate(self.ids.to_pylist(), start=FIRST)}
 
     def encode_ids(self, column: Ids) -> Codes:
         """The same for a column of distinct values with an index: each distinct id is looked up once."""
@@ -132,13 +138,9 @@ class Vocabulary:
 
 
 def _as_type(ids: pa.Array, kind: pa.DataType) -> pa.Array:
-    """`ids` in the type of a vocabulary; what has no such form becomes a value that no vocabulary has:
-    null."""
-    if ids.type == kind:
-        return ids
-    if pa.types.is_dictionary(ids.type):
-        return _as_type(ids.dictionary_decode(), kind)
-    if kind == pa.int64() and pa.types.is_string(ids.type):
+    """Ids in the type of a vocabulary; what has no such form becomes null, which no vocabulary has."""
+    ids = canonical(ids, "id")
+    if pa.types.is_string(ids.type) and pa.types.is_int64(kind):
         whole = pc.match_substring_regex(ids, r"^(0|-?[1-9]\d{0,17})$")
         ids = pc.if_else(whole, ids, pa.scalar(None, ids.type))
-    return Ids.of(ids, "id").decode().cast(kind) if kind == pa.string() else ids.cast(kind)
+    return ids.cast(kind)

@@ -1,0 +1,82 @@
+"""A column of ids as distinct values with an index: whatever is done to an id is done once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from tokenization.arrays import Codes, Mask
+from tokenization.errors import SourceError
+
+
+@dataclass(frozen=True, eq=False)
+class Ids:
+    """`values` [d] distinct ids, int64 or string; `index` [n] into them, -1 where a row has none."""
+
+    values: pa.Array
+    index: Codes
+
+    @classmethod
+    def of(cls, column: pa.Array | pa.ChunkedArray, name: str) -> Ids:
+        """A column of any type that can be an id; see `canonical`, which raises what this raises."""
+        encoded = pc.dictionary_encode(canonical(one_chunk(column), name))
+        index = encoded.indices.fill_null(-1) if encoded.null_count else encoded.indices
+        return cls(encoded.dictionary, index.to_numpy(zero_copy_only=False))
+
+    @property
+    def missing(self) -> Mask:
+        """[n] rows without an id."""
+        return np.asarray(self.index < 0)
+
+    def take(self, rows: NDArray[Any]) -> Ids:
+        """The given rows, by mask or by number."""
+        return Ids(self.values, self.index[rows])
+
+    def decode(self) -> pa.Array:
+        """[n] the ids themselves, null where there is none."""
+        return self.values.take(pa.array(self.index, mask=self.missing))
+
+    def rank(self) -> tuple[pa.Array, Codes]:
+        """Distinct ids in use, sorted, and [n] the place of each row's id among them (-1 stays)."""
+        used = np.flatnonzero(np.bincount(self.index[self.index >= 0], minlength=len(self.values)))
+        values = self.values.take(pa.array(used))
+        order = pc.array_sort_indices(values)
+        place = np.full(len(self.values) + 1, -1, np.int32)
+        place[used[order.to_numpy()]] = np.arange(len(used), dtype=np.int32)
+        return values.take(order), place[self.index]
+
+
+def canonical(column: pa.Array, name: str) -> pa.Array:
+    """Ids in one of two types, so that 7 from Parquet and 7 from CSV are one id.
+
+    Whole numbers, also written as floats, which is what pandas makes of integers with gaps, become int64;
+    everything else becomes text.
+
+    Raises:
+        SourceError: a type that has no text, such as a list.
+    """
+    kind = column.type
+    if pa.types.is_string(kind) or pa.types.is_int64(kind):
+        return column
+    if pa.types.is_dictionary(kind):
+        return canonical(column.dictionary_decode(), name)
+    if pa.types.is_floating(kind):
+        column = pc.if_else(pc.is_nan(column), pa.scalar(None, kind), column)
+        whole = pc.all(pc.equal(column, pc.trunc(column)), min_count=0).as_py()
+        return column.cast(pa.int64() if whole else pa.string(), safe=False)
+    try:
+        return column.cast(pa.int64() if pa.types.is_integer(kind) else pa.string())
+    except (pa.ArrowNotImplementedError, pa.ArrowInvalid):
+        raise SourceError(f"column {name!r} holds {kind}, which can't be an id; cast it to text") from None
+
+
+def one_chunk(column: pa.Array | pa.ChunkedArray) -> pa.Array:
+    """The same values as one array, whatever the chunking."""
+    if not isinstance(column, pa.ChunkedArray):
+        return column
+    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
