@@ -96,13 +96,13 @@ def _server(limits: Limits) -> grpc.aio.Server:
 
 def _see_that_free(host: str, port: int) -> None:
     """Try the address first: gRPC only says that binding failed, and a model takes seconds to load."""
+    if not 0 <= port < 2**16:
+        raise ServerError(f"{port} is no port; choose one from 1 to 65535, or 0 for any that is free")
     try:
         family, kind, protocol, _, where = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         with socket.socket(family, kind, protocol) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(where)
-    except OverflowError as error:
-        raise ServerError(f"{port} is no port; choose one from 1 to 65535, or 0 for any that is free") from error
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             raise ServerError(f"port {port} of {host} is in use; stop what listens there or choose another") from error

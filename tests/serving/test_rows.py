@@ -29,7 +29,7 @@ def test_any_flipped_bit_of_a_vector_is_seen(batch, bit: int) -> None:
     words[8 + bit % 8] ^= np.uint32(1 << bit)
     flipped = pa.FixedSizeListArray.from_arrays(pa.array(words.view(np.float32)), 8)
     damaged = table.set_column(1, "vector", flipped)
-    with pytest.raises(CorruptStore, match="1 of 3 rows of user.lance differ"):
+    with pytest.raises(CorruptStore, match=r"1 of 3 rows of user.lance differ"):
         Rows.from_table(damaged, "user.lance")
 
 

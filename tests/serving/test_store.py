@@ -132,7 +132,7 @@ def test_rollback_walks_back_through_the_publications(store, space, batch) -> No
         assert (rolled.user, rolled.item) == (epochs[back].user, epochs[back].item)
         assert rolled.epoch > epochs[-1].epoch
         assert np.array_equal(vectors_of(store, Entity.USER, ["ann"]), batch(["ann"], back).vectors_ND)
-    with pytest.raises(StoreError, match="nothing was published .* before epoch 5"):
+    with pytest.raises(StoreError, match=r"nothing was published .* before epoch 5"):
         store.rollback()
 
 

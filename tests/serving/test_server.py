@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import grpc
+import numpy as np
+import pyarrow as pa
+import pytest
+from conftest import fill
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from foundation.space import Space
+from serving import server
+from serving.errors import ServerError
+from serving.rows import Entity, VectorBatch
+from serving.store import EmbeddingStore
+from serving.supervisor import ServerProcess
+from userfm.client import EmbeddingClient, Unavailable
+
+
+def health_of(address: str, name: str = "") -> int:
+    with grpc.insecure_channel(address) as channel:
+        stub = health_pb2_grpc.HealthStub(channel)
+        return stub.Check(health_pb2.HealthCheckRequest(service=name), timeout=5).status
+
+
+def test_health_says_serving(address: str) -> None:
+    for name in ("", server.SERVICE):
+        assert health_of(address, name) == health_pb2.HealthCheckResponse.SERVING
+    with pytest.raises(grpc.RpcError) as error:
+        health_of(address, "another.Service")
+    assert error.value.code() is grpc.StatusCode.NOT_FOUND
+
+
+def test_health_can_be_watched(address: str) -> None:
+    with grpc.insecure_channel(address) as channel:
+        watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(), timeout=5)
+        assert next(watch).status == health_pb2.HealthCheckResponse.SERVING
+        watch.cancel()
+
+
+def test_a_port_in_use_is_one_sentence(published: EmbeddingStore) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(ServerError, match=rf"port {port} of 127\.0\.0\.1 is in use; stop what listens there"):
+            ServerProcess(published.root, port=port)
+
+
+@pytest.mark.parametrize(
+    ("host", "port", "sentence"),
+    [("127.0.0.1", 70_000, "70000 is no port"), ("not a host", 0, "can't listen on not a host")],
+)
+def test_an_impossible_address_is_one_sentence(published, capsys, host: str, port: int, sentence: str) -> None:
+    assert server.main([str(published.root), "--host", host, "--port", str(port)]) == 2
+    said = capsys.readouterr().err.strip()
+    assert said.startswith(sentence)
+    assert "\n" not in said
+
+
+def test_nothing_to_serve_is_one_sentence(tmp_path) -> None:
+    with pytest.raises(ServerError, match="there is no embedding store at"):
+        ServerProcess(tmp_path / "nowhere")
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory) -> EmbeddingStore:
+    """A store whose searches take long enough to be interrupted."""
+    wide = Space(name="wide", version=1, fingerprint="d" * 64, width=64, as_of=0.0)
+    store = EmbeddingStore(tmp_path_factory.mktemp("large") / "store")
+    rng = np.random.default_rng(0)
+    for entity, n in ((Entity.USER, 10), (Entity.ITEM, 60_000)):
+        vectors = rng.standard_normal((n, 64)).astype(np.float32)
+        store.push(wide, entity, [VectorBatch(pa.array(np.arange(n)), vectors, np.zeros(n), np.ones(n, np.int64))])
+    store.publish(wide)
+    return store
+
+
+def test_sigterm_finishes_what_was_accepted_and_refuses_what_is_new(large: EmbeddingStore) -> None:
+    with ServerProcess(large.root) as process, EmbeddingClient(process.address, timeout=60) as client:
+        rng = np.random.default_rng(1)
+        queries = rng.standard_normal((256, 64)).astype(np.float32)
+        space = client.space().space
+        with ThreadPoolExecutor(8) as threads:
+            started = threading.Barrier(9)
+
+            def search() -> int:
+                started.wait()
+                return len(client.search(1000, vectors=queries, space=space).rankings)
+
+            answers = [threads.submit(search) for _ in range(8)]
+            started.wait()
+            time.sleep(0.3)
+            assert not any(answer.done() for answer in answers)
+            process.drain()
+            time.sleep(0.2)
+            with EmbeddingClient(process.address, timeout=5) as late, pytest.raises(Unavailable):
+                late.lookup_items([1])
+            assert [answer.result() for answer in answers] == [256] * 8
+        assert process.wait(timeout=20) == 0
+
+
+def test_a_server_that_stops_frees_its_port(store, space, batch) -> None:
+    fill(store, space, batch)
+    with ServerProcess(store.root) as first:
+        port = int(first.address.rsplit(":")[-1])
+    with ServerProcess(store.root, port=port) as second, EmbeddingClient(second.address) as client:
+        assert client.space().epoch == 1
+
+
+def test_no_user_id_is_logged(store, space, batch) -> None:
+    fill(store, space, batch)
+    with ServerProcess(store.root) as process, EmbeddingClient(process.address) as client:
+        client.lookup_users(["user-1", "user-secret"])
+        with pytest.raises(Exception, match="has no stored vector"):
+            client.search(users=["user-secret"])
+        assert "user-" not in process.log()
+        assert "serving shop-v1, epoch 1" in process.log()
