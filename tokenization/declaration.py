@@ -86,9 +86,15 @@ def _collect(name: str, node: yaml.Node, path: Path_, lines: dict[Path_, int]) -
 
 def sentence(error: ValidationError, model: type[BaseModel], source: Source) -> str:
     """The first thing that is wrong, in one sentence, and how many more there are."""
-    found = sorted((_told(detail, model) for detail in error.errors()), key=lambda m: source.lines.get(m[0], 0))
-    path, text = found[0]
-    more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
+    details = error.errors()
+
+    def urgency(detail: ErrorDetails) -> tuple[int, int]:
+        # A misspelt key goes before the key that is missing because of it.
+        rank = {"extra_forbidden": 0, "missing": 2}.get(detail["type"], 1)
+        return rank, source.lines.get(_told(detail, model)[0], 0)
+
+    path, text = _told(min(details, key=urgency), model)
+    more = f" (and {len(details) - 1} more)" if len(details) > 1 else ""
     key = ".".join(str(part) for part in path)
     return f"{source.place(path)}: {key + ': ' if key else ''}{text}{more}"
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tokenization.corpus import Corpus, Format, write_corpus
+from tokenization.corpus import FORMAT, Corpus, Format, write_corpus
 from tokenization.schema import EventSchema
 from tokenization.sources import clean, read_events, read_items
 from tokenization.tokenizer import Tokenizer
@@ -30,8 +32,9 @@ def tokenize(
     """Read a log, fit its tokenizer on what lies before the split, and write a corpus.
 
     Args:
-        items_path: table of the candidates; None where the schema declares no items.
-        out: folder of the corpus; a corpus that is there is replaced.
+        items_path: table of the candidates; None where there is none.
+        out: folder of the corpus. A corpus that is there is replaced; but where it was made of these same files by
+            this same declaration, it is returned as it is.
 
     Returns:
         The corpus. Its `summary` says: events (rows read), tokens, merged (events that went into a token with
@@ -43,6 +46,10 @@ def tokenize(
     """
     start = time.perf_counter()
     schema = EventSchema.from_yaml(schema_path)
+    inputs = _inputs(schema, [Path(p) for p in (events_path, items_path) if p is not None])
+    if (made := _already_made(Path(out), inputs, format)) is not None:
+        progress("up to date", 1, 1)
+        return made
     progress("read", 0, 1)
     raw = read_events(Path(events_path), schema)
     items = None if items_path is None else read_items(Path(items_path), schema)
@@ -57,10 +64,27 @@ def tokenize(
     tokens = tokenizer.transform(events)
     progress("tokenize", len(events), len(events))
     summary = _summary(raw.num_rows, tokens, quarantined, tokenizer, time.perf_counter() - start)
+    summary["inputs"] = inputs
     progress("write", 0, tokens.num_rows)
     corpus = write_corpus(out, [tokens], tokenizer, summary, format, quarantined)
     progress("write", tokens.num_rows, tokens.num_rows)
     return corpus
+
+
+def _inputs(schema: EventSchema, paths: list[Path]) -> str:
+    """Changes whenever the declaration or a file does, as far as names, sizes and dates tell."""
+    told: list[object] = [FORMAT, schema.to_dict()]
+    for path in paths:
+        files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+        told += [[str(f.resolve()), f.stat().st_size, f.stat().st_mtime_ns] for f in files if f.exists()]
+    return hashlib.sha256(json.dumps(told).encode()).hexdigest()
+
+
+def _already_made(out: Path, inputs: str, format: Format) -> Corpus | None:
+    if not (out / "corpus.json").exists():
+        return None
+    corpus = Corpus.open(out)
+    return corpus if corpus.format == format and corpus.summary.get("inputs") == inputs else None
 
 
 def _summary(

@@ -105,7 +105,10 @@ class SplitRule(_Rule):
         if isinstance(value, date) and not isinstance(value, datetime):
             value = datetime(value.year, value.month, value.day)
         if isinstance(value, str):
-            value = datetime.fromisoformat(value)
+            try:
+                value = datetime.fromisoformat(value)
+            except ValueError:
+                raise ValueError(f"{value!r} is no time; write one such as 2024-03-20 or 2024-03-20T12:00Z") from None
         if isinstance(value, datetime) and value.tzinfo is None:
             value = value.replace(tzinfo=UTC)
         return value
@@ -229,9 +232,9 @@ def _with_default_columns(values: object) -> object:
             }
     items, entities = filled.get("items"), filled.get("entities")
     if isinstance(items, Mapping) and "id" not in items and isinstance(entities, Mapping):
-        ranked = [r for r in entities.values() if isinstance(r, Mapping) and r.get("candidates")]
-        if len(ranked) == 1:
-            filled["items"] = {"id": ranked[0]["column"], **items}
+        rules = [rule for rule in entities.values() if isinstance(rule, Mapping)]
+        for rule in sorted(rules, key=lambda rule: not rule.get("candidates"))[:1]:
+            filled["items"] = {"id": rule["column"], **items}
     return filled
 
 

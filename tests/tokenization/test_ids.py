@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+from decimal import Decimal
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from tokenization.errors import SourceError
+from tokenization.ids import Ids, canonical, one_chunk
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        pa.array([7, None, 8], pa.int16()),
+        pa.array([7, None, 8], pa.uint32()),
+        pa.array([7.0, None, 8.0]),
+        pa.array([7.0, float("nan"), 8.0]),
+        pa.array([7, None, 8]).dictionary_encode(),
+    ],
+    ids=lambda column: str(column.type),
+)
+def test_whole_numbers_are_one_id_however_they_are_stored(column: pa.Array) -> None:
+    assert canonical(column, "sku").equals(pa.array([7, None, 8], pa.int64()))
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        pa.array(["a", None], pa.large_string()),
+        pa.array(["a", None], pa.string_view()),
+        pa.array([b"a", None], pa.binary()),
+        pa.array(["a", None]).dictionary_encode(),
+    ],
+    ids=lambda column: str(column.type),
+)
+def test_text_is_one_id_however_it_is_stored(column: pa.Array) -> None:
+    assert canonical(column, "sku").equals(pa.array(["a", None]))
+
+
+def test_other_values_become_their_text() -> None:
+    assert canonical(pa.array([1.5]), "sku").to_pylist() == ["1.5"]
+    assert canonical(pa.array([True]), "sku").to_pylist() == ["true"]
+    assert canonical(pa.array([Decimal("1.50")]), "sku").to_pylist() == ["1.50"]
+    assert canonical(pa.nulls(1), "sku").to_pylist() == [None]
+
+
+def test_what_has_no_text_is_refused_by_name() -> None:
+    with pytest.raises(SourceError, match="column 'sku' holds list"):
+        canonical(pa.array([[1]]), "sku")
+
+
+def test_ids_come_back_as_they_went_in() -> None:
+    column = pa.chunked_array([["b", None], ["a", "b"]])
+    ids = Ids.of(column, "sku")
+    assert ids.decode().to_pylist() == ["b", None, "a", "b"]
+    assert ids.missing.tolist() == [False, True, False, False]
+    assert ids.take(np.array([3, 1])).decode().to_pylist() == ["b", None]
+
+
+def test_rank_is_the_order_of_the_ids_in_use() -> None:
+    ids = Ids.of(pa.array([30, 10, None, 20, 10]), "sku").take(np.array([1, 2, 3, 4]))
+    values, place = ids.rank()
+    assert values.to_pylist() == [10, 20]
+    assert place.tolist() == [0, -1, 1, 0]
+
+
+def test_chunks_make_no_difference() -> None:
+    assert one_chunk(pa.chunked_array([[1], [2, 3]])).equals(pa.array([1, 2, 3]))
+    assert one_chunk(pa.chunked_array([], pa.int64())).equals(pa.array([], pa.int64()))
