@@ -69,10 +69,20 @@ def hash_ids(ids: pa.Array) -> UInt64s:
     ends = offsets[1:] - offsets[0]
     lengths = np.diff(offsets)
     place = np.arange(len(letters)) - np.repeat(ends - lengths, lengths)
-    words = (letters.astype(np.uint64) + np.uint64(1)) * mix(place.view(np.uint64))
+    words = (letters.astype(np.uint64) + np.uint64(1)) * _multipliers(place)
     # A running sum and a difference, because np.add.reduceat is wrong for empty strings. Both wrap modulo 2^64.
     total = np.concatenate([np.zeros(1, np.uint64), np.cumsum(words, dtype=np.uint64)])
     return mix(total[ends] - total[ends - lengths] + lengths.view(np.uint64))
+
+
+def _multipliers(place: Int64s) -> UInt64s:
+    """A random word for each place in an id; from a table while ids are short, since lookups are hot."""
+    if not len(place) or place.max() < len(_FIRST_MULTIPLIERS):
+        return _FIRST_MULTIPLIERS[place]
+    return mix(place.view(np.uint64))
+
+
+_FIRST_MULTIPLIERS = mix(np.arange(256, dtype=np.uint64))
 
 
 @dataclass(frozen=True)
@@ -98,7 +108,8 @@ class IdIndex:
         first = np.searchsorted(self.keys_N, wanted)
         for step in range(self.longest_run):
             place = np.minimum(first + step, len(self.keys_N) - 1)
-            found = np.where((found < 0) & self._same(place, wanted, ids), place, found)
+            same = self._same(place, wanted, ids)
+            found[same] = place[same]
         return found
 
     def _same(self, place_Q: Int64s, wanted_Q: UInt64s, ids: pa.Array) -> npt.NDArray[np.bool_]:

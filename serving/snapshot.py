@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from serving.errors import CorruptStore
@@ -65,9 +66,9 @@ class Snapshot:
         return cls(
             entity=Entity(header["entity"]),
             fingerprint=header["fingerprint"],
-            vectors_ND=np.memmap(folder / VECTORS, dtype="<f4", mode="r", shape=(n, width)),
+            vectors_ND=_mapped(folder / VECTORS, "<f4", (n, width)),
             index=IdIndex(
-                keys_N=np.memmap(folder / KEYS, dtype="<u8", mode="r", shape=(n,)),
+                keys_N=_mapped(folder / KEYS, "<u8", (n,)),
                 ids=columns["id"],
                 longest_run=header["longest_run"],
             ),
@@ -104,6 +105,11 @@ def write_snapshot(folder: Path, rows: Rows, entity: Entity, fingerprint: str) -
         "files": {name: _seal(folder / name) for name in (VECTORS, KEYS, COLUMNS)},
     }
     (folder / HEADER).write_text(json.dumps(header, indent=2) + "\n")
+
+
+def _mapped(path: Path, dtype: str, shape: tuple[int, ...]) -> npt.NDArray[Any]:
+    # A plain array over the map: numpy's subclass of its own makes every indexing five times dearer.
+    return np.asarray(np.memmap(path, dtype=dtype, mode="r", shape=shape))
 
 
 def _seal(path: Path) -> dict[str, Any]:

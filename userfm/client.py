@@ -275,9 +275,9 @@ class EmbeddingClient:
 
 def _ids(ids: Ids) -> pb.Ids:
     values: list[Any] = ids.tolist() if isinstance(ids, np.ndarray) else [_plain(value) for value in ids]
-    if all(isinstance(value, str) for value in values):
-        return pb.Ids(texts=pb.Ids.Texts(values=values))
     try:
+        if all(isinstance(value, str) for value in values):
+            return pb.Ids(texts=pb.Ids.Texts(values=values))
         return pb.Ids(integers=pb.Ids.Integers(values=values))
     except (TypeError, ValueError) as error:
         raise InvalidRequest("ids are all text or all integers of 64 bits; convert them to one kind") from error

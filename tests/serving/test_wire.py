@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from serving.errors import InvalidRequest
+from serving.ids import INTEGER, TEXT
+from serving.wire import events_to_table, ids_from_proto, ids_to_proto, matrix_to_proto, vectors_from_proto
+from userfm.v1 import embedding_pb2 as pb
+
+TEXTS = st.lists(st.text()).map(lambda ids: pa.array(ids, TEXT))
+INTEGERS = st.lists(st.integers(-(2**63), 2**63 - 1)).map(lambda ids: pa.array(ids, INTEGER))
+
+
+@given(TEXTS | INTEGERS)
+def test_the_same_ids_come_back(ids: pa.Array) -> None:
+    sent = pb.Ids.FromString(ids_to_proto(ids).SerializeToString())
+    assert ids_from_proto(sent).equals(ids)
+
+
+def test_a_matrix_is_bytes_with_dtype_and_dims() -> None:
+    matrix = np.arange(6, dtype=np.float32).reshape(2, 3)
+    message = matrix_to_proto(matrix)
+    assert (message.dtype, list(message.dims)) == (pb.DTYPE_FLOAT32, [2, 3])
+    assert message.data == bytes.fromhex("000000000000803f00000040000040400000804000 00a040".replace(" ", ""))
+    assert np.array_equal(vectors_from_proto(message, 3), matrix)
+    assert matrix_to_proto(np.zeros(2)).dtype == pb.DTYPE_FLOAT64
+
+
+def test_events_become_columns_with_nulls_where_a_cell_is_left_out() -> None:
+    events = [
+        pb.Event(columns={"user": pb.Value(integer=1), "amount": pb.Value(integer=2), "note": pb.Value()}),
+        pb.Event(columns={"user": pb.Value(integer=2), "amount": pb.Value(number=0.5), "shop": pb.Value(text="x")}),
+    ]
+    table = events_to_table(events)
+    assert table["user"].to_pylist() == [1, 2]
+    assert table["amount"].to_pylist() == [2.0, 0.5]
+    assert table["note"].to_pylist() == [None, None]
+    assert table["shop"].to_pylist() == [None, "x"]
+    assert table.num_rows == 2
+
+
+def test_a_column_of_text_and_numbers_is_refused() -> None:
+    events = [pb.Event(columns={"user": pb.Value(integer=1)}), pb.Event(columns={"user": pb.Value(text="1")})]
+    with pytest.raises(InvalidRequest, match="column 'user' holds text in some events and numbers in others"):
+        events_to_table(events)
