@@ -16,6 +16,7 @@ from serving.wire import (
     ids_from_proto,
     ids_to_proto,
     matrix_to_proto,
+    moment,
     space_to_proto,
     vectors_from_proto,
 )
@@ -75,10 +76,10 @@ class EmbeddingService(EmbeddingServiceServicer):  # type: ignore[misc]
     async def Encode(self, request: pb.EncodeRequest, context: Any) -> pb.EncodeResponse:
         """Vectors of the users in the events."""
         encoder, events = self._engine.encoder, self._events(request.events)
-        at = request.at if request.HasField("at") else None
+        at = moment(request)
         encoded = await self._encoding.run(lambda: encoder.encode(events_to_table(events), at))
         return pb.EncodeResponse(
-            space=self._space, users=ids_to_proto(encoded.users), vectors=matrix_to_proto(encoded.vectors_ND)
+            space=self._space, users=ids_to_proto(encoded.users), vectors=matrix_to_proto(encoded.vectors_BD)
         )
 
     async def Search(self, request: pb.SearchRequest, context: Any) -> pb.SearchResponse:
@@ -103,8 +104,7 @@ class EmbeddingService(EmbeddingServiceServicer):  # type: ignore[misc]
         encoder, k, surface = self._engine.encoder, self._k(request.k), request.WhichOneof("surface")
         if surface == "home":
             home, events = request.home, self._events(request.home.events)
-            at = home.at if home.HasField("at") else None
-            values = context_to_values(home.context)
+            at, values = moment(home), context_to_values(home.context)
             scored = await self._encoding.run(lambda: encoder.home(events_to_table(events), at, values, k))
             return pb.ScoreResponse(
                 space=self._space, users=ids_to_proto(scored.users), rankings=_rankings(scored.rankings)

@@ -73,6 +73,15 @@ def space_to_proto(space: Space) -> pb.Space:
     )
 
 
+def moment(message: pb.EncodeRequest | pb.ScoreRequest.Home) -> float | None:
+    """When a request is made, in seconds since 1970 UTC; None if it does not say. Raises InvalidRequest."""
+    if not message.HasField("at"):
+        return None
+    if not math.isfinite(message.at):
+        raise InvalidRequest(f"at is {message.at}; send seconds since 1970 UTC, or leave it out")
+    return message.at
+
+
 def events_to_table(events: Sequence[pb.Event]) -> pa.Table:
     """Events as columns; a cell that an event leaves out is null. Raises InvalidRequest for a column of mixed kinds."""
     rows = [event.columns for event in events]

@@ -234,7 +234,7 @@ class EmbeddingClient:
     ) -> Rankings:
         """What the users in `events` (whole histories) want at the moment `at`.
 
-        `context`: what is known of the request, by the schema's context columns (store, device).
+        `context`: what is known of the request, by name of the schema's context facets (store, device).
         """
         values = {name: _value(value) for name, value in (context or {}).items() if not _absent(value)}
         home = pb.ScoreRequest.Home(events=_events(events), at=at, context=values)

@@ -16,6 +16,7 @@ from serving.supervisor import ServerProcess
 
 WIDTH = 8
 Batch = Callable[..., VectorBatch]
+Fill = Callable[..., None]
 
 
 @pytest.fixture(scope="session")
@@ -40,17 +41,22 @@ def store(tmp_path: Path) -> EmbeddingStore:
     return EmbeddingStore(tmp_path / "store")
 
 
-def fill(store: EmbeddingStore, space: Space, batch: Batch, seed: int = 0) -> None:
-    """100 users with text ids and 50 items with integer ids, published."""
-    store.push(space, Entity.USER, [batch([f"user-{i}" for i in range(100)], seed)])
-    store.push(space, Entity.ITEM, [batch(list(range(1000, 1050)), seed + 1)])
-    store.publish(space)
+@pytest.fixture(scope="session")
+def fill(space: Space, batch: Batch) -> Fill:
+    """Push 100 users with text ids and 50 items with integer ids into a store, and publish."""
+
+    def push(store: EmbeddingStore, into: Space = space, seed: int = 0) -> None:
+        store.push(into, Entity.USER, [batch([f"user-{i}" for i in range(100)], seed)])
+        store.push(into, Entity.ITEM, [batch(list(range(1000, 1050)), seed + 1)])
+        store.publish(into)
+
+    return push
 
 
 @pytest.fixture(scope="session")
-def published(tmp_path_factory: pytest.TempPathFactory, space: Space, batch: Batch) -> EmbeddingStore:
+def published(tmp_path_factory: pytest.TempPathFactory, fill: Fill) -> EmbeddingStore:
     store = EmbeddingStore(tmp_path_factory.mktemp("published") / "store")
-    fill(store, space, batch)
+    fill(store)
     return store
 
 

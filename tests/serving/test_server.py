@@ -9,7 +9,6 @@ import grpc
 import numpy as np
 import pyarrow as pa
 import pytest
-from conftest import fill
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from foundation.space import Space
@@ -104,16 +103,16 @@ def test_sigterm_finishes_what_was_accepted_and_refuses_what_is_new(large: Embed
         assert process.wait(timeout=20) == 0
 
 
-def test_a_server_that_stops_frees_its_port(store, space, batch) -> None:
-    fill(store, space, batch)
+def test_a_server_that_stops_frees_its_port(store, space, fill) -> None:
+    fill(store)
     with ServerProcess(store.root) as first:
         port = int(first.address.rsplit(":")[-1])
     with ServerProcess(store.root, port=port) as second, EmbeddingClient(second.address) as client:
         assert client.space().epoch == 1
 
 
-def test_no_user_id_is_logged(store, space, batch) -> None:
-    fill(store, space, batch)
+def test_no_user_id_is_logged(store, fill) -> None:
+    fill(store)
     with ServerProcess(store.root) as process, EmbeddingClient(process.address) as client:
         client.lookup_users(["user-1", "user-secret"])
         with pytest.raises(Exception, match="has no stored vector"):

@@ -13,7 +13,6 @@ import lance
 import numpy as np
 import pyarrow as pa
 import pytest
-from conftest import fill
 
 from foundation.space import Space
 from serving.errors import CorruptStore, NothingPublished, PublishRefused, SpaceConflict, StoreError
@@ -39,16 +38,16 @@ def test_what_is_pushed_and_published_is_served(store, space, batch) -> None:
     assert store.snapshot(publication, Entity.USER).as_of_N.tolist() == [1e9 + 1] * 2
 
 
-def test_pushing_the_same_again_changes_nothing(store, space, batch) -> None:
-    fill(store, space, batch)
+def test_pushing_the_same_again_changes_nothing(store, fill) -> None:
+    fill(store)
     before = {entity: vectors_of(store, entity, ids) for entity, ids in ((Entity.USER, ["user-7"]),)}
-    fill(store, space, batch)
+    fill(store)
     assert store.current().user.rows == 100
     assert np.array_equal(vectors_of(store, Entity.USER, ["user-7"]), before[Entity.USER])
 
 
-def test_publishing_the_same_again_is_the_same_publication(store, space, batch) -> None:
-    fill(store, space, batch)
+def test_publishing_the_same_again_is_the_same_publication(store, space, fill) -> None:
+    fill(store)
     assert store.publish(space) == store.current()
     assert store.current().epoch == 1
 
@@ -100,8 +99,8 @@ def test_any_text_is_an_id(store, space, batch, name: str) -> None:
     assert np.array_equal(vectors_of(store, Entity.USER, [name]), batch([name, "other"], 1).vectors_ND[:1])
 
 
-def test_spaces_never_mix(store, space, batch) -> None:
-    fill(store, space, batch)
+def test_spaces_never_mix(store, space, batch, fill) -> None:
+    fill(store)
     other = replace(space, fingerprint="e" * 64)
     for refused in (
         lambda: store.push(other, Entity.USER, [batch(["ann"])]),
@@ -110,7 +109,7 @@ def test_spaces_never_mix(store, space, batch) -> None:
         with pytest.raises(SpaceConflict, match="give the new model the next version"):
             refused()
     following = replace(other, version=2)
-    fill(store, following, batch, seed=5)
+    fill(store, following, seed=5)
     assert store.current().space == following
 
 
@@ -136,8 +135,8 @@ def test_rollback_walks_back_through_the_publications(store, space, batch) -> No
         store.rollback()
 
 
-def test_a_refused_publish_leaves_the_old_version_current(store, space, batch) -> None:
-    fill(store, space, batch)
+def test_a_refused_publish_leaves_the_old_version_current(store, space, batch, fill) -> None:
+    fill(store)
     before = store.current()
     broken = batch(["user-3"], event_seq=2)
     broken.vectors_ND[0, 0] = np.nan
@@ -171,8 +170,8 @@ def test_a_bit_flipped_in_lance_is_caught_before_it_is_published(store, space, b
         store.publish(space)
 
 
-def test_a_damaged_snapshot_is_caught_and_mended_by_publishing_again(store, space, batch) -> None:
-    fill(store, space, batch)
+def test_a_damaged_snapshot_is_caught_and_mended_by_publishing_again(store, space, fill) -> None:
+    fill(store)
     before = vectors_of(store, Entity.USER, ["user-1"])
     for name, damage in (
         ("vectors.f32", lambda file: file.write_bytes(b"\xff" + file.read_bytes()[1:])),
@@ -187,26 +186,26 @@ def test_a_damaged_snapshot_is_caught_and_mended_by_publishing_again(store, spac
         assert np.array_equal(vectors_of(store, Entity.USER, ["user-1"]), before)
 
 
-def test_a_torn_pointer_is_named(store, space, batch) -> None:
-    fill(store, space, batch)
+def test_a_torn_pointer_is_named(store, fill) -> None:
+    fill(store)
     (store.root / "current.json").write_text('{"format": 1, "epo')
     with pytest.raises(CorruptStore, match=r"current\.json can't be read"):
         store.current()
 
 
-def test_a_publication_of_another_format_is_refused(store, space, batch) -> None:
-    fill(store, space, batch)
+def test_a_publication_of_another_format_is_refused(store, fill) -> None:
+    fill(store)
     with pytest.raises(ValueError):
         Publication.from_json(store.current().to_json().replace('"format": 1', '"format": 2'))
 
 
-def test_the_model_is_copied_and_published_with_the_vectors(store, space, batch, tmp_path) -> None:
+def test_the_model_is_copied_and_published_with_the_vectors(store, space, tmp_path, fill) -> None:
     model = tmp_path / "model"
     (model / "heads").mkdir(parents=True)
     (model / "space.json").write_text(space.to_json())
     (model / "heads" / "home.json").write_text("{}")
     store.push_model(space, model)
-    fill(store, space, batch)
+    fill(store)
     copy = store.model(store.current())
     assert copy is not None
     assert (copy / "heads" / "home.json").read_text() == "{}"
