@@ -69,7 +69,13 @@ def _stamps(column: pa.Array, unit: str) -> tuple[pa.Array, Mask]:
         return column.cast(_MICRO), naive
     if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind):
         return _from_numbers(column.cast(pa.float64(), safe=False), _TICKS[unit]), naive
-    return _from_text(column.cast(pa.string()))
+    text = column.cast(pa.string())
+    utc, aware = _from_text(text)
+    number = pc.match_substring_regex(text, r"^[+-]?\d+(\.\d*)?$")
+    if pc.any(number).as_py():
+        numbers = pc.if_else(number, text, pa.scalar(None, pa.string())).cast(pa.float64())
+        utc = pc.if_else(number, _from_numbers(numbers, _TICKS[unit]), utc)
+    return utc, aware
 
 
 def _from_numbers(column: pa.Array, ticks: int) -> pa.Array:
@@ -83,14 +89,10 @@ def _from_text(column: pa.Array) -> tuple[pa.Array, Mask]:
     """ISO 8601 strings; what doesn't parse, or is no day of the calendar, becomes null."""
     parts = pc.extract_regex(column, pattern=_ISO)
     day, clock, second, fraction, offset = (pc.struct_field(parts, i) for i in range(5))
-    written = pc.binary_join_element_wise(
-        day,
-        pc.if_else(pc.equal(clock, ""), "00:00", clock),
-        pc.if_else(pc.equal(second, ""), ":00", second),
-        " ",
-    )
-    written = pc.replace_substring(written, " :", ":")
-    whole = pc.strptime(written, format="%Y-%m-%d %H:%M:%S", unit="us", error_is_null=True)
+    clock = pc.if_else(pc.equal(clock, ""), "00:00", clock)
+    second = pc.if_else(pc.equal(second, ""), ":00", second)
+    written = pc.binary_join_element_wise(day, clock, second, "")
+    whole = pc.strptime(written, format="%Y-%m-%d%H:%M:%S", unit="us", error_is_null=True)
     exists = pc.equal(pc.strftime(whole, format="%Y-%m-%d"), day)
     whole = pc.if_else(exists, whole, pa.scalar(None, _MICRO))
     micros = pc.cast(pc.utf8_rpad(pc.utf8_slice_codeunits(fraction, 0, 6), 6, padding="0"), pa.int64())

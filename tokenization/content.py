@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from tokenization.arrays import Codes, Floats, Longs
 from tokenization.errors import SourceError, UserfmError, VocabularyError
-from tokenization.ids import Ids
+from tokenization.ids import Ids, one_chunk
 from tokenization.schema import ItemsRule
 from tokenization.vocabulary import FIRST, Vocabulary
 
@@ -152,7 +152,7 @@ class ItemTable:
             column = Ids.of(table.column(name).take(known), name)
             vocabularies[name] = Vocabulary.fit(column, np.arange(len(row_of), dtype=np.float64))
             codes[name] = vocabularies[name].encode_ids(column)
-        text = _joined(table, columns.text).take(known).fill_null("")
+        text = one_chunk(_joined(table, columns.text)).take(known).fill_null("")
         distinct = Ids.of(text, "text")
         vectors = np.zeros((len(distinct.values), 0), np.float32)
         if columns.text:
@@ -221,5 +221,7 @@ def _rows_of(ids: pa.Array, listed: pa.Array) -> Longs:
 def _joined(table: pa.Table, columns: Sequence[str]) -> pa.ChunkedArray:
     if not columns:
         return pa.chunked_array([pa.array([""] * table.num_rows, pa.string())])
-    texts = [table.column(name).cast(pa.string()) for name in columns]
-    return pc.binary_join_element_wise(*texts, " ", null_handling="skip")
+    # Arrow's null_handling="skip" loses rows in which every column is null, so nulls become "" before.
+    texts = [table.column(name).cast(pa.string()).fill_null("") for name in columns]
+    joined = pc.binary_join_element_wise(*texts, " ")
+    return pc.utf8_trim_whitespace(pc.replace_substring_regex(joined, pattern=r"\s+", replacement=" "))

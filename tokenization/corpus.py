@@ -133,14 +133,14 @@ class Corpus:
     def _read(self, columns: list[str] | None) -> pa.Table:
         try:
             if self.format == "lance":
-                return _lance(self.folder).to_table(columns=columns)
+                return _from_lance(_lance(self.folder).to_table(columns=columns and _lance_names(columns)))
             return pq.read_table(self.folder / "tokens.parquet", columns=columns)
         except (OSError, ValueError, pa.ArrowException) as error:
             raise CorpusError(f"{self.folder}: its tokens can't be read: {str(error).splitlines()[0]}") from error
 
     def _take(self, rows: np.ndarray) -> pa.Table:
         if self.format == "lance":
-            return _lance(self.folder).take(rows.tolist())
+            return _from_lance(_lance(self.folder).take(rows.tolist()))
         with pq.ParquetFile(self.folder / "tokens.parquet") as file:
             sizes = np.array([file.metadata.row_group(g).num_rows for g in range(file.metadata.num_row_groups)])
             starts = np.cumsum(sizes) - sizes
@@ -166,8 +166,10 @@ def _write_lance(folder: Path, tables: Iterable[pa.Table]) -> None:
 
     tables = iter(tables)
     first = _first(tables)
-    batches = (batch for table in itertools.chain([first], tables) for batch in table.to_batches())
-    lance.write_dataset(batches, str(folder / "tokens.lance"), schema=first.schema)
+    renamed = (table.rename_columns(_lance_names(table.column_names)) for table in itertools.chain([first], tables))
+    batches = (batch for table in renamed for batch in table.to_batches())
+    schema = first.schema.empty_table().rename_columns(_lance_names(first.column_names)).schema
+    lance.write_dataset(batches, str(folder / "tokens.lance"), schema=schema)
 
 
 _WRITERS: Mapping[str, Callable[[Path, Iterable[pa.Table]], None]] = {
@@ -180,6 +182,15 @@ def _first(tables: Iterator[pa.Table]) -> pa.Table:
     for table in tables:
         return table
     raise CorpusError("there are no tokens to write; give at least one table")
+
+
+def _lance_names(names: list[str]) -> list[str]:
+    """Lance takes a dot for the way into a struct, so `quantity.value` is `quantity:value` there."""
+    return [name.replace(".", ":") for name in names]
+
+
+def _from_lance(table: pa.Table) -> pa.Table:
+    return table.rename_columns([name.replace(":", ".") for name in table.column_names])
 
 
 def _lance(folder: Path) -> Any:

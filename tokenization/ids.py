@@ -13,6 +13,9 @@ from numpy.typing import NDArray
 from tokenization.arrays import Codes, Mask
 from tokenization.errors import SourceError
 
+WHOLE_NUMBER = r"^(0|-?[1-9]\d{0,17})$"
+"""Text that is an int64 and would be written the same again."""
+
 
 @dataclass(frozen=True, eq=False)
 class Ids:

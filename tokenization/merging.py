@@ -83,7 +83,7 @@ def settle(merged: Merged, place: Sequence[Integers]) -> Merged:
     run = np.cumsum(~np.append(False, same))[tied]
     rest: list[NDArray[Any]] = [*merged.codes.values(), *merged.numbers.values(), merged.events]
     order = np.arange(len(merged.rows))
-    order[tied] = tied[np.lexsort((*(column[tied] for column in rest), run))]
+    order[tied] = tied[np.lexsort((*(column[tied] for column in reversed(rest)), run))]
     return Merged(
         merged.rows[order],
         merged.events[order],

@@ -21,7 +21,7 @@ from tokenization import clock
 from tokenization.arrays import Floats, Longs, Mask
 from tokenization.errors import SourceError, nearest
 from tokenization.events import Events
-from tokenization.ids import Ids, one_chunk
+from tokenization.ids import WHOLE_NUMBER, Ids, one_chunk
 from tokenization.schema import EventSchema, FacetRule, ItemsRule, Kind
 
 TableLike = object
@@ -225,15 +225,28 @@ def _require(given: Iterable[str], needed: Iterable[str], where: str) -> None:
     for name in needed:
         if name not in names:
             raise SourceError(f"{where} has no column {name!r}; {nearest(name, names)}")
+        if names.count(name) > 1:
+            raise SourceError(f"{where} has column {name!r} {names.count(name)} times; rename all but one")
 
 
 def _read(path: Path, columns: tuple[str, ...]) -> pa.Table:
     files = _files(path)
     tables = [_read_file(file, columns) for file in files]
+    return pa.table({name: _joined([t.column(name) for t in tables], name, path) for name in columns})
+
+
+def _joined(parts: list[pa.ChunkedArray], name: str, path: Path) -> pa.ChunkedArray:
+    """One column out of several files; where their types differ, as the type that holds them all, or as text."""
+    fields = [pa.schema([(name, part.type)]) for part in parts]
     try:
-        return pa.concat_tables(tables, promote_options="permissive")
-    except pa.ArrowException as error:
-        raise SourceError(f"{path}: its files disagree about the types of columns: {_first_line(error)}") from error
+        kind = pa.unify_schemas(fields, promote_options="permissive").field(name).type
+    except pa.ArrowTypeError:
+        kind = pa.string()
+    try:
+        return pa.chunked_array([chunk for part in parts for chunk in part.cast(kind).chunks], kind)
+    except (pa.ArrowNotImplementedError, pa.ArrowInvalid) as error:
+        kinds = " and ".join(dict.fromkeys(str(part.type) for part in parts))
+        raise SourceError(f"{path}: its files hold {name!r} as {kinds}; write one type everywhere") from error
 
 
 def _files(path: Path) -> list[Path]:
@@ -279,10 +292,23 @@ def _read_ipc(path: Path, columns: tuple[str, ...]) -> pa.Table:
 
 
 def _read_csv(path: Path, columns: tuple[str, ...]) -> pa.Table:
-    options = pyarrow.csv.ConvertOptions(strings_can_be_null=True)
+    # Left to guess, a CSV reader makes 7 of the id "007" and nothing of the country "NA".
+    with pyarrow.csv.open_csv(path) as reader:
+        _require(reader.schema.names, columns, str(path))
+    options = pyarrow.csv.ConvertOptions(
+        include_columns=list(columns),
+        column_types=dict.fromkeys(columns, pa.string()),
+        strings_can_be_null=True,
+        null_values=[""],
+    )
     table = pyarrow.csv.read_csv(path, convert_options=options)
-    _require(table.column_names, columns, str(path))
-    return table.select(list(columns))
+    return pa.table({name: _whole_numbers(table.column(name)) for name in columns})
+
+
+def _whole_numbers(text: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Text as int64 where all of it is whole numbers that would be written the same again."""
+    whole = pc.all(pc.match_substring_regex(text, WHOLE_NUMBER), min_count=1).as_py()
+    return text.cast(pa.int64()) if whole else text
 
 
 def _read_json(path: Path, columns: tuple[str, ...]) -> pa.Table:

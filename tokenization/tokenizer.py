@@ -198,6 +198,7 @@ class Tokenizer:
         told = {
             "format": FORMAT,
             "rules": rules,
+            "facets": [facet.name for facet in self.facets],
             "numbers": {name: codec.edges for name, codec in self.numbers.items()},
             "vocabularies": {name: v.prefix_hash() for name, v in vocabularies.items()},
         }

@@ -15,7 +15,7 @@ import pyarrow.feather
 
 from tokenization.arrays import Codes, Floats, Longs
 from tokenization.errors import VocabularyError
-from tokenization.ids import Ids, canonical
+from tokenization.ids import WHOLE_NUMBER, Ids, canonical
 
 ABSENT = 0
 """Code of a facet that an event does not have."""
@@ -141,6 +141,6 @@ def _as_type(ids: pa.Array, kind: pa.DataType) -> pa.Array:
     """Ids in the type of a vocabulary; what has no such form becomes null, which no vocabulary has."""
     ids = canonical(ids, "id")
     if pa.types.is_string(ids.type) and pa.types.is_int64(kind):
-        whole = pc.match_substring_regex(ids, r"^(0|-?[1-9]\d{0,17})$")
+        whole = pc.match_substring_regex(ids, WHOLE_NUMBER)
         ids = pc.if_else(whole, ids, pa.scalar(None, ids.type))
     return ids.cast(kind)

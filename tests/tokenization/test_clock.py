@@ -35,6 +35,7 @@ def instants(values: list[object] | pa.Array, unit: str = "s", *, day: bool = Fa
         pa.array([1488622272]),
         pa.array([1488622272.0]),
         pa.array([Decimal("1488622272.00")]),
+        pa.array(["1488622272.0"]),
     ],
     ids=lambda column: str(column.type),
 )

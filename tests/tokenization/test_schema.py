@@ -122,7 +122,11 @@ MISTAKES = [
     ("  store:", "  my.store:", "shop.yaml:10: context.my.store: a facet's name has only letters, digits, - and _"),
     ("validation: 2024-03-01", "validation: 2024-04-01", "shop.yaml:16: split: validation must be a time before"),
     ("validation: 2024-03-01", "last_items: 1", "shop.yaml:16: split: give exactly one of time, fraction, last_items"),
-    ("time: 2024-03-20", "time: someday", "shop.yaml:16: split.time: 'someday' is no time; write one such as 2024-03-20"),
+    (
+        "time: 2024-03-20",
+        "time: someday",
+        "shop.yaml:16: split.time: 'someday' is no time; write one such as 2024-03-20",
+    ),
     ("name: shop", "name: shop\nname: shop", "shop.yaml:3: name is given twice (first on line 2)"),
     ("name: shop", "name: [shop", "shop.yaml:3: this is not YAML"),
     ("context:\n  store", "context:\n  - store", "shop.yaml:9: context: input should be a valid dictionary"),
@@ -159,7 +163,7 @@ def test_a_file_that_is_no_schema_is_named(tmp_path: Path, content: bytes | None
     path = tmp_path / "shop.yaml"
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(SchemaError, match="shop.yaml") as caught:
+    with pytest.raises(SchemaError, match=r"shop\.yaml") as caught:
         EventSchema.from_yaml(path)
     assert sentence in str(caught.value)
 
