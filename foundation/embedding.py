@@ -1,0 +1,117 @@
+"""Facets → token vectors x_TD, and the item tower that history and candidates share.
+
+An item is its trainable ID row plus what is known of it (metadata, text), so one that was never seen still has a
+vector: content through the tower, ID zero. Sharing one tower between input and output follows Press & Wolf,
+arXiv:1608.05859; ID ⊕ content follows Pan et al., PinnerFormer/ItemSage, arXiv:2205.11728.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from foundation.config import ModelConfig
+from foundation.jagged import EventBatch
+
+
+@dataclass(frozen=True)
+class ItemContent:
+    """What is known of every candidate code.
+
+    category_VC: int64 codes of metadata. text_VX: float32 text vectors, zeros where there is no text.
+    recent_V: float32 decayed number of meetings before the split; 0 = never met. It starts the popularity bias.
+    """
+
+    category_VC: Tensor
+    text_VX: Tensor
+    recent_V: Tensor
+
+    def __len__(self) -> int:
+        return len(self.recent_V)
+
+
+def table_of(size: int, width: int, std: float = 0.1) -> nn.Embedding:
+    """A trainable table of `size` codes whose row 0 (absent) starts at zero."""
+    table = nn.Embedding(size, width)
+    with torch.no_grad():
+        table.weight.normal_(std=std)[0].zero_()
+    return table
+
+
+def known_rows(table: nn.Module, code: Tensor) -> Tensor:
+    """Rows of an embedding table; codes that it does not have (admitted after training) read as unknown, 1."""
+    assert isinstance(table, nn.Embedding)
+    rows: Tensor = table(torch.where(code < table.num_embeddings, code, 1))
+    return rows
+
+
+class ItemTower(nn.Module):
+    """Code → item vector of D dimensions, and a popularity bias.
+
+    The content is not part of the weights: it is read from the tokenizer's item table, which may have grown.
+    """
+
+    def __init__(self, config: ModelConfig, content: ItemContent) -> None:
+        super().__init__()
+        width = config.width
+        # Row-sparse gradients: a step touches only the rows in use.
+        self.id = nn.Embedding(config.item.codes, width, sparse=True)
+        self.bias = nn.Embedding(config.item.codes, 1, sparse=True)
+        self.categories = nn.ModuleList(table_of(size, width) for _, size in config.item.categories)
+        self.text = nn.Linear(config.item.text_width, width, bias=False) if config.item.text_width else None
+        self.register_buffer("category_VC", content.category_VC, persistent=False)
+        self.register_buffer("text_VX", content.text_VX, persistent=False)
+        self._initialise(content.recent_V[: config.item.codes])
+
+    category_VC: Tensor
+    text_VX: Tensor
+
+    def _initialise(self, recent_V: Tensor) -> None:
+        # Rows of items without events never receive a gradient: zero, so that only content speaks for them.
+        seen_V1 = (recent_V > 0)[:, None]
+        with torch.no_grad():
+            self.id.weight.normal_(std=0.02).mul_(seen_V1)
+            self.bias.weight.copy_(torch.log(recent_V + 0.1)[:, None])
+
+    @property
+    def codes(self) -> int:
+        """V: codes that have content, which may be more than those that were trained."""
+        return len(self.category_VC)
+
+    def forward(self, code_N: Tensor) -> Tensor:
+        """float [N, D] vectors of int64 codes."""
+        x_ND = known_rows(self.id, code_N)
+        category_NC = self.category_VC[code_N]
+        for column, table in enumerate(self.categories):
+            x_ND = x_ND + known_rows(table, category_NC[:, column])
+        return x_ND if self.text is None else x_ND + self.text(self.text_VX[code_N])
+
+    def popularity(self, code_N: Tensor) -> Tensor:
+        """float [N]: how likely the item is for anybody, as a logit."""
+        return known_rows(self.bias, code_N).squeeze(1)
+
+
+class EventEmbedding(nn.Module):
+    """One vector a token: the sum of its facets' embeddings, the item's taken from the tower."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.item_column = config.item_column
+        self.item_projection = nn.Linear(config.width, config.width, bias=False)
+        self.tables = nn.ModuleDict(
+            {
+                str(column): table_of(facet.size, config.width)
+                for column, facet in enumerate(config.facets)
+                if column != self.item_column
+            }
+        )
+
+    def forward(self, batch: EventBatch, tower: ItemTower) -> Tensor:
+        """float [T, D]."""
+        code_N, place_T = torch.unique(batch.facet_TF[:, self.item_column], return_inverse=True)
+        x_TD: Tensor = self.item_projection(tower(code_N))[place_T]
+        for column, table in self.tables.items():
+            x_TD = x_TD + known_rows(table, batch.facet_TF[:, int(column)])
+        return x_TD

@@ -1,0 +1,194 @@
+"""Jagged batches: values + offsets, never a padded rectangle.
+
+Shape legend of the whole package (a name's suffix is its shape):
+
+    B  users in the batch              T  tokens of all users, one after another
+    G  groups (sets of simultaneous    R  requests: moments at which something is predicted
+       events) of all users            P  pairs (request, item the user met before)
+    F  facets of a token               C  context facets of a request
+    D  width of the model              V  codes of the candidate vocabulary (0 absent, 1 unknown)
+    H  attention heads                 K  width of one head
+    N  candidates, or blocks           W  attention window in tokens
+    E  pairs (request, target)         1  added to a size: offsets, first 0, last the total
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, Self, TypeVar
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from foundation.errors import ModelError
+
+Record = TypeVar("Record", bound=Any)  # a dataclass of tensors
+
+
+@dataclass(frozen=True)
+class EventBatch:
+    """The completed events of B users as T packed tokens, each user's in order of time.
+
+    facet_TF: int64 codes, one column a facet, in the tokenizer's order.
+    time_T: float64 seconds since the user's first event (scaled before any cast to float32).
+    group_T: int64 ordinal of the token's group in the user's life, from 0; equal = simultaneous.
+    offset_B1: int64; user b owns tokens offset_B1[b] to offset_B1[b + 1].
+    start_B: float64 epoch seconds of each user's first event (0 for a user without one).
+    """
+
+    facet_TF: Tensor
+    time_T: Tensor
+    group_T: Tensor
+    offset_B1: Tensor
+    start_B: Tensor
+
+    @property
+    def users(self) -> int:
+        """B."""
+        return len(self.offset_B1) - 1
+
+    @property
+    def tokens(self) -> int:
+        """T."""
+        return len(self.time_T)
+
+    @property
+    def user_T(self) -> Tensor:
+        """int64 [T]: the user that owns each token."""
+        return segment_ids(self.offset_B1)
+
+    def to(self, device: torch.device | str) -> Self:
+        """The same batch with every tensor on `device`."""
+        return _moved(self, device)
+
+    @classmethod
+    def from_tokens(cls, tokens: pa.Table, facets: Sequence[str]) -> Self:
+        """Pack a token table (one row per user, list columns) into a batch.
+
+        Raises ModelError naming the facet that the table lacks.
+        """
+        missing = [name for name in ("time", "group", *facets) if name not in tokens.column_names]
+        if missing:
+            raise ModelError(
+                f"the token table has no column {missing[0]!r}: tokenize the events with the tokenizer "
+                "that is saved beside this model"
+            )
+        time_T = _values(tokens, "time").astype(np.float64)
+        offset_B1 = _offsets(tokens, "time")
+        has_events = offset_B1[1:] > offset_B1[:-1]
+        start_B = np.zeros(tokens.num_rows)
+        start_B[has_events] = time_T[offset_B1[:-1][has_events]]
+        columns = [_values(tokens, name).astype(np.int64) for name in facets]
+        return cls(
+            facet_TF=torch.from_numpy(np.stack(columns, axis=1) if columns else np.zeros((len(time_T), 0), np.int64)),
+            time_T=torch.from_numpy(time_T - np.repeat(start_B, np.diff(offset_B1))),
+            group_T=torch.from_numpy(_values(tokens, "group").astype(np.int64)),
+            offset_B1=torch.from_numpy(offset_B1),
+            start_B=torch.from_numpy(start_B),
+        )
+
+
+@dataclass(frozen=True)
+class Requests:
+    """R moments at which something is asked of the model, ordered by user.
+
+    user_R: int64 row of the user in the batch.
+    end_R: int64 packed index; the tokens of the user before it are the completed history.
+    time_R: float64 seconds since the user's first event at which the request is made.
+    context_RC: int64 codes of the context facets; 0 = not told.
+    """
+
+    user_R: Tensor
+    end_R: Tensor
+    time_R: Tensor
+    context_RC: Tensor
+
+    def __len__(self) -> int:
+        return len(self.user_R)
+
+    def to(self, device: torch.device | str) -> Self:
+        """The same requests with every tensor on `device`."""
+        return _moved(self, device)
+
+
+def requests_now(batch: EventBatch, at_B: Tensor | None, context_BC: Tensor) -> Requests:
+    """One request per user after the whole history.
+
+    at_B: float64 epoch seconds [B]; None asks at each user's last event. context_BC: int64 [B, C].
+    Raises ModelError where a request lies before the user's last event.
+    """
+    end_B = batch.offset_B1[1:]
+    has_events = end_B > batch.offset_B1[:-1]
+    last_B = torch.zeros_like(batch.start_B)
+    last_B[has_events] = batch.time_T[end_B[has_events] - 1]
+    time_B = last_B if at_B is None else torch.where(has_events, at_B - batch.start_B, 0.0)
+    early = time_B < last_B
+    if bool(early.any()):
+        row = int(early.nonzero()[0])
+        raise ModelError(
+            f"row {row} asks for a moment before the user's last event: pass only events before the request"
+        )
+    return Requests(torch.arange(batch.users, device=end_B.device), end_B, time_B, context_BC)
+
+
+def segment_ids(offset_N1: Tensor) -> Tensor:
+    """int64 [offset_N1[-1]]: for each element the segment that owns it."""
+    return ranges_owner(offset_N1[1:] - offset_N1[:-1])
+
+
+def ranges_owner(length_N: Tensor) -> Tensor:
+    """int64 [sum]: i repeated length_N[i] times."""
+    return torch.repeat_interleave(torch.arange(len(length_N), device=length_N.device), length_N)
+
+
+def ranges(start_N: Tensor, length_N: Tensor) -> Tensor:
+    """int64 [sum]: start_N[i], start_N[i] + 1, ... for each i, one after another."""
+    before_N = torch.cumsum(length_N, 0) - length_N
+    owner = ranges_owner(length_N)
+    return torch.arange(len(owner), device=length_N.device) - (before_N - start_N)[owner]
+
+
+def group_offsets(batch: EventBatch) -> Tensor:
+    """int64 [G + 1]: packed index at which each group starts, and T. No group spans two users."""
+    user_T, group_T = batch.user_T, batch.group_T
+    new_T = torch.ones(batch.tokens, dtype=torch.bool, device=group_T.device)
+    new_T[1:] = (user_T[1:] != user_T[:-1]) | (group_T[1:] != group_T[:-1])
+    return torch.cat([new_T.nonzero().squeeze(1), batch.offset_B1[-1:]])
+
+
+def segment_max(value_P: Tensor, segment_P: Tensor, segments: int) -> Tensor:
+    """Largest value of each segment, −inf for an empty one; [segments]."""
+    out = torch.full((segments,), -torch.inf, dtype=value_P.dtype, device=value_P.device)
+    return out.scatter_reduce(0, segment_P, value_P, "amax")
+
+
+def segment_sum(value_P: Tensor, segment_P: Tensor, segments: int) -> Tensor:
+    """Sum of the values of each segment; [segments, ...]."""
+    return value_P.new_zeros((segments, *value_P.shape[1:])).index_add(0, segment_P, value_P)
+
+
+def segment_softmax(logit_P: Tensor, segment_P: Tensor, segments: int) -> Tensor:
+    """Softmax inside each segment; [P]."""
+    top = segment_max(logit_P.detach(), segment_P, segments)
+    exp_P = torch.exp(logit_P - top[segment_P])
+    return exp_P / segment_sum(exp_P, segment_P, segments)[segment_P]
+
+
+def _moved(record: Record, device: torch.device | str) -> Record:
+    tensors = {field.name: getattr(record, field.name).to(device) for field in fields(record)}
+    return replace(record, **tensors)
+
+
+def _values(tokens: pa.Table, name: str) -> np.ndarray:
+    column = tokens.column(name).combine_chunks()
+    if isinstance(column, pa.ChunkedArray):  # an empty table combines to no chunk
+        column = pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
+    return np.asarray(column.flatten().to_numpy(zero_copy_only=False))
+
+
+def _offsets(tokens: pa.Table, name: str) -> np.ndarray:
+    lengths = [np.diff(chunk.offsets.to_numpy()) for chunk in tokens.column(name).chunks]
+    return np.concatenate([[0], *map(np.asarray, lengths)]).cumsum().astype(np.int64)

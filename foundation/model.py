@@ -1,0 +1,118 @@
+"""The foundation model: completed events in; user embeddings, item vectors and scores out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+
+from foundation.attention import group_windows
+from foundation.conditioning import Conditioning
+from foundation.config import ModelConfig
+from foundation.embedding import EventEmbedding, ItemContent, ItemTower
+from foundation.jagged import EventBatch, Requests
+from foundation.pooling import UserPooling, border_states
+from foundation.repeat import (
+    FIRST_ITEM,
+    Columns,
+    OwnItems,
+    RepeatPath,
+    feature_count,
+    own_items,
+    told_feature_count,
+)
+from foundation.transformer import Trunk
+
+
+@dataclass(frozen=True)
+class UserStates:
+    """What the model knows of R requests.
+
+    bare_RD: without, told_RD: with the request's context. own: the users' earlier items.
+    """
+
+    bare_RD: Tensor
+    told_RD: Tensor
+    own: OwnItems
+
+
+class FoundationModel(nn.Module):
+    """Facets → trunk → user states; see docs/architecture.md for the picture.
+
+    Vectors have width D + 1: the last dimension carries the item's popularity (1 on the user's side).
+    """
+
+    def __init__(self, config: ModelConfig, content: ItemContent) -> None:
+        super().__init__()
+        self.config = config
+        self._columns = Columns(config.item_column, config.context_columns)
+        self.tower = ItemTower(config, content)
+        self.events = EventEmbedding(config)
+        self.trunk = Trunk(config)
+        self.empty_D = nn.Parameter(torch.zeros(config.width))
+        self.conditioning = Conditioning(config)
+        # Two paths: what is stored may not know the request, what answers it should.
+        self.bare_repeat = RepeatPath(config.repeat, config.width, feature_count(config.repeat))
+        told_features = told_feature_count(config.repeat, len(config.context))
+        self.told_repeat = RepeatPath(config.repeat, config.width, told_features)
+        self.pooling = UserPooling(config.width)
+        # One projection a horizon over a shared trunk and item table: Gloeckle et al., arXiv:2404.19737.
+        self.horizons = nn.ModuleList(nn.Linear(config.width, config.width) for _ in range(config.horizons))
+        sizes = {facet.name: facet.size for facet in config.facets}
+        self.facet_heads = nn.ModuleList(nn.Linear(config.width, sizes[name]) for name, _ in config.targets)
+
+    @classmethod
+    def from_pretrained(cls, path: str | Path) -> Self:
+        """Read a model directory written by `foundation.pretrained.save`. Raises ModelError."""
+        from foundation.pretrained import load  # late: pretrained builds on this module
+
+        model = load(Path(path)).model
+        assert isinstance(model, cls)
+        return model
+
+    @property
+    def width(self) -> int:
+        """Dimensions of a stored vector."""
+        return self.config.width + 1
+
+    def forward(self, batch: EventBatch, requests: Requests) -> UserStates:
+        """Encode the events and stop at the requests; states read tokens before `end_R` only."""
+        windows = group_windows(batch, self.config.window, self.config.backend)
+        x_TD = self.trunk(self.events(batch, self.tower), batch.group_T, windows)
+        bare_RD = border_states(x_TD, batch, requests, self.empty_D)
+        told_RD = self.conditioning(bare_RD, requests.context_RC)
+        own = own_items(batch, requests, self._columns, self.config.repeat)
+        return UserStates(bare_RD, told_RD, own)
+
+    def user_vectors(self, states: UserStates) -> Tensor:
+        """float [R, D + 1]: what is stored and served; the request's context is not in it."""
+        item_ND, place_P = self._own_vectors(states.own)
+        repeat_P = self.bare_repeat(states.own.feature_PX, states.own.request_P, states.bare_RD, item_ND, place_P)
+        pooled_RD = self.pooling(states.bare_RD, states.own, repeat_P, item_ND, place_P)
+        return torch.cat([pooled_RD, torch.ones_like(pooled_RD[:, :1])], dim=1)
+
+    def item_vectors(self, code_N: Tensor | None = None) -> Tensor:
+        """float [N, D + 1] of the codes, of the whole vocabulary without them; rows 0 and 1 are not candidates."""
+        if code_N is None:
+            code_N = torch.arange(self.tower.codes, device=self.empty_D.device)
+        return torch.cat([self.tower(code_N), self.tower.popularity(code_N)[:, None]], dim=1)
+
+    def scores(self, states: UserStates, item_VD: Tensor) -> Tensor:
+        """float [R, V] logits of the next item for every code, context and repeat path included.
+
+        item_VD: `item_vectors()`, made once for many calls. Reserved codes get −inf.
+        """
+        told_RD = self.horizons[0](states.told_RD)
+        logit_RV: Tensor = told_RD @ item_VD[:, :-1].T + item_VD[:, -1]
+        own_ND, place_P = self._own_vectors(states.own)
+        bonus_P = self.told_repeat(states.own.told_PX, states.own.request_P, states.told_RD, own_ND, place_P)
+        logit_RV = logit_RV.index_put((states.own.request_P, states.own.code_P), bonus_P, accumulate=True)
+        logit_RV[:, :FIRST_ITEM] = -torch.inf
+        return logit_RV
+
+    def _own_vectors(self, own: OwnItems) -> tuple[Tensor, Tensor]:
+        code_N, place_P = torch.unique(own.code_P, return_inverse=True)
+        return self.tower(code_N), place_P

@@ -1,0 +1,43 @@
+"""States of tokens → states of groups → the user embedding."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from foundation.jagged import EventBatch, Requests, group_offsets, segment_ids, segment_softmax, segment_sum
+from foundation.repeat import OwnItems
+
+
+def border_states(state_TD: Tensor, batch: EventBatch, requests: Requests, empty_D: Tensor) -> Tensor:
+    """State of the last completed group at each request, float [R, D]; `empty_D` where there is none.
+
+    A group's state is the mean over its tokens, which no order inside the group can change.
+    """
+    border_G1 = group_offsets(batch)
+    group_T = segment_ids(border_G1)
+    size_G1 = (border_G1[1:] - border_G1[:-1])[:, None]
+    state_GD = segment_sum(state_TD, group_T, len(size_G1)) / size_G1
+    has_history_R = requests.end_R > batch.offset_B1[:-1][requests.user_R]
+    padded_GD = torch.cat([state_GD, empty_D[None]])
+    last_token_R = torch.clamp(requests.end_R - 1, min=0)
+    last_group_R = group_T[last_token_R] if batch.tokens else last_token_R
+    return padded_GD[torch.where(has_history_R, last_group_R, len(size_G1))]
+
+
+class UserPooling(nn.Module):
+    """What is stored of a user: a projection of the bare state plus the user's own items, weighted by how
+    likely each is to return, so that the dot product finds them again."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.state = nn.Linear(width, width)
+        self.own_gain = nn.Parameter(torch.tensor(5.0))
+
+    def forward(self, bare_RD: Tensor, own: OwnItems, repeat_P: Tensor, item_ND: Tensor, place_P: Tensor) -> Tensor:
+        """float [R, D]. item_ND: vectors of the distinct items in play; place_P: each pair's row among them."""
+        share_P = segment_softmax(repeat_P, own.request_P, len(bare_RD))
+        # A dense [R, N] product is faster on every device than gathering a vector for each pair.
+        share_RN = share_P.new_zeros(len(bare_RD), len(item_ND)).index_put((own.request_P, place_P), share_P)
+        pooled_RD: Tensor = self.state(bare_RD) + self.own_gain * (share_RN @ item_ND)
+        return pooled_RD

@@ -1,0 +1,98 @@
+"""A model directory: everything that is needed to encode a user, in files that run no code when read.
+
+config.json         the shape of the model (foundation/config.py)
+model.safetensors   its weights
+space.json          the identity of its embedding space
+tokenizer/          the tokenizer that it was trained with, item contents included
+heads/              thin heads, if any were fitted
+README.md           the model card
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from foundation.config import ModelConfig
+from foundation.embedding import ItemContent
+from foundation.errors import ModelError
+from foundation.model import FoundationModel
+from foundation.space import Space
+from tokenization.content import ItemTable
+from tokenization.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """A model with what belongs to it."""
+
+    model: FoundationModel
+    tokenizer: Tokenizer
+    space: Space
+
+
+def item_content(items: ItemTable, recent_V: Tensor | None = None) -> ItemContent:
+    """What the tokenizer knows of every item. recent_V: as in ItemContent, for a new model."""
+    codes = len(items.vectors)
+    columns = [torch.from_numpy(column.astype(np.int64)) for column in items.categories.values()]
+    return ItemContent(
+        category_VC=torch.stack(columns, dim=1) if columns else torch.zeros(codes, 0, dtype=torch.int64),
+        text_VX=torch.from_numpy(np.ascontiguousarray(items.vectors, dtype=np.float32)),
+        recent_V=torch.zeros(codes) if recent_V is None else recent_V,
+    )
+
+
+def save(
+    model: FoundationModel,
+    tokenizer: Tokenizer,
+    path: Path,
+    name: str,
+    version: int,
+    as_of: float,
+    card: str,
+    lineage: Sequence[str] = (),
+) -> Space:
+    """Write a model directory; returns the space whose fingerprint covers weights, config and tokenizer rules."""
+    path.mkdir(parents=True, exist_ok=True)
+    weights = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
+    save_file(weights, path / "model.safetensors")
+    (path / "config.json").write_text(model.config.to_json())
+    tokenizer.save(path / "tokenizer")
+    space = Space(name, version, fingerprint(path, tokenizer), model.width, as_of, lineage=tuple(lineage))
+    (path / "space.json").write_text(space.to_json())
+    (path / "README.md").write_text(card)
+    return space
+
+
+def load(path: Path) -> Pretrained:
+    """Read a model directory. Raises ModelError naming the file that is missing, torn or of another model."""
+    for name in ("config.json", "model.safetensors", "space.json", "tokenizer"):
+        if not (path / name).exists():
+            raise ModelError(f"{path} is no model directory, {name} is missing: give the `model` folder of a run")
+    config = ModelConfig.from_json((path / "config.json").read_text())
+    space = Space.from_json((path / "space.json").read_text())
+    tokenizer = Tokenizer.load(path / "tokenizer")
+    if fingerprint(path, tokenizer) != space.fingerprint:
+        raise ModelError(f"{path} is not the model that space.json describes: copy the whole folder again")
+    model = FoundationModel(config, item_content(tokenizer.items))
+    try:
+        model.load_state_dict(load_file(path / "model.safetensors"))
+    except (SafetensorError, RuntimeError) as error:
+        raise ModelError(f"the weights in {path} don't fit its config.json: copy the whole folder again") from error
+    return Pretrained(model.eval(), tokenizer, space)
+
+
+def fingerprint(path: Path, tokenizer: Tokenizer) -> str:
+    """sha256 hex over config.json, the weights and the tokenizer's own fingerprint."""
+    digest = hashlib.sha256(tokenizer.fingerprint.encode())
+    for name in ("config.json", "model.safetensors"):
+        digest.update((path / name).read_bytes())
+    return digest.hexdigest()

@@ -1,0 +1,212 @@
+"""The repeat path: a user's own earlier items return, by a score learned inside the model.
+
+Groceries, music and reading repeat; a dot product of two short vectors can't keep hundreds of items apart, a copy
+mechanism can (Gu et al., CopyNet, arXiv:1603.06393; Ren et al., RepeatNet, arXiv:1812.02646). What decides whether an
+item returns is how often, how lately and how regularly it was met (Hu et al., TIFU-KNN, arXiv:2006.00556): those
+counts, decayed at several half-lives, are features of each pair (request, own item), read together with the
+item's vector and the user's state.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from foundation.config import RepeatConfig
+from foundation.jagged import (
+    EventBatch,
+    Requests,
+    group_offsets,
+    ranges,
+    ranges_owner,
+    segment_ids,
+    segment_sum,
+)
+
+FIRST_ITEM = 2  # codes 0 and 1 are absent and unknown
+FLOOR = 1e-3  # of a decayed count, below one meeting ten half-lives ago
+
+
+@dataclass(frozen=True)
+class OwnItems:
+    """P pairs of a request and a distinct item that its user met before it, ordered by request.
+
+    request_P: int64 row of the request. code_P: int64 item code. feature_PX: float32 features of how the item was
+    met. told_PX: the same and, for each context facet, how it was met in the request's own context.
+    """
+
+    request_P: Tensor
+    code_P: Tensor
+    feature_PX: Tensor
+    told_PX: Tensor
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Columns of `facet_TF` that hold the items and the context facets."""
+
+    item: int
+    context: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Meetings:
+    """E pairs (request, earlier token): request_E, token_E, and pair_E, the (request, item) pair each counts for,
+    whose requests are request_P. decay: age_E in time units and weight_EX, one column a half-life."""
+
+    request_E: Tensor
+    token_E: Tensor
+    pair_E: Tensor
+    request_P: Tensor
+    decay: tuple[Tensor, Tensor]
+
+
+class RepeatPath(nn.Module):
+    """Logit bonus of each own item, read from its features, its vector and the user's state.
+
+    It starts as the strongest simple rule, log of the decayed count, and learns what to add.
+    """
+
+    def __init__(self, config: RepeatConfig, width: int, features: int) -> None:
+        super().__init__()
+        self.features = nn.Linear(features, config.width)
+        self.item = nn.Linear(width, config.width, bias=False)
+        self.state = nn.Linear(width, config.width, bias=False)
+        self.hidden = nn.Linear(config.width, config.width)
+        self.out = nn.Linear(config.width, 1)
+        self.rule = nn.Linear(features, 1)
+        with torch.no_grad():
+            self.out.weight.zero_()
+            self.out.bias.zero_()
+            self.rule.weight.zero_()
+            self.rule.weight[0, slow_decay(config)] = 1.0
+            self.rule.bias.fill_(3.0)
+
+    def forward(
+        self, feature_PX: Tensor, request_P: Tensor, state_RD: Tensor, item_ND: Tensor, place_P: Tensor
+    ) -> Tensor:
+        """float [P]. item_ND: vectors of the distinct items in play; place_P: each pair's row among them."""
+        x_PX = self.features(feature_PX) + self.item(item_ND)[place_P] + self.state(state_RD)[request_P]
+        x_PX = F.gelu(x_PX)
+        x_PX = x_PX + F.gelu(self.hidden(x_PX))
+        logit_P1: Tensor = self.out(x_PX) + self.rule(feature_PX)
+        return logit_P1.squeeze(1)
+
+
+def feature_count(config: RepeatConfig) -> int:
+    """X of `OwnItems.feature_PX`."""
+    return 3 * len(config.half_lives) + 6
+
+
+def told_feature_count(config: RepeatConfig, context: int) -> int:
+    """X of `OwnItems.told_PX` with so many context facets."""
+    return feature_count(config) + 2 * context
+
+
+def slow_decay(config: RepeatConfig) -> int:
+    """Index of the half-life that the path starts from: a quarter of the longest finite one."""
+    finite = [half_life for half_life in config.half_lives if math.isfinite(half_life)]
+    wanted = max(finite) / 4 if finite else math.inf
+    return min(range(len(config.half_lives)), key=lambda index: abs(config.half_lives[index] - wanted))
+
+
+def own_items(batch: EventBatch, requests: Requests, columns: Columns, config: RepeatConfig) -> OwnItems:
+    """Every distinct item that each request's user met in groups before it, with its features.
+
+    Reads tokens before `end_R` only. Costs one pass over pairs (request, earlier token).
+    """
+    item_T = batch.facet_TF[:, columns.item]
+    # Distinct (user, item) pairs, numbered inside each user, are the slots that tokens are counted into.
+    base = int(item_T.max()) + 1 if batch.tokens else 1
+    slot_code, slot_T = torch.unique(batch.user_T * base + item_T, return_inverse=True)
+    slots_B = torch.bincount(slot_code // base, minlength=batch.users)
+    first_slot_B = slots_B.cumsum(0) - slots_B
+
+    history_R = requests.end_R - batch.offset_B1[:-1][requests.user_R]
+    request_E = ranges_owner(history_R)
+    token_E = ranges(batch.offset_B1[:-1][requests.user_R], history_R)
+    slots_R = slots_B[requests.user_R]
+    first_R = slots_R.cumsum(0) - slots_R
+    pair_E = first_R[request_E] + slot_T[token_E] - first_slot_B[requests.user_R][request_E]
+    request_P = ranges_owner(slots_R)
+    code_P = slot_code[ranges(first_slot_B[requests.user_R], slots_R)] % base
+
+    meetings = Meetings(request_E, token_E, pair_E, request_P, _decay(batch, requests, request_E, token_E, config))
+    feature_PX, met_P = _features(batch, requests, meetings)
+    context_PX = _context_features(batch, requests, meetings, columns.context, slow_decay(config))
+    keep_P = met_P & (code_P >= FIRST_ITEM)
+    feature_PX = feature_PX[keep_P]
+    told_PX = torch.cat([feature_PX, context_PX[keep_P]], dim=1)
+    return OwnItems(request_P[keep_P], code_P[keep_P], feature_PX, told_PX)
+
+
+def _decay(
+    batch: EventBatch, requests: Requests, request_E: Tensor, token_E: Tensor, config: RepeatConfig
+) -> tuple[Tensor, Tensor]:
+    age_E = ((requests.time_R[request_E] - batch.time_T[token_E]) / config.time_unit).float()
+    half_life_X = torch.tensor(config.half_lives, device=age_E.device) / config.time_unit
+    return age_E, torch.exp2(-age_E[:, None] / half_life_X)
+
+
+def _features(batch: EventBatch, requests: Requests, meetings: Meetings) -> tuple[Tensor, Tensor]:
+    """float32 features [P, X] and bool [P] whether the item was met before the request at all."""
+    _request_E, token_E, pair_E, request_P = meetings.request_E, meetings.token_E, meetings.pair_E, meetings.request_P
+    age_E, weight_EX = meetings.decay
+    pairs = len(request_P)
+    border_G1 = group_offsets(batch)
+    group_T = segment_ids(border_G1)
+
+    count_PX = segment_sum(weight_EX, pair_E, pairs)
+    groups_PX = _groups_met(weight_EX, border_G1, group_T, meetings, len(requests))[request_P]
+    met_P = torch.zeros(pairs, device=age_E.device).index_add_(0, pair_E, torch.ones_like(age_E))
+    last_P = _extreme(age_E, pair_E, pairs, "amin")
+    first_P = _extreme(age_E, pair_E, pairs, "amax")
+    newest_P = _extreme(group_T[token_E], pair_E, pairs, "amax")
+    # Groups since the item was met: the group at the request's border is the newest the user has completed.
+    border_R = group_T[torch.clamp(requests.end_R - 1, min=0)] if batch.tokens else requests.end_R
+    since_P = (border_R[request_P] - newest_P + 1).float()
+    interval_P = (first_P - last_P) / torch.clamp(met_P - 1, min=1)
+    again_P = met_P > 1
+    columns = [
+        torch.log(count_PX + FLOOR),
+        torch.log((count_PX + FLOOR) / (groups_PX + 0.1)),
+        0.3 * torch.log(groups_PX + 0.1),
+        torch.log1p(last_P)[:, None],
+        torch.log1p(first_P)[:, None],
+        torch.log1p(torch.clamp(since_P, min=0))[:, None],
+        torch.log1p(interval_P)[:, None],
+        torch.where(again_P, torch.log1p(last_P / (interval_P + 1)), 0.0)[:, None],
+        again_P.float()[:, None],
+    ]
+    return torch.cat(columns, dim=1), met_P > 0
+
+
+def _context_features(
+    batch: EventBatch, requests: Requests, meetings: Meetings, context: tuple[int, ...], slow: int
+) -> Tensor:
+    """float32 [P, 2 C]: log decayed count and rate of the item in the request's own store, hour, ...; of all
+    contexts where none was told."""
+    asked_EC = requests.context_RC[meetings.request_E]
+    same_EC = (batch.facet_TF[meetings.token_E][:, list(context)] == asked_EC) | (asked_EC == 0)
+    weight_EC = same_EC * meetings.decay[1][:, slow, None]
+    border_G1 = group_offsets(batch)
+    count_PC = segment_sum(weight_EC, meetings.pair_E, len(meetings.request_P))
+    groups_RC = _groups_met(weight_EC, border_G1, segment_ids(border_G1), meetings, len(requests))
+    rate_PC = (count_PC + FLOOR) / (groups_RC + 0.1)[meetings.request_P]
+    return torch.cat([torch.log(count_PC + FLOOR), torch.log(rate_PC)], dim=1)
+
+
+def _groups_met(weight_EX: Tensor, border_G1: Tensor, group_T: Tensor, meetings: Meetings, requests: int) -> Tensor:
+    """Weight of the groups before each request, [R, X]: a group counts once, by its first token."""
+    first_E = border_G1[group_T[meetings.token_E]] == meetings.token_E
+    return segment_sum(weight_EX[first_E], meetings.request_E[first_E], requests)
+
+
+def _extreme(value_E: Tensor, pair_E: Tensor, pairs: int, reduce: str) -> Tensor:
+    return torch.zeros(pairs, dtype=value_E.dtype, device=value_E.device).scatter_reduce_(
+        0, pair_E, value_E, reduce, include_self=False
+    )

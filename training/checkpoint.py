@@ -1,0 +1,66 @@
+"""Checkpoints of a run: atomic, checksummed, private to it.
+
+They hold tensors and numbers only and are read with `weights_only`, so loading one runs no code.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from training.errors import RunError
+
+KEPT = 2  # the newest and the one before it, should the newest prove torn
+
+
+def save(folder: Path, step: int, state: Mapping[str, Any]) -> Path:
+    """Write `state` as the newest checkpoint; returns its path. The folder is closed to other users (mode 0700)."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    buffer = io.BytesIO()
+    torch.save(dict(state), buffer)
+    content = buffer.getvalue()
+    path = folder / f"step-{step:09d}-{hashlib.sha256(content).hexdigest()[:16]}.pt"
+    fresh = path.with_suffix(".tmp")
+    with fresh.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    fresh.rename(path)
+    _sync_folder(folder)
+    for old in _newest_first(folder)[KEPT:]:
+        old.unlink()
+    return path
+
+
+def load_newest(folder: Path) -> dict[str, Any] | None:
+    """The newest checkpoint that is whole; None where there is none.
+
+    Raises RunError where checkpoints exist and none is whole.
+    """
+    paths = _newest_first(folder)
+    for path in paths:
+        content = path.read_bytes()
+        if hashlib.sha256(content).hexdigest()[:16] == path.stem.rsplit("-", 1)[1]:
+            state: dict[str, Any] = torch.load(io.BytesIO(content), weights_only=True)
+            return state
+    if paths:
+        raise RunError(f"no checkpoint in {folder} is whole: start the run anew with --restart")
+    return None
+
+
+def _newest_first(folder: Path) -> list[Path]:
+    return sorted(folder.glob("step-*.pt"), reverse=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

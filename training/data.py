@@ -1,0 +1,252 @@
+"""A corpus as batches: rank-sharded, resumable to the exact batch, the same for every number of ranks.
+
+Order and draws come from (seed, epoch, batch), not from a running generator: whoever knows those three numbers
+can make the batch again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from foundation.config import FacetConfig, ItemConfig, ModelConfig
+from foundation.jagged import EventBatch, Requests, group_offsets, ranges, segment_ids
+from foundation.learning import Lesson
+from foundation.objectives import Negatives, Targets
+from foundation.repeat import FIRST_ITEM
+from tokenization.corpus import Corpus
+from tokenization.split import Split
+from tokenization.tokenizer import Tokenizer
+from training.errors import TrainingError
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How a corpus becomes lessons.
+
+    tokens: budget of a batch. requests: group borders drawn per user and batch. negatives: drawn per batch with
+    probability ∝ count ** negative_power. context_dropout: share of requests that are told nothing; of the rest,
+    each context facet is hidden with half that probability.
+    """
+
+    tokens: int = 8_192
+    requests: int = 12
+    negatives: int = 2_048
+    negative_power: float = 0.75
+    context_dropout: float = 0.2
+
+
+@dataclass(frozen=True)
+class Position:
+    """Where a run stands: `batch` batches of `epoch` are done."""
+
+    epoch: int = 0
+    batch: int = 0
+
+
+@dataclass(frozen=True)
+class TrainingSet:
+    """All events that training may read, packed.
+
+    count_V: float64 meetings of each item code among them. end: epoch seconds of the last event.
+    """
+
+    events: EventBatch
+    count_V: np.ndarray
+    end: float
+
+    @property
+    def users(self) -> int:
+        """Users with at least two groups, who alone have something to predict."""
+        return len(self.trainable)
+
+    @property
+    def trainable(self) -> np.ndarray:
+        """int64 rows of the users with at least two groups."""
+        border_G1 = group_offsets(self.events)
+        owner_G = self.events.user_T[border_G1[:-1]]
+        groups_B = torch.bincount(owner_G, minlength=self.events.users)
+        return np.flatnonzero(groups_B.numpy() >= 2)
+
+
+def read_training_set(corpus: Corpus, config: ModelConfig, all_data: bool = False) -> TrainingSet:
+    """What a run may learn from: all events before the validation part of the corpus's split.
+
+    all_data: every event, for a release that nobody will judge. Raises TrainingError where nothing is left.
+    """
+    events = EventBatch.from_tokens(corpus.tokens(), [facet.name for facet in config.facets])
+    events = events if all_data else trainable_events(events, corpus.split)
+    count_V = np.bincount(events.facet_TF[:, config.item_column].numpy(), minlength=config.item.codes)
+    count_V[:FIRST_ITEM] = 0
+    time_T = events.time_T + events.start_B[events.user_T]
+    training_set = TrainingSet(events, count_V.astype(np.float64), float(time_T.max()) if events.tokens else 0.0)
+    if not training_set.users or not count_V.any():
+        raise TrainingError(
+            "no user has two groups of events with an item before the validation cut: "
+            "tokenize more events or move `split` in the schema to a later time"
+        )
+    return training_set
+
+
+def trainable_events(events: EventBatch, split: Split) -> EventBatch:
+    """The same users with only the events before validation: by time, or all but each user's last groups."""
+    if split.last_items is None:
+        assert split.validation is not None
+        return _keep(events, events.time_T + events.start_B[events.user_T] < split.validation)
+    groups_B = torch.zeros(events.users, dtype=torch.int64)
+    groups_B = groups_B.scatter_reduce_(0, events.user_T, events.group_T + 1, "amax")
+    return _keep(events, events.group_T < groups_B[events.user_T] - 2 * split.last_items)
+
+
+def _keep(events: EventBatch, keep_T: Tensor) -> EventBatch:
+    length_B = torch.bincount(events.user_T[keep_T], minlength=events.users)
+    offset_B1 = torch.cat([length_B.new_zeros(1), length_B.cumsum(0)])
+    return EventBatch(events.facet_TF[keep_T], events.time_T[keep_T], events.group_T[keep_T], offset_B1, events.start_B)
+
+
+def facet_configs(tokenizer: Tokenizer) -> tuple[FacetConfig, ...]:
+    """The tokenizer's facets as the model's configuration."""
+    return tuple(FacetConfig(facet.name, facet.size, str(facet.role)) for facet in tokenizer.facets)
+
+
+def item_config(tokenizer: Tokenizer) -> ItemConfig:
+    """The tokenizer's candidates as the model's configuration."""
+    items = tokenizer.items
+    return ItemConfig(
+        facet=tokenizer.schema.candidates,
+        codes=len(items.vectors),
+        categories=tuple((name, int(codes.max(initial=1)) + 1) for name, codes in items.categories.items()),
+        text_width=items.vectors.shape[1],
+    )
+
+
+def recent_counts(training_set: TrainingSet, item_column: int) -> Tensor:
+    """float32 [V]: each item's meetings, decayed with a half-life of a twelfth of the log's span."""
+    events = training_set.events
+    age_T = training_set.end - (events.time_T + events.start_B[events.user_T])
+    weight_T = torch.exp2(-age_T / max(float(age_T.max()) / 12, 1.0))
+    count_V = torch.zeros(len(training_set.count_V), dtype=torch.float64)
+    count_V.index_add_(0, events.facet_TF[:, item_column], weight_T)
+    count_V[:FIRST_ITEM] = 0.0
+    return count_V.float()
+
+
+def batches(training_set: TrainingSet, sampling: Sampling, seed: int, epoch: int) -> list[np.ndarray]:
+    """Rows of the users of each batch of an epoch: shuffled, then cut at the token budget."""
+    users = np.random.default_rng([seed, epoch]).permutation(training_set.trainable)
+    length = np.diff(training_set.events.offset_B1.numpy())[users]
+    number = (np.cumsum(length) - 1) // sampling.tokens
+    return np.split(users, np.flatnonzero(np.diff(number)) + 1)
+
+
+def lessons(
+    training_set: TrainingSet,
+    config: ModelConfig,
+    sampling: Sampling,
+    seed: int,
+    start: Position,
+    rank: int = 0,
+    ranks: int = 1,
+) -> Iterator[tuple[Position, Lesson]]:
+    """Endless lessons of one rank, each with the position after it; every rank takes as many steps an epoch."""
+    epoch, first = start.epoch, start.batch
+    while True:
+        order = batches(training_set, sampling, seed, epoch)
+        whole = max(len(order) // ranks, 1) * ranks
+        for batch in range(first, whole, ranks):
+            users = order[(batch + rank) % len(order)]
+            draw = np.random.default_rng([seed, epoch, batch + rank])
+            shared = np.random.default_rng([seed, epoch, batch, 1])
+            negatives = draw_negatives(training_set.count_V, sampling, shared)
+            yield Position(epoch, batch + ranks), make_lesson(training_set, config, sampling, users, negatives, draw)
+        epoch, first = epoch + 1, 0
+
+
+def make_lesson(
+    training_set: TrainingSet,
+    config: ModelConfig,
+    sampling: Sampling,
+    users: np.ndarray,
+    negatives: Negatives,
+    draw: np.random.Generator,
+) -> Lesson:
+    """The events of `users` with requests at random group borders and what came after each."""
+    batch = select_users(training_set.events, torch.from_numpy(np.sort(users)))
+    border_G1 = group_offsets(batch)
+    first_G = border_G1[:-1]
+    owner_G = batch.user_T[first_G]
+    asked_R = _draw_borders(owner_G, sampling.requests, draw)
+    context_RC = batch.facet_TF[first_G[asked_R]][:, list(config.context_columns)]
+    requests = Requests(
+        user_R=owner_G[asked_R],
+        end_R=first_G[asked_R],
+        time_R=batch.time_T[first_G[asked_R]],
+        context_RC=_drop_context(context_RC, sampling.context_dropout, draw),
+    )
+    targets = tuple(
+        _targets_ahead(batch, border_G1, owner_G, asked_R, ahead, config) for ahead in range(config.horizons)
+    )
+    return Lesson(batch, requests, targets, negatives)
+
+
+def select_users(events: EventBatch, users_N: Tensor) -> EventBatch:
+    """The packed events of some users, in the given order."""
+    start_N = events.offset_B1[:-1][users_N]
+    length_N = events.offset_B1[1:][users_N] - start_N
+    token_T = ranges(start_N, length_N)
+    return EventBatch(
+        events.facet_TF[token_T],
+        events.time_T[token_T],
+        events.group_T[token_T],
+        torch.cat([length_N.new_zeros(1), length_N.cumsum(0)]),
+        events.start_B[users_N],
+    )
+
+
+def draw_negatives(count_V: np.ndarray, sampling: Sampling, draw: np.random.Generator) -> Negatives:
+    """Distinct items drawn with replacement ∝ count ** power, with the log of their expected number."""
+    share_V = count_V**sampling.negative_power
+    share_V = share_V / share_V.sum()
+    drawn = np.searchsorted(np.cumsum(share_V), draw.random(sampling.negatives), side="right")
+    code_N = np.unique(np.minimum(drawn, len(count_V) - 1))
+    code_N = code_N[share_V[code_N] > 0]
+    # Probability of being among the draws at all, since duplicates are dropped.
+    log_expected_N = np.log(-np.expm1(sampling.negatives * np.log1p(-np.minimum(share_V[code_N], 1 - 1e-9))))
+    return Negatives(torch.from_numpy(code_N), torch.from_numpy(log_expected_N).float())
+
+
+def _draw_borders(owner_G: Tensor, per_user: int, draw: np.random.Generator) -> Tensor:
+    """Groups that have an earlier group of the same user, at most `per_user` of each, in order."""
+    owner = owner_G.numpy()
+    candidate = np.flatnonzero(np.r_[False, owner[1:] == owner[:-1]])
+    order = np.lexsort((draw.random(len(candidate)), owner[candidate]))
+    owners = owner[candidate][order]
+    first = np.flatnonzero(np.r_[True, owners[1:] != owners[:-1]]) if len(owners) else np.zeros(0, dtype=int)
+    rank = np.arange(len(owners)) - np.repeat(first, np.diff(np.r_[first, len(owners)]))
+    return torch.from_numpy(np.sort(candidate[order[rank < per_user]]))
+
+
+def _drop_context(context_RC: Tensor, dropout: float, draw: np.random.Generator) -> Tensor:
+    keep_R1 = draw.random((len(context_RC), 1)) >= dropout
+    keep_RC = draw.random(tuple(context_RC.shape)) >= dropout / 2
+    return torch.where(torch.from_numpy(keep_R1 & keep_RC), context_RC, 0)
+
+
+def _targets_ahead(
+    batch: EventBatch, border_G1: Tensor, owner_G: Tensor, asked_R: Tensor, ahead: int, config: ModelConfig
+) -> Targets:
+    """Events of the group `ahead` groups after the asked one, where the user has it."""
+    group_R = torch.clamp(asked_R + ahead, max=len(owner_G) - 1)
+    there_R = (asked_R + ahead < len(owner_G)) & (owner_G[group_R] == owner_G[asked_R])
+    length_R = torch.where(there_R, border_G1[group_R + 1] - border_G1[group_R], 0)
+    token_E = ranges(border_G1[group_R], length_R)
+    request_E = segment_ids(torch.cat([length_R.new_zeros(1), length_R.cumsum(0)]))
+    names = [facet.name for facet in config.facets]
+    facets = [names.index(name) for name, _ in config.targets]
+    # A basket counts as the square root of its size: neither lines nor baskets rule alone.
+    weight_E = length_R[request_E].float().rsqrt()
+    return Targets(request_E, batch.facet_TF[token_E, config.item_column], batch.facet_TF[token_E][:, facets], weight_E)

@@ -1,0 +1,81 @@
+"""Many ranks, applied from outside: the model knows nothing of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from foundation.learning import Loss
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process among its peers. `alone()` needs no process group."""
+
+    rank: int
+    count: int
+
+    @classmethod
+    def alone(cls) -> Ranks:
+        """One process."""
+        return cls(0, 1)
+
+    @classmethod
+    def joined(cls) -> Ranks:
+        """The process group that somebody (Ray Train, torchrun) has opened; alone where there is none."""
+        return cls(dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else cls.alone()
+
+
+def global_loss(losses: list[Loss], ranks: Ranks) -> tuple[Tensor, dict[str, float]]:
+    """This rank's addend of the loss, and the mean of every part over all ranks.
+
+    Loss = Σ shares × (sum over the targets of all ranks ÷ their weight): token-balanced ranks hold unequal
+    numbers of targets, so a mean of means would weigh them wrongly. Gradients of the addends are to be summed.
+    """
+    totals = torch.stack([loss.total for loss in losses])
+    sums = torch.stack([totals.detach(), torch.stack([loss.weight for loss in losses])])
+    if ranks.count > 1:
+        dist.all_reduce(sums)
+    weights = torch.clamp(sums[1], min=1e-9)
+    shares = torch.tensor([loss.share for loss in losses], device=totals.device)
+    means = (sums[0] / weights).tolist()
+    return (shares * totals / weights).sum(), {loss.name: mean for loss, mean in zip(losses, means, strict=True)}
+
+
+def sum_gradients(parameters: Iterable[Tensor], ranks: Ranks) -> None:
+    """Add up gradients over the ranks, row-sparse ones by their rows."""
+    if ranks.count == 1:
+        return
+    for parameter in parameters:
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+        if parameter.grad.is_sparse:
+            parameter.grad = _sum_rows(parameter.grad.coalesce(), ranks)
+        else:
+            dist.all_reduce(parameter.grad)
+
+
+def broadcast(model: nn.Module, ranks: Ranks) -> None:
+    """Start every rank from the weights of the first."""
+    if ranks.count > 1:
+        for tensor in model.parameters():
+            dist.broadcast(tensor.data, src=0)
+
+
+def _sum_rows(gradient: Tensor, ranks: Ranks) -> Tensor:
+    """Gather the rows of all ranks, padded to the longest; adding happens in `coalesce`."""
+    rows, values = gradient.indices()[0], gradient.values()
+    lengths = [torch.zeros(1, dtype=torch.int64, device=rows.device) for _ in range(ranks.count)]
+    dist.all_gather(lengths, torch.tensor([len(rows)], device=rows.device))
+    longest = int(torch.stack(lengths).max())
+    all_rows = [rows.new_zeros(longest) for _ in lengths]
+    all_values = [values.new_zeros(longest, values.shape[1]) for _ in lengths]
+    dist.all_gather(all_rows, torch.cat([rows, rows.new_zeros(longest - len(rows))]))
+    dist.all_gather(all_values, torch.cat([values, values.new_zeros(longest - len(values), values.shape[1])]))
+    kept_rows = torch.cat([one[: int(n)] for one, n in zip(all_rows, lengths, strict=True)])
+    kept_values = torch.cat([one[: int(n)] for one, n in zip(all_values, lengths, strict=True)])
+    return torch.sparse_coo_tensor(kept_rows[None], kept_values, gradient.shape).coalesce()

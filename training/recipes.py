@@ -1,0 +1,156 @@
+"""Whole configurations of a training run. A recipe is a function of a corpus that returns every number."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from difflib import get_close_matches
+from enum import StrEnum
+from typing import Any, Self
+
+import numpy as np
+
+from foundation.config import ModelConfig, RepeatConfig
+from foundation.jagged import EventBatch
+from tokenization.corpus import Corpus
+from training.data import Sampling, facet_configs, item_config, trainable_events
+from training.errors import TrainingError
+
+
+@dataclass(frozen=True)
+class Optimisation:
+    """How the weights move.
+
+    rate: of AdamW on dense weights, table_rate: of SparseAdam on the rows of the item table. Both rise over
+    `warmup` steps and fall by a cosine to 2 %. later_share, embedding_share: see `foundation.learning.losses`.
+    """
+
+    rate: float = 6e-3
+    table_rate: float = 2e-2
+    weight_decay: float = 0.01
+    warmup: int = 20
+    clip: float = 1.0
+    later_share: float = 0.3
+    embedding_share: float = 0.3
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides a run besides the corpus.
+
+    epochs: passes over the users. minutes: the schedule ends by then even if epochs are left; inf for no limit.
+    checkpoint_seconds: between two checkpoints.
+    """
+
+    model: ModelConfig
+    sampling: Sampling = field(default_factory=Sampling)
+    optimisation: Optimisation = field(default_factory=Optimisation)
+    epochs: int = 8
+    minutes: float = math.inf
+    checkpoint_seconds: float = 60.0
+    seed: int = 0
+
+    def to_json(self) -> str:
+        """One JSON object; the model's part as in `ModelConfig.to_json`."""
+        return json.dumps({**asdict(self), "model": json.loads(self.model.to_json())}, indent=2)
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Read `to_json`. Raises TrainingError for anything else."""
+        try:
+            values: dict[str, Any] = json.loads(text)
+            model = ModelConfig.from_json(json.dumps(values.pop("model")))
+            sampling, optimisation = Sampling(**values.pop("sampling")), Optimisation(**values.pop("optimisation"))
+            return cls(model=model, sampling=sampling, optimisation=optimisation, **values)
+        except (ValueError, TypeError, KeyError) as error:
+            raise TrainingError(f"this recipe can't be read ({error}): start a new run") from error
+
+
+class Name(StrEnum):
+    """The recipes that the command line offers."""
+
+    DEFAULT = "default"  # 64 wide, 2 layers: minutes on two cores
+    SMALL = "small"  # 32 wide, 1 layer: seconds, to see a pipeline through
+
+
+def named(name: Name, corpus: Corpus) -> Recipe:
+    """The recipe of that name for this corpus."""
+    return small(corpus) if name is Name.SMALL else default(corpus)
+
+
+def default(corpus: Corpus) -> Recipe:
+    """Two layers of width 64 over windows of 128 tokens; half-lives and time unit from the corpus itself."""
+    tokenizer = corpus.tokenizer
+    item = item_config(tokenizer)
+    span, gap = _span_and_gap(corpus)
+    # From the whole span down to a hundredth of it, and a plain count.
+    half_lives = (*(span / 2**halvings for halvings in range(7, -1, -1)), math.inf)
+    targets = tuple((name, weight) for name, weight in tokenizer.schema.weights.items() if name != item.facet)
+    model = ModelConfig(
+        facets=facet_configs(tokenizer),
+        item=item,
+        repeat=RepeatConfig(half_lives=half_lives, time_unit=gap),
+        targets=targets,
+        window=128,
+    )
+    return Recipe(model)
+
+
+def small(corpus: Corpus) -> Recipe:
+    """One layer of width 32, two epochs: to see a pipeline through, not to judge by."""
+    recipe = default(corpus)
+    model = replace(recipe.model, width=32, layers=1, heads=1, window=64)
+    return replace(recipe, model=model, epochs=2, sampling=replace(recipe.sampling, negatives=256))
+
+
+def with_overrides(recipe: Recipe, overrides: dict[str, str]) -> Recipe:
+    """The recipe with fields replaced, written `model.width=128` or, where the name is unique, `width=128`.
+
+    Raises TrainingError naming the nearest field for one that does not exist or a value of another type.
+    """
+    for key, value in overrides.items():
+        recipe = _override(recipe, key, value)
+    return recipe
+
+
+def _override(recipe: Recipe, key: str, value: str) -> Recipe:
+    paths = _paths(recipe)
+    found = [path for path in paths if path == key or path.split(".")[-1] == key]
+    if len(found) != 1:
+        near = get_close_matches(key, [*paths, *(path.split(".")[-1] for path in paths)], n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else f": choose one of {', '.join(paths)}"
+        raise TrainingError(f"the recipe has no single setting {key!r}{hint}")
+    *parents, name = found[0].split(".")
+    owner: Any = recipe if not parents else getattr(recipe, parents[0])
+    old = getattr(owner, name)
+    try:
+        new = type(old)(value)
+    except ValueError as error:
+        raise TrainingError(f"setting {found[0]!r} takes a {type(old).__name__}, got {value!r}") from error
+    changed = replace(owner, **{name: new})
+    return changed if not parents else replace(recipe, **{parents[0]: changed})
+
+
+def _paths(recipe: Recipe) -> list[str]:
+    """Settings of plain numbers and words, dotted."""
+    paths = []
+    for outer in fields(recipe):
+        value = getattr(recipe, outer.name)
+        if is_dataclass(value):
+            inner = [(f"{outer.name}.{one.name}", getattr(value, one.name)) for one in fields(value)]
+        else:
+            inner = [(outer.name, value)]
+        paths += [path for path, one in inner if isinstance(one, int | float | str)]
+    return paths
+
+
+def _span_and_gap(corpus: Corpus) -> tuple[float, float]:
+    """Seconds from the first to the last event that may be fitted on, and the median gap between two groups."""
+    events = trainable_events(EventBatch.from_tokens(corpus.tokens(["time", "group"]), []), corpus.split)
+    if not events.tokens:
+        raise TrainingError("no event lies before the validation cut: move `split` in the schema to a later time")
+    time_T = (events.time_T + events.start_B[events.user_T]).numpy()
+    gap_T = np.diff(events.time_T.numpy())
+    gap_T = gap_T[gap_T > 0]
+    return max(float(time_T.max() - time_T.min()), 1.0), max(float(np.median(gap_T)) if len(gap_T) else 1.0, 1e-6)
