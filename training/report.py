@@ -158,11 +158,13 @@ def _evaluation(evaluation: Figures) -> str:
 
 
 def _protocol(protocol: Figures) -> str:
+    names = f" ({', '.join(protocol['told'])})" if protocol.get("told") else ""
     told = "both the time and" if protocol.get("told_time_and_context") else "neither the time nor"
     cold = protocol.get("users_without_history", 0)
     return (
         f"The next group of {protocol.get('users', 0):,} users after the split, each time ranking all "
-        f"{protocol.get('catalogue', 0):,} items. The model was told {told} the context of the group that it predicts. "
+        f"{protocol.get('catalogue', 0):,} items. The model was told {told} the context{names} of "
+        "the group that it predicts. "
         "Recall is hits divided by the whole truth; the ideal of NDCG stops at the size of the truth. "
         f"{cold:,} users without any history are not judged."
     )

@@ -1,0 +1,112 @@
+"""Judge a trained run, beside the baselines, on what its corpus holds out.
+
+The model is compared with what it has to beat on the same requests, so every comparison is paired over users.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from foundation.subgraph import Subgraph
+from tokenization.corpus import Corpus
+from tokenization.split import Split
+from training import baselines, metrics
+from training.errors import EvaluationError, RunError
+from training.holdout import Columns, Part, Scorer, hold_out
+from training.ranking import Evaluation, Progress, Slice, evaluate
+from training.scorers import embedding_scorer, model_scorer
+
+
+def evaluate_run(run: str | Path, corpus: Corpus, told: bool = True, progress: Progress | None = None) -> Evaluation:
+    """Judge a trained run on the corpus it was trained on, beside the baselines: the rows `embedding`, `model`,
+    `popularity`, `personal_count` and `personal_decayed`.
+
+    Args:
+        run: the folder that training wrote.
+        corpus: its corpus.
+        told: whether the model knows time and context of the group that it has to predict.
+        progress: told the scorer's name, users done, users in all.
+
+    Raises:
+        EvaluationError: if the run was trained on all data, or with another split or tokenizer than the corpus has.
+        RunError: if the folder is no run.
+    """
+    refuse_other_split(Path(run), corpus.split)
+    subgraph = Subgraph.from_pretrained(Path(run) / "model")
+    if subgraph.tokenizer.fingerprint != corpus.tokenizer.fingerprint:
+        raise EvaluationError(f"{run} was trained on tokens of another tokenizer; evaluate it on its own corpus")
+    tokens, columns, items = corpus.tokens(), Columns.of(corpus.tokenizer), len(corpus.tokenizer.items)
+    holdout = hold_out(tokens, columns, corpus.split, told=told)
+    scorers = {
+        "embedding": embedding_scorer(subgraph),
+        "model": model_scorer(subgraph),
+        **standard_baselines(tokens, columns, corpus.split, items, clock=corpus.tokenizer.schema.time is not None),
+    }
+    found = evaluate(holdout, scorers, items, progress)
+    found.protocol.update(split=asdict(corpus.split), told=list(columns.context) if told else [])
+    return found
+
+
+def refuse_other_split(run: Path, split: Split) -> None:
+    """Make sure that nothing a run was fitted on is what it will be judged on.
+
+    Raises:
+        RunError: if `run/run.json` can't be read.
+        EvaluationError: if the run was trained on all data or recorded another split.
+    """
+    try:
+        told = json.loads((run / "run.json").read_text(encoding="utf-8"))
+        recorded = Split(**told["split"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RunError(f"{run} is no training run (run.json: {error}); make one with `userfm train`") from error
+    if told.get("all_data", False):
+        raise EvaluationError(f"{run} was trained on all data, so nothing is left to judge it on; train it without")
+    if recorded != split:
+        raise EvaluationError(
+            f"{run} was trained with the split {_words(recorded)} and the corpus has {_words(split)}; "
+            "evaluate it on its own corpus, or train on this one"
+        )
+
+
+def _words(split: Split) -> str:
+    return ", ".join(f"{name}={value}" for name, value in asdict(split).items() if value is not None)
+
+
+def standard_baselines(tokens: pa.Table, columns: Columns, split: Split, items: int, clock: bool) -> dict[str, Scorer]:
+    """`popularity`, `personal_count`, `personal_decayed` as every report names them.
+
+    With times and one cut for everybody, popularity is that of the 28 days before it and the half-life 112 days.
+    Otherwise popularity is that of the whole log before the split, and a log without times has its half-life, in
+    positions, tuned on validation.
+    """
+    holdout = hold_out(tokens, columns, split)
+    if split.time is not None and clock:
+        popular_V = baselines.item_popularity(holdout.before, items, split.time)
+    else:
+        popular_V = baselines.item_popularity(holdout.before, items, math.inf, math.inf)
+    half_life = baselines.HALF_LIFE_DAYS * baselines.DAY
+    if not clock:
+        half_life = _tuned_half_life(tokens, columns, split, items)
+    return {
+        "popularity": baselines.popularity(popular_V),
+        "personal_count": baselines.personal_count(popular_V, columns.item),
+        "personal_decayed": baselines.personal_decayed(popular_V, columns.item, half_life),
+    }
+
+
+def _tuned_half_life(tokens: pa.Table, columns: Columns, split: Split, items: int) -> float:
+    validation = hold_out(tokens, columns, split, Part.VALIDATION)
+    popular_V = baselines.item_popularity(validation.before, items, math.inf, math.inf)
+
+    def judge(half_life: float) -> float:
+        scorer = baselines.personal_decayed(popular_V, columns.item, half_life)
+        found = evaluate(validation, {"it": scorer}, items).judged["it"]
+        return metrics.mean(found.values[Slice.ALL]["ndcg@10"])
+
+    return baselines.best_half_life(judge, 2.0 ** np.arange(1, 10))
