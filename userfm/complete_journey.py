@@ -38,7 +38,6 @@ _COLUMNS = {
     "mailer": pa.string(),
     "campaign_type": pa.string(),
 }
-_SHOWN = ("display_location", "mailer_location")
 _SCHEMA = pa.schema(list(_COLUMNS.items()))
 
 
@@ -84,10 +83,17 @@ def prepare(out_dir: str | Path, progress: Progress, data: Path | None = None) -
     log = pa.concat_tables([purchases, _redemptions(source), _mailings(source)])
     progress("writing", 2, stages)
     events, items = out / "events.parquet", out / "items.parquet"
-    pq.write_table(log, events, compression="zstd")
-    pq.write_table(pq.read_table(source / "products.parquet"), items, compression="zstd")
+    _write(log, events)
+    _write(pq.read_table(source / "products.parquet"), items)
     progress("writing", stages, stages)
     return events, items
+
+
+def _write(table: pa.Table, path: Path) -> None:
+    """Under another name first, so that a file that is there is whole."""
+    unfinished = path.with_suffix(".unfinished")
+    pq.write_table(table, unfinished, compression="zstd")
+    unfinished.replace(path)
 
 
 def _purchases(source: Path) -> pa.Table:
@@ -149,32 +155,27 @@ def _rows(count: int, **columns: pa.Array | pa.ChunkedArray) -> pa.Table:
 
 
 def _promotions(path: Path, lines: pa.Table) -> tuple[pa.ChunkedArray, pa.ChunkedArray]:
-    """Where each line's product was shown in its store and week: [n] display, [n] mailer; null where not
-    listed.
+    """Where each line's product was shown in its store and week: [n] display, [n] mailer; null where not listed.
 
-    20.9 million rows are streamed, and only those of some line's (product, store, week) kept. Some of these
-    keys
-    are listed more than once: the greatest (display, mailer) stands, so that the choice is always the same.
+    Some (product, store, week) are listed more than once: the greatest (display, mailer) stands, so that the choice
+    is always the same.
     """
+    shown = ["display_location", "mailer_location"]
+    promotions = pq.read_table(path, read_dictionary=shown)
     keys = pa.array(_keys(lines))
     wanted = pc.unique(keys)
-    listed = _listed(path, wanted).sort_by([(name, "ascending") for name in ("place", *_SHOWN)])
+    place = pc.index_in(pa.array(_keys(promotions)), value_set=wanted)  # one hash table for all 20.9 million rows
+    listed = pa.table([place, *(promotions.column(name) for name in shown)], names=["place", *shown])
+    listed = listed.filter(pc.is_valid(place))
+    listed = pa.table([listed["place"], *(listed[name].cast(pa.string()) for name in shown)], names=["place", *shown])
+    listed = listed.sort_by([(name, "ascending") for name in listed.column_names])
     places = listed["place"].to_numpy()
     last = np.flatnonzero(np.diff(places, append=-1))
-    row = pc.index_in(pc.index_in(keys, value_set=wanted), value_set=pa.array(places[last]))
-    row = pa.array(last).take(row)
-    return listed["display_location"].take(row), listed["mailer_location"].take(row)
-
-
-def _listed(path: Path, wanted: pa.Array) -> pa.Table:
-    """Rows of the promotions whose key is `wanted`: its place there, display and mailer."""
-    kept = []
-    with pq.ParquetFile(path, read_dictionary=list(_SHOWN)) as file:
-        for batch in file.iter_batches(batch_size=1_000_000, columns=["product_id", "store_id", "week", *_SHOWN]):
-            place = pc.index_in(pa.array(_keys(batch)), value_set=wanted)
-            shown = pa.table([place, *(batch.column(n).cast(pa.string()) for n in _SHOWN)], names=["place", *_SHOWN])
-            kept.append(shown.filter(pc.is_valid(place)))
-    return pa.concat_tables(kept)
+    row = np.full(len(wanted), -1)
+    row[places[last]] = last
+    row = row[pc.index_in(keys, value_set=wanted).to_numpy()]
+    rows = pa.array(row, mask=row < 0)
+    return listed["display_location"].take(rows), listed["mailer_location"].take(rows)
 
 
 def _keys(rows: pa.Table | pa.RecordBatch) -> NDArray[np.int64]:
