@@ -1,0 +1,268 @@
+"""The loop on Ray Train: a run directory in, a trained model in it out.
+
+run/run.json        what was asked: recipe, corpus, split
+run/training.jsonl  one line a step
+run/tensorboard/    the same for TensorBoard
+run/checkpoints/    private to the run; a second call continues from them
+run/model/          the model directory
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from foundation import pretrained
+from foundation.model import FoundationModel
+from foundation.space import Space
+from tokenization.corpus import Corpus
+from training.data import TrainingSet, read_training_set, recent_counts
+from training.errors import RunError, TrainingError
+from training.loop import Progress, StepRecord, train
+from training.parallel import Ranks
+from training.recipes import Recipe
+
+FORMAT = 1  # of run.json
+POLL_SECONDS = 0.5
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run directory and what it was asked for."""
+
+    folder: Path
+    corpus: Path
+    recipe: Recipe
+    all_data: bool
+
+    @property
+    def model(self) -> Path:
+        """The model directory."""
+        return self.folder / "model"
+
+    @property
+    def finished(self) -> bool:
+        """Whether the model is written."""
+        return (self.model / "space.json").exists()
+
+    @classmethod
+    def open(cls, folder: str | Path) -> Run:
+        """Read run.json. Raises RunError where the folder is no run."""
+        try:
+            told = json.loads((Path(folder) / "run.json").read_text())
+            recipe = Recipe.from_json(json.dumps(told["recipe"]))
+            return cls(Path(folder), Path(told["corpus"]), recipe, told["all_data"])
+        except (OSError, ValueError, KeyError) as error:
+            raise RunError(f"{folder} is no training run (run.json: {error}); make one with `userfm train`") from error
+
+
+def start(corpus: Corpus, folder: Path, recipe: Recipe, all_data: bool = False) -> Run:
+    """Make a run directory, or find the same run there again.
+
+    Raises RunError where the folder holds a run of another corpus, recipe or split.
+    """
+    asked = {
+        "format": FORMAT,
+        "corpus": str(corpus.folder.resolve()),
+        "tokenizer": corpus.tokenizer.fingerprint,
+        "split": asdict(corpus.split),
+        "all_data": all_data,
+        "recipe": json.loads(recipe.to_json()),
+    }
+    path = folder / "run.json"
+    if path.exists():
+        found = json.loads(path.read_text())
+        other = next((key for key in asked if found.get(key) != json.loads(json.dumps(asked[key]))), None)
+        if other is not None:
+            raise RunError(f"{folder} holds a run with another {other}: choose another --out, or --restart")
+    folder.mkdir(parents=True, exist_ok=True)
+    fresh = path.with_suffix(".tmp")
+    fresh.write_text(json.dumps(asked, indent=2))
+    fresh.rename(path)
+    return Run(folder, corpus.folder, recipe, all_data)
+
+
+def pretrain(
+    run: Run,
+    workers: int = 1,
+    on_step: Callable[[StepRecord], None] = lambda record: None,
+    address: str | None = None,
+) -> Space:
+    """Train a run to its end on Ray Train and write its model; a finished run is returned as it is.
+
+    workers: processes, each with a GPU where there is one. on_step is called here, in the driver, as the run's log
+    grows. address: of a running Ray cluster that shares the run's folder; None starts one on this machine.
+    Raises TrainingError with the cause where the workers failed.
+    """
+    if run.finished:
+        return Space.from_json((run.model / "space.json").read_text())
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchTrainer
+
+    with _ray_session(address):
+        trainer = TorchTrainer(
+            _work,
+            train_loop_config={"folder": str(run.folder.resolve()), "threads": _threads(workers)},
+            scaling_config=ScalingConfig(
+                num_workers=workers,
+                use_gpu=torch.cuda.is_available(),
+                # A share of a CPU: workers that claim every CPU would starve whatever else runs on Ray.
+                resources_per_worker={"CPU": 0.5, **({"GPU": 1} if torch.cuda.is_available() else {})},
+            ),
+            run_config=RunConfig(
+                name="ray", storage_path=str(run.folder.resolve()), failure_config=FailureConfig(max_failures=1)
+            ),
+        )
+        _fit_watched(trainer, run, on_step)
+    return Space.from_json((run.model / "space.json").read_text())
+
+
+def pretrain_bare(run: Run, on_step: Callable[[StepRecord], None] = lambda record: None) -> Space:
+    """The same in this process, without Ray; joins a process group that is open (torchrun)."""
+    return _train_here(run, Ranks.joined(), on_step)
+
+
+def initial_model(training_set: TrainingSet, corpus: Corpus, recipe: Recipe) -> FoundationModel:
+    """A new model of the recipe, its weights drawn from the recipe's seed."""
+    torch.manual_seed(recipe.seed)
+    recent_V = recent_counts(training_set, recipe.model.item_column)
+    return FoundationModel(recipe.model, pretrained.item_content(corpus.tokenizer.items, recent_V))
+
+
+def _train_here(run: Run, ranks: Ranks, on_step: Callable[[StepRecord], None]) -> Space:
+    corpus = Corpus.open(run.corpus)
+    training_set = read_training_set(corpus, run.recipe.model, run.all_data)
+    model = initial_model(training_set, corpus, run.recipe)
+    with _log(run, ranks) as write:
+
+        def logged(record: StepRecord) -> None:
+            write(record)
+            on_step(record)
+
+        progress = train(model, training_set, run.recipe, run.folder / "checkpoints", ranks, logged)
+    name = corpus.tokenizer.schema.name
+    if ranks.rank == 0:
+        card = _card(run, corpus, progress)
+        pretrained.save(model, corpus.tokenizer, run.model, name, 1, training_set.end, card)
+    return Space.from_json((run.model / "space.json").read_text()) if ranks.rank == 0 else Space(name, 1, "", 0, 0.0)
+
+
+def _work(config: dict[str, Any]) -> None:
+    """What each Ray worker runs."""
+    torch.set_num_threads(config["threads"])
+    _train_here(Run.open(config["folder"]), Ranks.joined(), lambda record: None)
+
+
+@contextmanager
+def _log(run: Run, ranks: Ranks) -> Iterator[Callable[[StepRecord], None]]:
+    """training.jsonl and TensorBoard of rank 0, flushed line by line so that a driver can follow."""
+    if ranks.rank != 0:
+        yield lambda record: None
+        return
+    from torch.utils.tensorboard import SummaryWriter
+
+    with (run.folder / "training.jsonl").open("a", buffering=1) as lines:
+        board = SummaryWriter(str(run.folder / "tensorboard"))
+
+        def write(record: StepRecord) -> None:
+            lines.write(record.to_line() + "\n")
+            values = {f"loss/{name}": value for name, value in record.losses.items()}
+            values |= {"loss/total": record.loss, "tokens_per_second": record.tokens_per_second, "rate": record.rate}
+            for name, value in values.items():
+                board.add_scalar(name, value, record.step)
+
+        try:
+            yield write
+        finally:
+            board.close()
+
+
+@contextmanager
+def _ray_session(address: str | None) -> Iterator[None]:
+    """A Ray session that ends with the block, unless it was there before."""
+    import ray
+
+    if ray.is_initialized():
+        yield
+        return
+    # Workers import this project from where the driver found it.
+    paths = os.pathsep.join([str(Path(__file__).resolve().parents[1]), os.environ.get("PYTHONPATH", "")])
+    ray.init(
+        address=address,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level="ERROR",
+        runtime_env={"env_vars": {"PYTHONPATH": paths}},
+    )
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _fit_watched(trainer: Any, run: Run, on_step: Callable[[StepRecord], None]) -> None:
+    """Run `fit` in a thread and follow the log that rank 0 writes."""
+    failure: list[BaseException] = []
+
+    def fit() -> None:
+        try:
+            trainer.fit()
+        except Exception as error:  # noqa: BLE001  handed to the caller below
+            failure.append(error)
+
+    log = _Tail(run.folder / "training.jsonl")
+    thread = threading.Thread(target=fit, daemon=True)
+    thread.start()
+    while thread.is_alive():
+        thread.join(POLL_SECONDS)
+        for record in log.new_records():
+            on_step(record)
+    if failure:
+        cause = str(failure[0]).strip().splitlines() or [type(failure[0]).__name__]
+        raise TrainingError(f"training stopped: {cause[-1]}") from failure[0]
+
+
+class _Tail:
+    """The records that are appended to a log from now on."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.place = path.stat().st_size if path.exists() else 0
+
+    def new_records(self) -> Iterator[StepRecord]:
+        if not self.path.exists():
+            return
+        with self.path.open("rb") as file:
+            file.seek(self.place)
+            for line in file:
+                if line.endswith(b"\n"):
+                    self.place += len(line)
+                    yield StepRecord(**json.loads(line))
+
+
+def _threads(workers: int) -> int:
+    return max((os.cpu_count() or 1) // workers, 1)
+
+
+def _card(run: Run, corpus: Corpus, progress: Progress) -> str:
+    model, split = run.recipe.model, corpus.split
+    return f"""# {corpus.tokenizer.schema.name}
+
+A userfm foundation model: {model.layers} layers of width {model.width}, windows of {model.window} tokens,
+{model.horizons} horizons, trained {time.strftime("%Y-%m-%d", time.gmtime())}.
+
+- Corpus: {corpus.summary["events"]:,} events of {corpus.summary["users"]:,} users, {corpus.summary["items"]:,} items.
+- Split: {"all data, can't be evaluated" if run.all_data else asdict(split)}.
+- Training: {progress.step:,} steps, {progress.tokens:,} tokens, {progress.seconds:.0f} s, seed {run.recipe.seed}.
+- Reads: {", ".join(facet.name for facet in model.facets)}.
+- Told at a request: {", ".join(facet.name for facet in model.context)}.
+"""
