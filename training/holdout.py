@@ -92,15 +92,29 @@ class Columns:
 
 
 @dataclass(frozen=True)
+class Asked:
+    """Who is judged, and what each request says and may read.
+
+    Attributes:
+        row: row of each judged user in the token table, ascending, int64 [U].
+        known: number of tokens each request may read, int64 [U]; always a prefix of the row.
+        at: time of each request, float64 [U].
+        context: codes of the context facets, int32 [U, C].
+    """
+
+    row: Ints
+    known: Ints
+    at: Floats
+    context: Codes
+
+
+@dataclass(frozen=True)
 class Holdout:
     """Requests and the truth behind them, for one split of one token table.
 
     Attributes:
         tokens: the token table, one row per user.
-        row: row of each judged user, ascending, int64 [U].
-        known: number of tokens each request may read, int64 [U]; always a prefix of the row.
-        at: time of each request, float64 [U].
-        context: codes of the context facets, int32 [U, C].
+        asked: the requests, without the histories that `requests` cuts from `tokens`.
         truth: distinct items of the target group.
         unknown: items of the target group outside the vocabulary, int64 [U]: truth that nobody can hit.
         seen: distinct items among the tokens a request may read.
@@ -110,10 +124,7 @@ class Holdout:
     """
 
     tokens: pa.Table
-    row: Ints
-    known: Ints
-    at: Floats
-    context: Codes
+    asked: Asked
     truth: ItemSets
     unknown: Ints
     seen: ItemSets
@@ -122,18 +133,18 @@ class Holdout:
     told: bool
 
     def __len__(self) -> int:
-        return len(self.row)
+        return len(self.asked.row)
 
     @property
     def user_ids(self) -> pa.Array:
         """Ids of the judged users."""
-        return _whole(self.tokens["user_id"]).take(pa.array(self.row))
+        return _whole(self.tokens["user_id"]).take(pa.array(self.asked.row))
 
     def requests(self, start: int, stop: int) -> Requests:
         """The requests of judged users `start` to `stop`."""
-        rows, known = self.row[start:stop], self.known[start:stop]
-        history = _prefixes(self.tokens, rows, known)
-        return Requests(_whole(history["user_id"]), history, self.at[start:stop], self.context[start:stop])
+        asked = self.asked
+        history = _prefixes(self.tokens, asked.row[start:stop], asked.known[start:stop])
+        return Requests(_whole(history["user_id"]), history, asked.at[start:stop], asked.context[start:stop])
 
     def chunks(self, size: int) -> Iterator[tuple[int, Requests]]:
         """All requests, `size` at a time, each with the index of its first user."""
@@ -165,27 +176,55 @@ def hold_out(tokens: pa.Table, columns: Columns, split: Split, part: Part = Part
     Raises:
         EvaluationError: if the table lacks a column, or nobody has candidates both before and in the part.
     """
+    tokens = tokens.combine_chunks()
     flat = _flatten(tokens, columns)
-    past_G, asked_G = _parts(flat, split, part)
-    target_G = np.flatnonzero(flat.judgeable_G & asked_G)
-    target_U = target_G[np.unique(flat.row_G[target_G], return_index=True)[1]]
+    past_G, part_G = _parts(flat, split, part)
     past_T = past_G[flat.group_T]
-    begin_U = flat.offset_R[flat.row_G[target_U]]
-    past_R = np.diff(np.concatenate([[0], np.cumsum(past_T)])[flat.offset_R])
-    known_U = flat.first_G[target_U] - begin_U if told else past_R[flat.row_G[target_U]]
-    had_T = np.concatenate([[0], np.cumsum(flat.item_T > 0)])
-    warm_U = had_T[begin_U + known_U] > had_T[begin_U]
+    target_U = _first_with_items(flat, part_G)
+    known_U = _known(flat, target_U, None if told else past_T)
+    warm_U = _has_items(flat, target_U, known_U)
     if not warm_U.any():
         raise EvaluationError(f"nobody has candidates both before and in the {part} part; split the log elsewhere")
+    cold = int((~warm_U).sum())
     target_U, known_U = target_U[warm_U], known_U[warm_U]
+    row_U = flat.row_G[target_U]
     if told:
-        at_U = flat.start_G[target_U]
-    elif split.kind == "time":
-        at_U = np.full(len(target_U), _from(split, part))
+        at_U, context_UC = flat.start_G[target_U], _context(tokens, columns.context, flat, target_U)
     else:
-        at_U = flat.time_T[begin_U[warm_U] + known_U - 1]
-    requests = _Requested(flat.row_G[target_U], target_U, known_U, at_U, int((~warm_U).sum()), told)
-    return _holdout(tokens.combine_chunks(), columns, flat, requests, past_T)
+        context_UC = np.zeros((len(row_U), len(columns.context)), dtype=np.int32)
+        at_U = flat.time_T[flat.offset_R[row_U] + known_U - 1]  # by last items there is no cut but one's last event
+        if split.kind == "time":
+            at_U = np.full(len(row_U), _from(split, part))
+    asked = Asked(row_U, known_U, at_U, context_UC)
+    truth, unknown = _truth(flat, target_U)
+    return Holdout(tokens, asked, truth, unknown, _seen(flat, asked), _counted(flat, past_T), cold, told)
+
+
+def _first_with_items(flat: _Flat, part_G: NDArray[np.bool_]) -> Ints:
+    """Each row's first group with candidates in the part."""
+    group = np.flatnonzero(flat.judgeable_G & part_G)
+    return group[np.unique(flat.row_G[group], return_index=True)[1]]
+
+
+def _known(flat: _Flat, target_U: Ints, past_T: NDArray[np.bool_] | None) -> Ints:
+    """Tokens of a row that its request may read: those before the target group, or only those of the past."""
+    row_U = flat.row_G[target_U]
+    if past_T is None:
+        return flat.first_G[target_U] - flat.offset_R[row_U]
+    past_before = np.concatenate([[0], np.cumsum(past_T)])
+    return np.asarray(past_before[flat.offset_R[row_U + 1]] - past_before[flat.offset_R[row_U]], dtype=np.int64)
+
+
+def _has_items(flat: _Flat, target_U: Ints, known_U: Ints) -> NDArray[np.bool_]:
+    """Whether any of the tokens that a request may read is a candidate's."""
+    items_before = np.concatenate([[0], np.cumsum(flat.item_T > 0)])
+    begin_U = flat.offset_R[flat.row_G[target_U]]
+    return np.asarray(items_before[begin_U + known_U] > items_before[begin_U])
+
+
+def _counted(flat: _Flat, past_T: NDArray[np.bool_]) -> ItemEvents:
+    counted_T = past_T & (flat.item_T > UNKNOWN)
+    return ItemEvents(flat.row_G[flat.group_T[counted_T]], flat.item_T[counted_T], flat.time_T[counted_T])
 
 
 def _from(split: Split, part: Part) -> float:
@@ -240,54 +279,36 @@ def _flatten(tokens: pa.Table, columns: Columns) -> _Flat:
     return _Flat(offset_R, time_T, item_T, group_T, row_T[first_G], first_G, time_T[first_G], judgeable_G)
 
 
-@dataclass(frozen=True)
-class _Requested:
-    """Who is judged, on which group, knowing how many tokens, asked when."""
-
-    row: Ints
-    group: Ints
-    known: Ints
-    at: Floats
-    cold: int
-    told: bool
+def _members(flat: _Flat, target_U: Ints) -> tuple[Ints, Ints]:
+    """Tokens of the target groups, and the judged user of each, ascending."""
+    length_U = np.append(flat.first_G, len(flat.time_T))[target_U + 1] - flat.first_G[target_U]
+    return ranges(flat.first_G[target_U], length_U), np.repeat(np.arange(len(target_U)), length_U)
 
 
-def _holdout(tokens: pa.Table, columns: Columns, flat: _Flat, asked: _Requested, past_T: NDArray[np.bool_]) -> Holdout:
-    users = len(asked.row)
-    user_G = np.full(len(flat.row_G), -1, dtype=np.int64)
-    user_G[asked.group] = np.arange(users)
-    target_T = np.flatnonzero(user_G[flat.group_T] >= 0)
-    user_N, item_N = user_G[flat.group_T[target_T]], flat.item_T[target_T]
-    context_UC = np.zeros((users, len(columns.context)), dtype=np.int32)
-    if asked.told:
-        context_UC = _context(tokens, columns.context, target_T, user_N)
-    known_T = ranges(flat.offset_R[asked.row], asked.known)
-    owner_T, past_item_T = np.repeat(np.arange(users), asked.known), flat.item_T[known_T]
-    counted_T = past_T & (flat.item_T > UNKNOWN)
-    row_T = np.repeat(np.arange(len(flat.offset_R) - 1), np.diff(flat.offset_R))
-    return Holdout(
-        tokens=tokens,
-        row=asked.row,
-        known=asked.known,
-        at=asked.at,
-        context=context_UC,
-        truth=ItemSets.from_pairs(user_N[item_N > UNKNOWN], item_N[item_N > UNKNOWN], users),
-        unknown=np.bincount(user_N[item_N == UNKNOWN], minlength=users),
-        seen=ItemSets.from_pairs(owner_T[past_item_T > UNKNOWN], past_item_T[past_item_T > UNKNOWN], users),
-        before=ItemEvents(row_T[counted_T], flat.item_T[counted_T], flat.time_T[counted_T]),
-        cold=asked.cold,
-        told=asked.told,
-    )
+def _truth(flat: _Flat, target_U: Ints) -> tuple[ItemSets, Ints]:
+    """The distinct known items of each target group, and how many unknown ones stand beside them."""
+    token_N, user_N = _members(flat, target_U)
+    item_N = flat.item_T[token_N]
+    known_N, unknown_N = item_N > UNKNOWN, item_N == UNKNOWN
+    truth = ItemSets.from_pairs(user_N[known_N], item_N[known_N], len(target_U))
+    return truth, np.bincount(user_N[unknown_N], minlength=len(target_U))
 
 
-def _context(tokens: pa.Table, names: Sequence[str], target_T: Ints, user_N: Ints) -> Codes:
-    """Context codes of the target groups, int32 [U, C]. 0 where the tokens of a group disagree: such a value
-    is no
+def _seen(flat: _Flat, asked: Asked) -> ItemSets:
+    """The distinct items that each request may read."""
+    item_N = flat.item_T[ranges(flat.offset_R[asked.row], asked.known)]
+    user_N = np.repeat(np.arange(len(asked.row)), asked.known)
+    return ItemSets.from_pairs(user_N[item_N > UNKNOWN], item_N[item_N > UNKNOWN], len(asked.row))
+
+
+def _context(tokens: pa.Table, names: Sequence[str], flat: _Flat, target_U: Ints) -> Codes:
+    """Context codes of the target groups, int32 [U, C]. 0 where the tokens of a group disagree: such a value is no
     property of the request, and picking one of them would tell something about the items."""
-    first_U = np.flatnonzero(np.diff(user_N, prepend=-1))  # rows ascend, and one group of each is asked for
-    context_UC = np.zeros((len(first_U), len(names)), dtype=np.int32)
+    token_N, user_N = _members(flat, target_U)
+    first_U = np.flatnonzero(np.diff(user_N, prepend=-1))
+    context_UC = np.zeros((len(target_U), len(names)), dtype=np.int32)
     for c, name in enumerate(names):
-        code_N = list_values(tokens[name])[0][target_T]
+        code_N = list_values(tokens[name])[0][token_N]
         low_U, high_U = np.minimum.reduceat(code_N, first_U), np.maximum.reduceat(code_N, first_U)
         context_UC[:, c] = np.where(low_U == high_U, low_U, 0)
     return context_UC

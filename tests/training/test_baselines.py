@@ -38,7 +38,7 @@ def naive_lists(held: Holdout, weight, k: int) -> list[list[int]]:
     for user, request in zip(range(len(held)), held.requests(0, len(held)).history.to_pylist(), strict=True):
         mine: Counter[int] = Counter()
         for time, item in zip(request["time"], request["product"], strict=True):
-            mine[item] += weight(held.at[user] - time)
+            mine[item] += weight(held.asked.at[user] - time)
         everything = sorted(range(2, ITEMS), key=lambda i: (-round(mine[i], 9), -popular[i], i))
         lists.append(everything[:k])
     return lists

@@ -118,8 +118,8 @@ def test_the_context_of_the_request_reaches_the_model_only_where_it_is_told(run:
     columns = Columns.of(corpus.tokenizer)
     told = hold_out(corpus.tokens(), columns, corpus.split)
     untold = hold_out(corpus.tokens(), columns, corpus.split, told=False)
-    assert told.context.any(axis=0).all()
-    assert not untold.context.any()
+    assert told.asked.context.any(axis=0).all()
+    assert not untold.asked.context.any()
     assert score(untold.requests(0, 4)).shape == score(told.requests(0, 4)).shape
 
 

@@ -93,7 +93,7 @@ def test_items_outside_the_vocabulary_are_truth_that_nobody_can_hit(token_table)
 
 def test_context_that_differs_inside_the_group_is_not_told(token_table) -> None:
     held = hold_out(token_table({"u": [(1, 0, 2, 2), (101, 1, 3, 2), (101, 1, 4, 3)]}), COLUMNS, CUT)
-    assert held.context.tolist() == [[0]]
+    assert held.asked.context.tolist() == [[0]]
 
 
 @pytest.mark.parametrize("told", [True, False])
@@ -102,7 +102,7 @@ def test_no_request_changes_with_what_it_is_asked_to_predict(token_table, random
     log = random_log(1)
     cut = Split("time", 50 * 86400.0, 20 * 86400.0, None) if split is CUT else split
     held = hold_out(token_table(log), COLUMNS, cut, told=told)
-    known = dict(zip(held.user_ids.to_pylist(), held.known.tolist(), strict=True))
+    known = dict(zip(held.user_ids.to_pylist(), held.asked.known.tolist(), strict=True))
     changed = {
         user: [
             (time, group, 20 - item if item and place >= known.get(user, 99) else item, store)
