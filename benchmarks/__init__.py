@@ -1,0 +1,1 @@
+"""The one way to measure: `python -m benchmarks NAME --json FILE`."""
