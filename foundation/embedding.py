@@ -20,12 +20,14 @@ from foundation.jagged import EventBatch
 class ItemContent:
     """What is known of every candidate code.
 
-    category_VC: int64 codes of metadata. text_VX: float32 text vectors, zeros where there is no text.
+    category_VC: int64 codes of metadata. text_UX: float32 distinct text vectors, text_row_V: int64 the
+    row of each item, since many share a text.
     recent_V: float32 decayed number of meetings before the split; 0 = never met. It starts the popularity bias.
     """
 
     category_VC: Tensor
-    text_VX: Tensor
+    text_UX: Tensor
+    text_row_V: Tensor
     recent_V: Tensor
 
     def __len__(self) -> int:
@@ -62,11 +64,13 @@ class ItemTower(nn.Module):
         self.categories = nn.ModuleList(table_of(size, width) for _, size in config.item.categories)
         self.text = nn.Linear(config.item.text_width, width, bias=False) if config.item.text_width else None
         self.register_buffer("category_VC", content.category_VC, persistent=False)
-        self.register_buffer("text_VX", content.text_VX, persistent=False)
+        self.register_buffer("text_UX", content.text_UX, persistent=False)
+        self.register_buffer("text_row_V", content.text_row_V, persistent=False)
         self._initialise(content.recent_V[: config.item.codes])
 
     category_VC: Tensor
-    text_VX: Tensor
+    text_UX: Tensor
+    text_row_V: Tensor
 
     def _initialise(self, recent_V: Tensor) -> None:
         # Rows of items without events never receive a gradient: zero, so that only content speaks for them.
@@ -86,7 +90,11 @@ class ItemTower(nn.Module):
         category_NC = self.category_VC[code_N]
         for column, table in enumerate(self.categories):
             x_ND = x_ND + known_rows(table, category_NC[:, column])
-        return x_ND if self.text is None else x_ND + self.text(self.text_VX[code_N])
+        return x_ND if self.text is None else x_ND + self.text(self.text_of(code_N))
+
+    def text_of(self, code_N: Tensor) -> Tensor:
+        """float32 [N, X] text vectors of the items, zeros where there is no text."""
+        return self.text_UX[self.text_row_V[code_N]]
 
     def popularity(self, code_N: Tensor) -> Tensor:
         """float [N]: how likely the item is for anybody, as a logit."""

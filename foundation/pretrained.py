@@ -41,11 +41,12 @@ class Pretrained:
 
 def item_content(items: ItemTable, recent_V: Tensor | None = None) -> ItemContent:
     """What the tokenizer knows of every item. recent_V: as in ItemContent, for a new model."""
-    codes = len(items.vectors)
+    codes = len(items)
     columns = [torch.from_numpy(column.astype(np.int64)) for column in items.categories.values()]
     return ItemContent(
         category_VC=torch.stack(columns, dim=1) if columns else torch.zeros(codes, 0, dtype=torch.int64),
-        text_VX=torch.from_numpy(np.ascontiguousarray(items.vectors, dtype=np.float32)),
+        text_UX=torch.from_numpy(np.array(items.distinct_vectors, dtype=np.float32)),
+        text_row_V=torch.from_numpy(items.text_of.astype(np.int64)),
         recent_V=torch.zeros(codes) if recent_V is None else recent_V,
     )
 

@@ -118,9 +118,9 @@ def item_config(tokenizer: Tokenizer) -> ItemConfig:
     items = tokenizer.items
     return ItemConfig(
         facet=tokenizer.schema.candidates,
-        codes=len(items.vectors),
-        categories=tuple((name, int(codes.max(initial=1)) + 1) for name, codes in items.categories.items()),
-        text_width=items.vectors.shape[1],
+        codes=len(items),
+        categories=tuple(items.category_sizes.items()),
+        text_width=items.distinct_vectors.shape[1],
     )
 
 

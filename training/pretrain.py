@@ -10,6 +10,7 @@ run/model/          the model directory
 from __future__ import annotations
 
 import json
+import logging
 import os
 import threading
 import time
@@ -200,7 +201,7 @@ def _ray_session(address: str | None) -> Iterator[None]:
         address=address,
         include_dashboard=False,
         log_to_driver=False,
-        logging_level="ERROR",
+        logging_level=logging.ERROR,
         runtime_env={"env_vars": {"PYTHONPATH": paths}},
     )
     try:

@@ -22,7 +22,7 @@ def embedding_scorer(subgraph: Subgraph) -> Scorer:
         item_VD = subgraph.item_vectors()
 
     def score(requests: Requests) -> NDArray[np.float32]:
-        batch, at_B, _ = _inputs(subgraph, requests)
+        batch, at_B, _ = inputs(subgraph, requests)
         with torch.inference_mode():
             return _array(subgraph(batch, at_B) @ item_VD.T)
 
@@ -33,14 +33,15 @@ def model_scorer(subgraph: Subgraph) -> Scorer:
     """The model's own logits for the next group, float32 [n, V]."""
 
     def score(requests: Requests) -> NDArray[np.float32]:
-        batch, at_B, context_BC = _inputs(subgraph, requests)
+        batch, at_B, context_BC = inputs(subgraph, requests)
         with torch.inference_mode():
             return _array(subgraph.score(batch, at_B, context_BC))
 
     return score
 
 
-def _inputs(subgraph: Subgraph, requests: Requests) -> tuple[EventBatch, Tensor, Tensor]:
+def inputs(subgraph: Subgraph, requests: Requests) -> tuple[EventBatch, Tensor, Tensor]:
+    """Requests as the subgraph takes them: (batch, float64 epoch seconds [n], int64 context codes [n, C])."""
     device = next(subgraph.parameters()).device
     batch = subgraph.pack(requests.history)[1].to(device)
     at_B = torch.from_numpy(np.ascontiguousarray(requests.at)).to(device)
