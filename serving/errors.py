@@ -69,7 +69,7 @@ class WrongSpace(RequestError):
 
 
 class NoModel(RequestError):
-    """Encode or Score was asked of a store that was published without a model."""
+    """Encode or Score was asked of a store published without a model, or with one that lacks this surface."""
 
     status = grpc.StatusCode.FAILED_PRECONDITION
 
