@@ -10,34 +10,27 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import asdict
+from importlib import import_module
 from pathlib import Path
 
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from benchmarks import tokenize
 from benchmarks.measure import Outcome, Verdict
 
-
-def _serve(progress: Callable[[str, int, int], None]) -> Outcome:
-    # Late: a machine that only trains has neither Lance nor gRPC.
-    from benchmarks import serve
-
-    return serve.run(progress)
-
-
-BENCHMARKS: dict[str, Callable[[Callable[[str, int, int], None]], Outcome]] = {
-    "serve": _serve,
-    "tokenize": tokenize.run,
+MODULES = {
+    "serve": "benchmarks.serve",
+    "tokenize": "benchmarks.tokenize",
 }
+"""Each has `run(progress) -> Outcome`. Only the one asked for is imported: a machine that only trains has no gRPC."""
 _COLOURS = {Verdict.MET: "green", Verdict.MISSED: "bold red", Verdict.INCONCLUSIVE: "yellow"}
 
 
 def main(arguments: list[str]) -> None:
     """Run one benchmark. A bar that is missed is printed as missed; it is no error."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("name", choices=sorted(BENCHMARKS), metavar="NAME", help=", ".join(sorted(BENCHMARKS)))
+    parser.add_argument("name", choices=sorted(MODULES), metavar="NAME", help=", ".join(sorted(MODULES)))
     parser.add_argument("--json", type=Path, required=True, metavar="FILE", help="where to write the figures")
     chosen = parser.parse_args(arguments)
     console = Console()
@@ -63,7 +56,8 @@ def _run(name: str, console: Console) -> Outcome:
             task = tasks[stage] if stage in tasks else tasks.setdefault(stage, bars.add_task(stage))
             bars.update(task, completed=done, total=total)
 
-        return BENCHMARKS[name](progress)
+        run: Callable[[Callable[[str, int, int], None]], Outcome] = import_module(MODULES[name]).run
+        return run(progress)
 
 
 def table(name: str, outcome: Outcome) -> Table:
