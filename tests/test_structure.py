@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -183,3 +185,15 @@ def test_every_module_says_what_it_is_for() -> None:
     modules = [path for path in source_files() if path.name != "__init__.py"]
     silent = [str(path.relative_to(ROOT)) for path in modules if not ast.get_docstring(ast.parse(path.read_text()))]
     assert silent == []
+
+
+def test_every_dependency_has_its_reason_and_no_reason_is_left_over() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    wanted = [
+        *project["dependencies"],
+        *(name for extra in project["optional-dependencies"].values() for name in extra),
+    ]
+    declared = {re.split(r"[^\w.-]", name)[0].lower() for name in wanted} - {"userfm"}
+    page = (ROOT / "docs" / "dependencies.md").read_text(encoding="utf-8").split("## Used, but brought by")[0]
+    explained = set(re.findall(r"^\| ([\w.-]+) \| \S", page, flags=re.MULTILINE)) - {"package"}
+    assert explained == declared
