@@ -58,15 +58,15 @@ class NumberCodec:
         others are not lumped together with it.
         """
         distinct, counts = np.unique(values[~np.isnan(values)], return_counts=True)
-        often = counts * bins > counts.sum()
-        common = distinct[often][np.argsort(-counts[often], kind="stable")[: bins // 4]]
-        rest = ~np.isin(distinct, common)
-        between = bins - 1 - 2 * len(common)
-        filled = np.cumsum(counts[rest])
-        wanted = (filled[-1:].sum() * np.arange(1, between + 1)) // (between + 1)
-        cuts = distinct[rest][np.searchsorted(filled, wanted, side="right")] if len(filled) else filled
-        edges = np.unique(np.concatenate([common, np.nextafter(common, np.inf), cuts]))
-        return cls(tuple(edges[edges > distinct[:1]].tolist()))
+        often = np.flatnonzero(counts * bins > counts.sum())
+        alone = often[np.argsort(-counts[often], kind="stable")[: bins // 4]]
+        others = np.delete(np.arange(len(distinct)), alone)
+        filled = np.cumsum(counts[others])
+        between = bins - 2 * len(alone)  # each number with a bin of its own takes two edges
+        wanted = filled[-1:].sum() * np.arange(1, between) // between
+        cuts = others[np.searchsorted(filled, wanted, side="right")] if len(others) else others
+        edges = np.unique(np.concatenate([alone, alone + 1, cuts]))
+        return cls(tuple(distinct[edges[(edges > 0) & (edges < len(distinct))]].tolist()))
 
     @property
     def size(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -76,6 +77,18 @@ def canonical(column: pa.Array, name: str) -> pa.Array:
         return column.cast(pa.int64() if pa.types.is_integer(kind) else pa.string())
     except (pa.ArrowNotImplementedError, pa.ArrowInvalid):
         raise SourceError(f"column {name!r} holds {kind}, which can't be an id; cast it to text") from None
+
+
+def column_of(values: Sequence[object], name: str) -> pa.Array:
+    """Python values, None = absent, as an array.
+
+    Raises:
+        SourceError: they are of types that no column can hold together.
+    """
+    try:
+        return pa.array(values)
+    except (pa.ArrowException, OverflowError) as error:
+        raise SourceError(f"the values of {name!r} are of several types; write them as one: {error}") from None
 
 
 def one_chunk(column: pa.Array | pa.ChunkedArray) -> pa.Array:

@@ -12,9 +12,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tokenization.corpus import FORMAT, Corpus, Format, write_corpus
+from tokenization.corpus import FORMAT as CORPUS
+from tokenization.corpus import Corpus, Format, write_corpus
 from tokenization.schema import EventSchema
 from tokenization.sources import clean, read_events, read_items
+from tokenization.tokenizer import FORMAT as TOKENIZER
 from tokenization.tokenizer import Tokenizer
 
 Progress = Callable[[str, int, int], None]
@@ -73,7 +75,7 @@ def tokenize(
 
 def _inputs(schema: EventSchema, paths: list[Path]) -> str:
     """Changes whenever the declaration or a file does, as far as names, sizes and dates tell."""
-    told: list[object] = [FORMAT, schema.to_dict()]
+    told: list[object] = [CORPUS, TOKENIZER, schema.to_dict()]
     for path in paths:
         files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
         told += [[str(f.resolve()), f.stat().st_size, f.stat().st_mtime_ns] for f in files if f.exists()]

@@ -21,7 +21,7 @@ from tokenization import clock
 from tokenization.arrays import Floats, Longs, Mask
 from tokenization.errors import SourceError, nearest
 from tokenization.events import Events
-from tokenization.ids import WHOLE_NUMBER, Ids, one_chunk
+from tokenization.ids import WHOLE_NUMBER, Ids, column_of, one_chunk
 from tokenization.schema import EventSchema, FacetRule, ItemsRule, Kind
 
 TableLike = object
@@ -46,7 +46,7 @@ def read_events(source: TableLike, schema: EventSchema) -> pa.Table:
     """The columns of an event table that `schema` declares.
 
     Raises:
-        SourceError: can't be read, a declared column is missing, or there is no row.
+        SourceError: can't be read, a declared column is missing, or a file has no rows.
     """
     return _table(source, schema.columns, "event")
 
@@ -77,14 +77,14 @@ def from_rows(rows: Sequence[Mapping[str, object]], schema: EventSchema) -> pa.T
     absent.
 
     Raises:
-        SourceError: a key that is no column of the schema.
+        SourceError: a key that is no column of the schema, or values that no column can hold together.
     """
     known = set(schema.columns)
     for row in rows:
         for key in row:
             if key not in known:
                 raise SourceError(f"no column of schema {schema.name!r} is called {key!r}; {nearest(key, known)}")
-    return pa.table({name: [row.get(name) for row in rows] for name in schema.columns})
+    return pa.table({name: column_of([row.get(name) for row in rows], name) for name in schema.columns})
 
 
 def clean(table: pa.Table, schema: EventSchema) -> tuple[Events, pa.Table]:
@@ -200,14 +200,14 @@ def _as_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def _table(source: TableLike, columns: tuple[str, ...], what: str) -> pa.Table:
-    if isinstance(source, str | Path):
-        table, where = _read(Path(source), columns), str(source)
-    else:
-        table, where = _in_memory(source), f"the {what} table"
-        _require(table.column_names, columns, where)
+    if not isinstance(source, str | Path):
+        table = _in_memory(source)
+        _require(table.column_names, columns, f"the {what} table")
+        return table.select(list(columns))
+    table = _read(Path(source), columns)
     if table.num_rows == 0:
-        raise SourceError(f"{where} has no rows; give a table with at least one {what}")
-    return table.select(list(columns))
+        raise SourceError(f"{source} has no rows; give a table with at least one {what}")
+    return table
 
 
 def _in_memory(source: object) -> pa.Table:

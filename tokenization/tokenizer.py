@@ -21,7 +21,7 @@ from tokenization.errors import SourceError, VocabularyError, nearest
 from tokenization.events import Events
 from tokenization.facets import ClockCodec, Facet, FacetKind, NumberCodec, Role
 from tokenization.grouping import Groups
-from tokenization.ids import Ids
+from tokenization.ids import Ids, column_of
 from tokenization.merging import Merged, in_order, merge, settle
 from tokenization.schema import EventSchema, Kind
 from tokenization.sources import TableLike, clean, items_rule, numbers_of, read_events, read_items
@@ -182,7 +182,7 @@ class Tokenizer:
         return out
 
     def _encode_values(self, name: str, column: Sequence[object] | pa.Array) -> Codes:
-        values = column if isinstance(column, pa.Array) else pa.array(column)
+        values = column if isinstance(column, pa.Array) else column_of(column, name)
         if self.schema.context[name].kind is Kind.NUMBER:
             return self.numbers[name].encode(numbers_of(values))
         return self.vocabularies[name].encode_ids(Ids.of(values, name))
@@ -234,8 +234,11 @@ class Tokenizer:
             told = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise VocabularyError(f"{folder} holds no tokenizer: {error}") from error
-        if told.get("format") != FORMAT:
-            raise VocabularyError(f"{folder} has tokenizer format {told.get('format')}, this userfm reads {FORMAT}")
+        if not isinstance(told, dict) or told.get("format") != FORMAT:
+            found = told.get("format") if isinstance(told, dict) else None
+            raise VocabularyError(f"{folder} has tokenizer format {found}, this userfm reads {FORMAT}")
+        if missing := {"fingerprint", "schema", "split", "numbers", "vocabularies"} - told.keys():
+            raise VocabularyError(f"{folder} is damaged: its tokenizer.json has no {min(missing)}")
         schema = EventSchema.from_dict(told["schema"])
         items = ItemTable.load(folder)
         vocabularies = {

@@ -26,6 +26,13 @@ def test_a_number_that_fills_a_bin_alone_is_not_lumped_with_others() -> None:
     assert codec.size <= FIRST + 32
 
 
+def test_no_bin_is_wasted_on_numbers_that_do_not_occur() -> None:
+    values = np.repeat([1.0, 2.0, 3.0, 24.0], [900, 60, 39, 1])
+    codec = NumberCodec.fit(values)
+    assert codec.edges == (2.0, 3.0, 24.0)
+    assert codec.encode(np.array([1.0, 2.0, 2.5, 3.0, 24.0, 99.0])).tolist() == [2, 3, 3, 4, 5, 5]
+
+
 def test_codes_grow_with_the_numbers_and_stay_inside() -> None:
     codec = NumberCodec.fit(np.arange(100.0))
     codes = codec.encode(np.array([-1e9, 0.0, 50.0, 99.0, 1e9]))

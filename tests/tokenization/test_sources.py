@@ -134,8 +134,6 @@ def test_no_rows_and_no_files_are_said(tmp_path: Path, schema: EventSchema, log:
     (tmp_path / "empty").mkdir()
     with pytest.raises(SourceError, match="is a folder without a file"):
         read_events(tmp_path / "empty", schema)
-    with pytest.raises(SourceError, match="the event table has no rows"):
-        read_events(log.slice(0, 0), schema)
 
 
 def test_what_is_no_table_is_said(schema: EventSchema) -> None:
@@ -184,6 +182,11 @@ def test_events_are_written_as_mappings_and_what_is_left_out_is_absent(schema: E
     assert events.ids["action"].missing.all()
     assert np.isnan(events.numbers["quantity"]).all()
     assert refused["reason"].to_pylist() == ["at is missing"]
+
+
+def test_values_that_no_column_can_hold_together_are_refused(schema: EventSchema) -> None:
+    with pytest.raises(SourceError, match="the values of 'sku' are of several types"):
+        from_rows([{"user": "ann", "sku": 7}, {"user": "ann", "sku": "tea"}], schema)
 
 
 def test_a_mapping_with_an_unknown_column_is_refused(schema: EventSchema) -> None:

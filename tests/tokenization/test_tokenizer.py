@@ -213,6 +213,14 @@ def test_no_event_before_the_split_is_said(declare: Declare, log: pa.Table) -> N
         Tokenizer.fit(declare(split={"time": "1999-01-01"}), log)
 
 
+def test_no_events_are_no_rows(tokenizer: Tokenizer, schema: EventSchema, log: pa.Table) -> None:
+    none = tokenizer.transform(log.slice(0, 0))
+    assert none.num_rows == 0
+    assert none.schema.equals(tokenizer.transform(log).schema)
+    with pytest.raises(SourceError, match="no events to split"):
+        Tokenizer.fit(schema, log.slice(0, 0))
+
+
 def test_live_events_that_make_no_sense_are_refused_with_the_reason(tokenizer: Tokenizer) -> None:
     rows = [{"user": "ann", "at": "2024-03-01"}, {"user": "ann", "at": "never"}]
     with pytest.raises(SourceError, match="1 of 2 events make no sense, the first: at is no time"):
@@ -270,6 +278,9 @@ def test_a_damaged_tokenizer_is_refused(tokenizer: Tokenizer, tmp_path: Path) ->
     with pytest.raises(VocabularyError, match="is damaged"):
         Tokenizer.load(tmp_path)
     told = json.loads((tmp_path / "tokenizer.json").read_text())
+    (tmp_path / "tokenizer.json").write_text(json.dumps({"format": told["format"]}))
+    with pytest.raises(VocabularyError, match=r"its tokenizer.json has no fingerprint"):
+        Tokenizer.load(tmp_path)
     (tmp_path / "tokenizer.json").write_text(json.dumps({**told, "format": 99}))
     with pytest.raises(VocabularyError, match="has tokenizer format 99, this userfm reads 1"):
         Tokenizer.load(tmp_path)
