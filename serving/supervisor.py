@@ -24,7 +24,8 @@ class ServerProcess:
     """
 
     def __init__(self, store: str | Path, host: str = "127.0.0.1", port: int = 0) -> None:
-        command = [sys.executable, "-m", "serving.server", str(store), "--host", host, "--port", str(port)]
+        # -P, because the folder we are in may own a package called serving.
+        command = [sys.executable, "-P", "-m", "serving.server", str(store), "--host", host, "--port", str(port)]
         # A file and not a pipe: nobody reads it while the server runs, and a full pipe would stop it.
         self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed by stop()
         self._process = subprocess.Popen(

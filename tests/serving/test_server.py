@@ -111,6 +111,14 @@ def test_a_server_that_stops_frees_its_port(store, space, fill) -> None:
         assert client.space().epoch == 1
 
 
+def test_a_server_starts_in_a_folder_that_owns_another_serving(published, tmp_path, monkeypatch) -> None:
+    (tmp_path / "serving").mkdir()
+    (tmp_path / "serving" / "__init__.py").write_text("raise ImportError('not ours')")
+    monkeypatch.chdir(tmp_path)
+    with ServerProcess(published.root) as process:
+        assert health_of(process.address) == health_pb2.HealthCheckResponse.SERVING
+
+
 def test_no_user_id_is_logged(store, fill) -> None:
     fill(store)
     with ServerProcess(store.root) as process, EmbeddingClient(process.address) as client:
