@@ -1,5 +1,4 @@
-"""What is known about items: categories as codes, text as vectors, how often and since when they were
-seen."""
+"""What is known about items: categories as codes, text as vectors, how often and since when they were seen."""
 
 from __future__ import annotations
 
@@ -18,7 +17,7 @@ from numpy.typing import NDArray
 
 from tokenization.arrays import Codes, Floats, Longs
 from tokenization.errors import SourceError, UserfmError, VocabularyError
-from tokenization.ids import Ids, one_chunk
+from tokenization.ids import Ids, as_type, one_chunk
 from tokenization.schema import ItemsRule
 from tokenization.vocabulary import FIRST, Vocabulary
 
@@ -145,11 +144,12 @@ class ItemTable:
         id.
 
         Raises:
-            SourceError: an item without an id, or one id twice.
+            SourceError: an item without an id, one id twice, or an id or text of a type that can't be one.
         """
-        listed = _listed_ids(table, columns.id)
-        ids = seen.grow(listed.rank()[0])
-        row_of = np.concatenate([np.full(FIRST, -1), _rows_of(ids.ids, listed.decode())])
+        listed = _listed_ids(table, columns.id, seen)
+        ids = seen.grow(listed.take(pc.array_sort_indices(listed)))
+        place = pc.index_in(ids.ids, value_set=listed).fill_null(-1).to_numpy()
+        row_of = np.concatenate([np.full(FIRST, -1), place])
         known = pa.array(row_of, mask=row_of < 0)
         codes, vocabularies = {}, {}
         for name in columns.categories:
@@ -204,7 +204,8 @@ class ItemTable:
         )
 
 
-def _listed_ids(table: pa.Table, column: str) -> Ids:
+def _listed_ids(table: pa.Table, column: str, seen: Vocabulary) -> pa.Array:
+    """[rows] ids of the items table, in the type of those seen in events."""
     listed = Ids.of(table.column(column), column)
     if listed.missing.any():
         row = int(np.flatnonzero(listed.missing)[0])
@@ -213,19 +214,25 @@ def _listed_ids(table: pa.Table, column: str) -> Ids:
     if (often > 1).any():
         twice = listed.values[int(np.argmax(often))].as_py()
         raise SourceError(f"the items table has {column} {twice!r} {often.max()} times; keep one row an item")
-    return listed
-
-
-def _rows_of(ids: pa.Array, listed: pa.Array) -> Longs:
-    listed = listed.cast(ids.type)
-    place = pc.fill_null(pc.index_in(ids, value_set=listed), -1)
-    return np.asarray(place.to_numpy(zero_copy_only=False), np.int64)
+    given = listed.decode()
+    ids = as_type(given, seen.ids.type) if len(seen) else given
+    if ids.null_count:
+        other = given.filter(pc.is_null(ids))[0].as_py()
+        raise SourceError(f"the items table has {column} {other!r}, but in the events it is a number; write one type")
+    return ids
 
 
 def _joined(table: pa.Table, columns: Sequence[str]) -> pa.ChunkedArray:
     if not columns:
         return pa.chunked_array([pa.array([""] * table.num_rows, pa.string())])
     # Arrow's null_handling="skip" loses rows in which every column is null, so nulls become "" before.
-    texts = [table.column(name).cast(pa.string()).fill_null("") for name in columns]
+    texts = [_text(table.column(name), name).fill_null("") for name in columns]
     joined = pc.binary_join_element_wise(*texts, " ")
     return pc.utf8_trim_whitespace(pc.replace_substring_regex(joined, pattern=r"\s+", replacement=" "))
+
+
+def _text(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
+    try:
+        return column.cast(pa.string())
+    except (pa.ArrowNotImplementedError, pa.ArrowInvalid):
+        raise SourceError(f"column {name!r} of the items table holds {column.type}, which is no text") from None

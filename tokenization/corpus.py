@@ -22,10 +22,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from tokenization.arrays import Longs
 from tokenization.errors import CorpusError
 from tokenization.split import Split
 from tokenization.tokenizer import Tokenizer
-from tokenization.vocabulary import Vocabulary
+from tokenization.vocabulary import FIRST, Vocabulary
 
 FORMAT = 1
 Format = Literal["parquet", "lance"]
@@ -96,8 +97,9 @@ class Corpus:
             told = json.loads((folder / "corpus.json").read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise CorpusError(f"{folder} is no corpus; make one with `userfm tokenize`") from error
-        if told.get("format") != FORMAT:
-            raise CorpusError(f"{folder} has corpus format {told.get('format')}, this userfm reads {FORMAT}")
+        found = told.get("format") if isinstance(told, dict) else None
+        if found != FORMAT:
+            raise CorpusError(f"{folder} has corpus format {found}, this userfm reads {FORMAT}")
         return cls(folder, told["tokens"], told["summary"])
 
     @cached_property
@@ -121,9 +123,13 @@ class Corpus:
 
     def users(self, ids: pa.Array) -> pa.Table:
         """The rows of the users asked for, in that order; users without a row are left out."""
-        everyone = Vocabulary(self.user_ids, np.zeros(0, np.int64), np.zeros(0))
-        rows = everyone.encode(ids) - 2
-        return self._take(rows[rows >= 0].astype(np.int64))
+        codes = self._everyone.encode(ids)
+        return self._take(codes[codes >= FIRST].astype(np.int64) - FIRST)
+
+    @cached_property
+    def _everyone(self) -> Vocabulary:
+        """A user's code tells the row."""
+        return Vocabulary(self.user_ids, np.zeros(0, np.int64), np.zeros(0))
 
     @property
     def quarantine(self) -> pa.Table:
@@ -138,7 +144,7 @@ class Corpus:
         except (OSError, ValueError, pa.ArrowException) as error:
             raise CorpusError(f"{self.folder}: its tokens can't be read: {str(error).splitlines()[0]}") from error
 
-    def _take(self, rows: np.ndarray) -> pa.Table:
+    def _take(self, rows: Longs) -> pa.Table:
         if self.format == "lance":
             return _from_lance(_lance(self.folder).take(rows.tolist()))
         with pq.ParquetFile(self.folder / "tokens.parquet") as file:
@@ -214,8 +220,7 @@ def _replace(folder: Path, fresh: Path) -> None:
 
 
 def _make_durable(folder: Path) -> None:
-    """Bring every file to the disk before the rename that makes it count: Lance and Parquet writers do
-    not."""
+    """Bring every file to the disk before the rename that makes it count: Lance and Parquet writers do not."""
     for path in folder.rglob("*"):
         _sync(path)
     _sync(folder)

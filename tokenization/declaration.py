@@ -134,8 +134,7 @@ def _options_at(model: type[BaseModel], path: Path_) -> list[str]:
 
 
 def _annotation_at(model: type[BaseModel], path: Path_) -> object:
-    """The type declared for the key at `path`: through models by field, through mappings and tuples by
-    value."""
+    """The type declared for the key at `path`: through models by field, through mappings and tuples by value."""
     here: object = model
     for part in path:
         if isinstance(here, type) and issubclass(here, BaseModel):

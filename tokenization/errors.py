@@ -15,8 +15,7 @@ class SchemaError(UserfmError):
 
 
 class SourceError(UserfmError):
-    """A table can't be read as declared: no such file, a missing column, no rows, a row that makes no
-    sense."""
+    """A table can't be read as declared: no such file, a missing column, no rows, a row that makes no sense."""
 
 
 class VocabularyError(UserfmError):

@@ -45,8 +45,7 @@ class Facet:
 
 @dataclass(frozen=True)
 class NumberCodec:
-    """Numbers by quantile: code 2 lies below the first edge, and bin i holds edge[i-1] <= number <
-    edge[i]."""
+    """Numbers by quantile: code 2 lies below the first edge, and bin i holds edge[i-1] <= number < edge[i]."""
 
     edges: tuple[float, ...]
 
@@ -81,8 +80,7 @@ class NumberCodec:
 
 @dataclass(frozen=True)
 class ClockCodec:
-    """What a request's time says by itself: local hour and weekday, and the gap since the user's last
-    group."""
+    """What a request's time says by itself: local hour and weekday, and the gap since the user's last group."""
 
     zone: str
 

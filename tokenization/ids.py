@@ -70,13 +70,29 @@ def canonical(column: pa.Array, name: str) -> pa.Array:
     if pa.types.is_dictionary(kind):
         return canonical(column.dictionary_decode(), name)
     if pa.types.is_floating(kind):
-        column = pc.if_else(pc.is_nan(column), pa.scalar(None, kind), column)
-        whole = pc.all(pc.equal(column, pc.trunc(column)), min_count=0).as_py()
-        return column.cast(pa.int64() if whole else pa.string(), safe=False)
+        return _from_floats(column.cast(pa.float64()))
     try:
         return column.cast(pa.int64() if pa.types.is_integer(kind) else pa.string())
     except (pa.ArrowNotImplementedError, pa.ArrowInvalid):
         raise SourceError(f"column {name!r} holds {kind}, which can't be an id; cast it to text") from None
+
+
+def _from_floats(column: pa.Array) -> pa.Array:
+    column = pc.if_else(pc.is_nan(column), pa.scalar(None, pa.float64()), column)
+    whole = pc.and_(pc.equal(column, pc.trunc(column)), pc.less(pc.abs(column), 2.0**63))
+    numbers = pc.if_else(whole, column, pa.scalar(None, pa.float64())).cast(pa.int64())
+    if pc.all(whole, min_count=0).as_py():
+        return numbers
+    return pc.coalesce(numbers.cast(pa.string()), column.cast(pa.string()))
+
+
+def as_type(ids: pa.Array, kind: pa.DataType) -> pa.Array:
+    """Ids as int64 or string, whichever `kind` is: "7" and 7 are one id. Text that is no whole number becomes null."""
+    ids = canonical(ids, "id")
+    if pa.types.is_string(ids.type) and pa.types.is_int64(kind):
+        whole = pc.match_substring_regex(ids, WHOLE_NUMBER)
+        ids = pc.if_else(whole, ids, pa.scalar(None, ids.type))
+    return ids.cast(kind)
 
 
 def column_of(values: Sequence[object], name: str) -> pa.Array:

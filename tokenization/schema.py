@@ -75,8 +75,7 @@ class FacetRule(_Rule):
 
 
 class ItemsRule(_Rule):
-    """The table of what is known about the candidates. `id` defaults to the column of the candidate
-    entity."""
+    """The table of what is known about the candidates. `id` defaults to the column of the candidate entity."""
 
     id: str
     categories: tuple[str, ...] = ()

@@ -21,7 +21,7 @@ from tokenization import clock
 from tokenization.arrays import Floats, Longs, Mask
 from tokenization.errors import SourceError, nearest
 from tokenization.events import Events
-from tokenization.ids import WHOLE_NUMBER, Ids, column_of, one_chunk
+from tokenization.ids import WHOLE_NUMBER, Ids, as_type, column_of, one_chunk
 from tokenization.schema import EventSchema, FacetRule, ItemsRule, Kind
 
 TableLike = object
@@ -160,8 +160,8 @@ def _times(column: pa.Array, schema: EventSchema, actions: Ids | None) -> Floats
         return numbers_of(column)
     day_level = np.zeros(len(column), np.bool_)
     if schema.action and schema.action.day_level and actions is not None:
-        named = pa.array(schema.action.day_level).cast(actions.values.type, safe=False)
-        members = pc.is_in(actions.values, value_set=named).to_numpy(zero_copy_only=False)
+        named = as_type(pa.array(schema.action.day_level), actions.values.type)
+        members = pc.is_in(actions.values, value_set=named.drop_null()).to_numpy(zero_copy_only=False)
         day_level = np.append(members, False)[actions.index]
     return clock.instants(column, schema.time.unit, schema.time.zone, day_level)
 

@@ -1,8 +1,8 @@
-"""Events → tokens. One pure function for a whole log and for one user's last minutes: same events, same
-tokens."""
+"""Events → tokens. One pure function for a whole log and for one user's last minutes: same events, same tokens."""
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from tokenization.arrays import Codes, Floats, Integers, Longs
 from tokenization.content import ItemTable
-from tokenization.errors import SourceError, VocabularyError, nearest
+from tokenization.errors import SchemaError, SourceError, VocabularyError, nearest
 from tokenization.events import Events
 from tokenization.facets import ClockCodec, Facet, FacetKind, NumberCodec, Role
 from tokenization.grouping import Groups
@@ -64,8 +64,10 @@ class Tokenizer:
 
         Raises:
             SourceError: the tables don't hold what the schema declares, or no event lies before the split.
+            SchemaError: an action known to the day is misspelt, so that it would leak into its day.
         """
         events = _events(events, schema)
+        _check_days(schema, events)
         groups = events.groups
         split = resolve(schema.split, groups)
         fitted = split.trains(groups)[groups.of_event]
@@ -189,8 +191,7 @@ class Tokenizer:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 (hex) of what decides tokens: rules, codecs, vocabularies. Equal fingerprints, equal
-        tokens."""
+        """SHA-256 (hex) of what decides tokens: rules, codecs, vocabularies. Equal fingerprints, equal tokens."""
         rules = self.schema.to_dict()
         for key in ("name", "targets", "split", "items"):
             rules.pop(key, None)
@@ -260,6 +261,17 @@ def _events(events: Events | TableLike, schema: EventSchema) -> Events:
         why = bad["reason"][0].as_py()
         raise SourceError(f"{bad.num_rows} of {bad.num_rows + len(sound)} events make no sense, the first: {why}")
     return sound
+
+
+def _check_days(schema: EventSchema, events: Events) -> None:
+    """A misspelt action would take effect at the beginning of its day, and leak; one that is merely absent is fine."""
+    if schema.action is None:
+        return
+    actions = events.ids["action"].values.cast(pa.string()).to_pylist()
+    free = [action for action in actions if action not in schema.action.day_level]
+    for name in schema.action.day_level:
+        if name not in actions and difflib.get_close_matches(name, free, n=1):
+            raise SchemaError(f"action.day_level: no event has the action {name!r}; {nearest(name, free)}")
 
 
 def _place(schema: EventSchema, events: Events, of_event: Longs, codes: Mapping[str, Codes]) -> list[Integers]:

@@ -1,5 +1,4 @@
-"""Ids ↔ codes. Codes never change: a vocabulary grows at its end, so the shorter one is a prefix of the
-longer."""
+"""Ids ↔ codes. Codes never change: a vocabulary grows at its end, so the shorter one is a prefix of the longer."""
 
 from __future__ import annotations
 
@@ -15,7 +14,7 @@ import pyarrow.feather
 
 from tokenization.arrays import Codes, Floats, Longs
 from tokenization.errors import VocabularyError
-from tokenization.ids import WHOLE_NUMBER, Ids, canonical
+from tokenization.ids import Ids, as_type
 
 ABSENT = 0
 """Code of a facet that an event does not have."""
@@ -41,8 +40,7 @@ class Vocabulary:
 
     @classmethod
     def fit(cls, column: Ids, times: Floats) -> Vocabulary:
-        """From a column of ids [n] and the times [n] they were seen at; the order of the rows has no
-        influence."""
+        """From a column of ids [n] and the times [n] they were seen at; the order of the rows has no influence."""
         ids, place = column.rank()
         seen = place >= 0
         counts = np.bincount(place[seen], minlength=len(ids)).astype(np.int64)
@@ -62,7 +60,7 @@ class Vocabulary:
     def encode(self, ids: pa.Array) -> Codes:
         """[n] ids, null = absent → [n] codes. Ids of the other type are read as this one's: "7" as 7."""
         given = pc.is_valid(ids).to_numpy(zero_copy_only=False)
-        ids = _as_type(ids, self.ids.type) if len(self.ids) else ids.slice(0, 0)
+        ids = as_type(ids, self.ids.type) if len(self.ids) else ids.slice(0, 0)
         if len(ids) * _FEW < len(self.ids):
             known = np.fromiter((self._codes.get(i, UNKNOWN) for i in ids.to_pylist()), np.int32, len(ids))
         else:
@@ -92,7 +90,7 @@ class Vocabulary:
 
     def grow(self, ids: pa.Array) -> Vocabulary:
         """Append the ids that are new, in the order given; codes given before stay."""
-        new = pc.unique(_as_type(ids.drop_null(), self.ids.type if len(self.ids) else ids.type)).drop_null()
+        new = pc.unique(as_type(ids.drop_null(), self.ids.type if len(self.ids) else ids.type)).drop_null()
         if len(self.ids):
             new = new.filter(pc.invert(pc.is_in(new, value_set=self.ids)))
         return Vocabulary(
@@ -135,12 +133,3 @@ class Vocabulary:
         except (OSError, KeyError, pa.ArrowException) as error:
             raise VocabularyError(f"{path} is no vocabulary: {str(error).splitlines()[0]}") from error
         return cls(columns[0], columns[1].to_numpy(), columns[2].to_numpy())
-
-
-def _as_type(ids: pa.Array, kind: pa.DataType) -> pa.Array:
-    """Ids in the type of a vocabulary; what has no such form becomes null, which no vocabulary has."""
-    ids = canonical(ids, "id")
-    if pa.types.is_string(ids.type) and pa.types.is_int64(kind):
-        whole = pc.match_substring_regex(ids, WHOLE_NUMBER)
-        ids = pc.if_else(whole, ids, pa.scalar(None, ids.type))
-    return ids.cast(kind)

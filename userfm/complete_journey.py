@@ -42,8 +42,7 @@ _SCHEMA = pa.schema(list(_COLUMNS.items()))
 
 
 def schema_path() -> Path:
-    """The declaration of this log: beside this module in an installed wheel, under examples/ in a
-    checkout."""
+    """The declaration of this log: beside this module in an installed wheel, under examples/ in a checkout."""
     installed = Path(__file__).with_suffix(".yaml")
     checkout = Path(__file__).parent.parent / "examples" / "complete_journey" / "schema.yaml"
     return installed if installed.exists() else checkout

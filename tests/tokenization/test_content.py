@@ -124,6 +124,22 @@ def test_items_without_an_id_or_with_one_id_twice_are_refused(seen: Vocabulary, 
         ItemTable.build(seen, nameless, RULE)
 
 
+def test_items_and_events_may_write_one_id_as_number_and_as_text(items: pa.Table) -> None:
+    numbers = Vocabulary.fit(Ids.of(pa.array([7, 5]), "sku"), np.zeros(2))
+    named = items.slice(0, 2).set_column(0, "sku", pa.array(["7", "9"]))
+    assert ItemTable.build(numbers, named, ItemsRule(id="sku")).ids.ids.to_pylist() == [5, 7, 9]
+    words = Vocabulary.fit(Ids.of(pa.array(["7", "x"]), "sku"), np.zeros(2))
+    named = named.set_column(0, "sku", pa.array([7, 9]))
+    assert ItemTable.build(words, named, ItemsRule(id="sku")).ids.ids.to_pylist() == ["7", "x", "9"]
+    with pytest.raises(SourceError, match="the items table has sku 'wax', but in the events it is a number"):
+        ItemTable.build(numbers, items, RULE)
+
+
+def test_what_is_no_text_is_refused_by_name(seen: Vocabulary, items: pa.Table) -> None:
+    with pytest.raises(SourceError, match="column 'title' of the items table holds list"):
+        ItemTable.build(seen, items.set_column(2, "title", pa.array([[1]] * 5)), RULE)
+
+
 @pytest.mark.parametrize("rule", [RULE, ItemsRule(id="sku")], ids=["with text", "without"])
 def test_saving_and_loading_changes_nothing(rule: ItemsRule, seen: Vocabulary, items: pa.Table, tmp_path: Path) -> None:
     table = ItemTable.build(seen, items, rule)

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 
 from tokenization.errors import SourceError
-from tokenization.ids import Ids, canonical, one_chunk
+from tokenization.ids import Ids, as_type, canonical, column_of, one_chunk
 
 
 @pytest.mark.parametrize(
@@ -44,6 +44,23 @@ def test_other_values_become_their_text() -> None:
     assert canonical(pa.array([True]), "sku").to_pylist() == ["true"]
     assert canonical(pa.array([Decimal("1.50")]), "sku").to_pylist() == ["1.50"]
     assert canonical(pa.nulls(1), "sku").to_pylist() == [None]
+
+
+def test_a_whole_number_is_one_id_whatever_stands_beside_it() -> None:
+    ids = canonical(pa.array([7.0, 7.5, 123456789012.0, -0.0, 1e300, float("nan")]), "sku")
+    assert ids.to_pylist() == ["7", "7.5", "123456789012", "0", "1e+300", None]
+
+
+def test_ids_meet_in_either_type() -> None:
+    assert as_type(pa.array(["7", "07", "x", None]), pa.int64()).to_pylist() == [7, None, None, None]
+    assert as_type(pa.array([7, None]), pa.string()).to_pylist() == ["7", None]
+
+
+def test_python_values_of_several_types_are_refused() -> None:
+    assert column_of([7, None], "sku").to_pylist() == [7, None]
+    for values in ([7, "x"], [2**70]):
+        with pytest.raises(SourceError, match="the values of 'sku' are of several types"):
+            column_of(values, "sku")
 
 
 def test_what_has_no_text_is_refused_by_name() -> None:

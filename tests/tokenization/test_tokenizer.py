@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tokenization.errors import SourceError, VocabularyError
+from tokenization.errors import SchemaError, SourceError, VocabularyError
 from tokenization.facets import Role
 from tokenization.schema import EventSchema
 from tokenization.sources import clean, from_rows
@@ -206,6 +206,22 @@ def test_a_log_by_position_has_no_clock(declare: Declare) -> None:
     assert tokens["product"] == [2, 3, 4, 3]
     assert tokens["time"] == [0.0, 1.0, 2.0, 3.0]
     assert tokenizer.encode_context({"store": ["s1"]}, at=np.array([5.0])).shape == (1, 1)
+
+
+def test_a_misspelt_day_level_action_is_refused_and_an_absent_one_is_not(declare: Declare, log: pa.Table) -> None:
+    misspelt = declare(action={"column": "what", "day_level": ["reedem"]}, items=None)
+    with pytest.raises(SchemaError, match=r"no event has the action 'reedem'; did you mean 'redeem'\?"):
+        Tokenizer.fit(misspelt, log)
+    absent = declare(action={"column": "what", "day_level": ["redeem", "mailing"]}, items=None)
+    assert Tokenizer.fit(absent, log).vocabularies["action"].ids.to_pylist() == ["buy", "redeem"]
+
+
+def test_actions_may_be_numbers(declare: Declare, log: pa.Table) -> None:
+    coded = pc.if_else(pc.equal(log["what"], "redeem"), 2, 1)
+    numbered = log.set_column(log.column_names.index("what"), "what", coded)
+    schema = declare(action={"column": "what", "day_level": ["2", "gone"]}, items=None)
+    ann = of_user(Tokenizer.fit(schema, numbered).transform(numbered), "ann")
+    assert ann["time"][2] % 1 != 0  # the last microsecond of the day
 
 
 def test_no_event_before_the_split_is_said(declare: Declare, log: pa.Table) -> None:
