@@ -20,7 +20,7 @@ from training import baselines, metrics
 from training.errors import EvaluationError, RunError
 from training.holdout import Columns, Part, Scorer, hold_out
 from training.ranking import Evaluation, Progress, Slice, evaluate
-from training.scorers import embedding_scorer, model_scorer
+from training.scorers import model_scorers
 
 
 def evaluate_run(run: str | Path, corpus: Corpus, told: bool = True, progress: Progress | None = None) -> Evaluation:
@@ -31,7 +31,7 @@ def evaluate_run(run: str | Path, corpus: Corpus, told: bool = True, progress: P
         run: the folder that training wrote.
         corpus: its corpus.
         told: whether the model knows time and context of the group that it has to predict.
-        progress: told the scorer's name, users done, users in all.
+        progress: told "evaluate", users done, users in all.
 
     Raises:
         EvaluationError: if the run was trained on all data, or with another split or tokenizer than the corpus has.
@@ -44,8 +44,7 @@ def evaluate_run(run: str | Path, corpus: Corpus, told: bool = True, progress: P
     tokens, columns, items = corpus.tokens(), Columns.of(corpus.tokenizer), len(corpus.tokenizer.items)
     holdout = hold_out(tokens, columns, corpus.split, told=told)
     scorers = {
-        "embedding": embedding_scorer(subgraph),
-        "model": model_scorer(subgraph),
+        **model_scorers(subgraph),
         **standard_baselines(tokens, columns, corpus.split, items, clock=corpus.tokenizer.schema.time is not None),
     }
     found = evaluate(holdout, scorers, items, progress)

@@ -102,13 +102,13 @@ def evaluate(
         holdout: requests and truth.
         scorers: by the name that their figures will have.
         items: size of the catalogue with its reserved codes, V.
-        progress: told the scorer's name, users done, users in all.
+        progress: told "evaluate", users done, users in all.
 
     Raises:
         EvaluationError: if a scorer returns another shape than [n, V], or NaN.
     """
     asked = _Asked.of(holdout, items)
-    judged = {name: _judge(name, scorer, asked, progress) for name, scorer in scorers.items()}
+    judged = _judge(scorers, asked, progress)
     sizes = {part.value: int((asked.sizes[part] > 0).sum()) for part in Slice}
     protocol: Figures = {
         "users": len(holdout),
@@ -144,24 +144,36 @@ class _Asked:
         return cls(holdout, items, parts, sizes, weight_V, known_U + holdout.unknown)
 
 
-def _judge(name: str, scorer: Scorer, asked: _Asked, progress: Progress | None) -> Judged:
-    users = len(asked.holdout)
+@dataclass
+class _Sheet:
+    """What is noted of one scorer, chunk after chunk."""
+
+    values: list[dict[tuple[Slice, str], Floats]]
+    tops: list[Codes]
+    covered_V: NDArray[np.bool_]
+
+    def judged(self) -> Judged:
+        whole = {key: np.concatenate([part[key] for part in self.values]) for key in self.values[0]}
+        by_slice = {part: {m: v for (s, m), v in whole.items() if s is part} for part in Slice}
+        covered = metrics.coverage(self.covered_V, len(self.covered_V) - UNKNOWN - 1)
+        return Judged(by_slice, covered, np.concatenate(self.tops))
+
+
+def _judge(scorers: Mapping[str, Scorer], asked: _Asked, progress: Progress | None) -> dict[str, Judged]:
+    """Every scorer sees a chunk before the next one is cut, so those that share work can share it."""
     chunk = max(1, CHUNK_BYTES // (4 * asked.items))
-    parts: list[dict[tuple[Slice, str], Floats]] = []
-    tops: list[Codes] = []
-    covered_V = np.zeros(asked.items, dtype=np.bool_)
+    sheets = {name: _Sheet([], [], np.zeros(asked.items, dtype=np.bool_)) for name in scorers}
     for start, requests in asked.holdout.chunks(chunk):
-        score_nV = _scores(name, scorer, requests, asked.items)
-        values, ranked_nK = _judge_chunk(name, score_nV, asked, start)
-        parts.append(values)
-        tops.append(ranked_nK[:, :10])
-        covered_V |= metrics.recommended(ranked_nK, 10, asked.items)
+        for name, scorer in scorers.items():
+            score_nV = _scores(name, scorer, requests, asked.items)
+            values, ranked_nK = _judge_chunk(name, score_nV, asked, start)
+            sheet = sheets[name]
+            sheet.values.append(values)
+            sheet.tops.append(ranked_nK[:, :10])
+            sheet.covered_V |= metrics.recommended(ranked_nK, 10, asked.items)
         if progress:
-            progress(name, start + len(requests), users)
-    whole = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
-    by_slice = {part: {m: v for (s, m), v in whole.items() if s is part} for part in Slice}
-    catalogue = asked.items - UNKNOWN - 1
-    return Judged(by_slice, metrics.coverage(covered_V, catalogue), np.concatenate(tops))
+            progress("evaluate", start + len(requests), len(asked.holdout))
+    return {name: sheet.judged() for name, sheet in sheets.items()}
 
 
 def _scores(name: str, scorer: Scorer, requests: Requests, items: int) -> NDArray[np.float32]:

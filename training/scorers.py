@@ -12,32 +12,35 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from foundation.jagged import EventBatch
+from foundation.model import UserStates
 from foundation.subgraph import Subgraph
 from training.holdout import Requests, Scorer
 
 
-def embedding_scorer(subgraph: Subgraph) -> Scorer:
-    """Dot products of user embeddings, as of the request, with all item vectors, float32 [n, V]."""
+def model_scorers(subgraph: Subgraph) -> dict[str, Scorer]:
+    """The scorers `embedding` and `model`, float32 [n, V] each.
+
+    Reading the histories is most of the work and the same for both, so they share it: whoever is asked second about the
+    same `Requests` object uses what the first computed. Only the latest chunk is kept.
+    """
+    latest: list[tuple[Requests, UserStates]] = []
     with torch.inference_mode():
         item_VD = subgraph.item_vectors()
 
-    def score(requests: Requests) -> NDArray[np.float32]:
-        batch, at_B, _ = inputs(subgraph, requests)
+    def states(requests: Requests) -> UserStates:
+        if not latest or latest[0][0] is not requests:
+            latest[:] = [(requests, subgraph.states(*inputs(subgraph, requests)))]
+        return latest[0][1]
+
+    def embedding(requests: Requests) -> NDArray[np.float32]:
         with torch.inference_mode():
-            return _array(subgraph(batch, at_B) @ item_VD.T)
+            return _array(subgraph.model.user_vectors(states(requests)) @ item_VD.T)
 
-    return score
-
-
-def model_scorer(subgraph: Subgraph) -> Scorer:
-    """The model's own logits for the next group, float32 [n, V]."""
-
-    def score(requests: Requests) -> NDArray[np.float32]:
-        batch, at_B, context_BC = inputs(subgraph, requests)
+    def model(requests: Requests) -> NDArray[np.float32]:
         with torch.inference_mode():
-            return _array(subgraph.score(batch, at_B, context_BC))
+            return _array(subgraph.model.scores(states(requests), item_VD))
 
-    return score
+    return {"embedding": embedding, "model": model}
 
 
 def inputs(subgraph: Subgraph, requests: Requests) -> tuple[EventBatch, Tensor, Tensor]:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
 
 from foundation import pretrained
 from foundation.model import FoundationModel
@@ -22,7 +23,7 @@ from training.errors import EvaluationError, RunError
 from training.evaluate import evaluate_run, refuse_other_split, standard_baselines
 from training.holdout import Columns, hold_out
 from training.ranking import Slice, evaluate
-from training.scorers import embedding_scorer, model_scorer
+from training.scorers import inputs, model_scorers
 
 DAY = 86400
 SCHEMA = {
@@ -102,8 +103,7 @@ def test_the_target_group_changes_no_score(run: Path, corpus: Corpus, events: pa
         held = hold_out(tokens, columns, corpus.split)
         requests = held.requests(0, len(held))
         scorers = {
-            "embedding": embedding_scorer(subgraph),
-            "model": model_scorer(subgraph),
+            **model_scorers(subgraph),
             **standard_baselines(tokens, columns, corpus.split, len(corpus.tokenizer.items), clock=True),
         }
         scores.append({name: scorer(requests) for name, scorer in scorers.items()})
@@ -114,7 +114,7 @@ def test_the_target_group_changes_no_score(run: Path, corpus: Corpus, events: pa
 
 
 def test_the_context_of_the_request_reaches_the_model_only_where_it_is_told(run: Path, corpus: Corpus) -> None:
-    score = model_scorer(Subgraph.from_pretrained(run / "model"))
+    score = model_scorers(Subgraph.from_pretrained(run / "model"))["model"]
     columns = Columns.of(corpus.tokenizer)
     told = hold_out(corpus.tokens(), columns, corpus.split)
     untold = hold_out(corpus.tokens(), columns, corpus.split, told=False)
@@ -124,10 +124,28 @@ def test_the_context_of_the_request_reaches_the_model_only_where_it_is_told(run:
 
 
 def test_a_users_score_does_not_depend_on_its_chunk(run: Path, corpus: Corpus) -> None:
-    score = model_scorer(Subgraph.from_pretrained(run / "model"))
+    score = model_scorers(Subgraph.from_pretrained(run / "model"))["model"]
     held = hold_out(corpus.tokens(), Columns.of(corpus.tokenizer), corpus.split)
     apart = np.concatenate([score(requests) for _, requests in held.chunks(7)])
     np.testing.assert_allclose(score(held.requests(0, len(held))), apart, atol=1e-4)
+
+
+def test_both_rows_of_the_model_are_what_its_subgraph_says_in_either_order(run: Path, corpus: Corpus) -> None:
+    subgraph = Subgraph.from_pretrained(run / "model")
+    held = hold_out(corpus.tokens(), Columns.of(corpus.tokenizer), corpus.split)
+    scorers = model_scorers(subgraph)
+    for requests, order in (
+        (held.requests(0, 5), ("embedding", "model")),
+        (held.requests(5, 9), ("model", "embedding")),
+    ):
+        batch, at_B, context_BC = inputs(subgraph, requests)
+        with torch.no_grad():
+            expected = {
+                "embedding": subgraph(batch, at_B) @ subgraph.item_vectors().T,
+                "model": subgraph.score(batch, at_B, context_BC),
+            }
+        for name in order:
+            np.testing.assert_allclose(scorers[name](requests), expected[name].numpy(), atol=1e-5)
 
 
 def test_another_split_is_refused(run: Path, corpus: Corpus) -> None:

@@ -132,4 +132,4 @@ def test_scores_that_are_no_numbers_are_refused_by_name(held: Holdout) -> None:
 def test_progress_is_told_until_all_users_are_judged(held: Holdout) -> None:
     told: list[tuple[str, int, int]] = []
     evaluate(held, {"it": descending}, ITEMS, lambda *what: told.append(what))
-    assert told[-1] == ("it", 3, 3)
+    assert told[-1] == ("evaluate", 3, 3)
