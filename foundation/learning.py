@@ -59,9 +59,12 @@ def losses(model: FoundationModel, lesson: Lesson, later_share: float, embedding
     told_P = model.told_repeat(own.told_PX, own.request_P, states.told_RD, item_ND, columns.own_P)
     weights = [_weights(states, lesson.negatives, columns, horizon, target) for horizon, target in enumerate(targets)]
 
+    affinity_RN = model.affinity(states.shares, model.tower.category_VC[columns.code_N])
+
     def item_loss(state_RD: Tensor, bonus_P: Tensor | None, horizon: int) -> tuple[Tensor, Tensor]:
         logit_RN = state_RD @ item_ND.T + popularity_N
         if bonus_P is not None:
+            logit_RN = logit_RN + affinity_RN
             logit_RN = logit_RN.index_put((own.request_P, columns.own_P), bonus_P, accumulate=True)
         target = targets[horizon]
         return set_softmax(logit_RN, weights[horizon], target.request_E, columns.target_E[horizon], target.weight_E)

@@ -9,6 +9,7 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
+from foundation.affinity import CategoryAffinity
 from foundation.attention import group_windows
 from foundation.conditioning import Conditioning
 from foundation.config import ModelConfig
@@ -21,7 +22,9 @@ from foundation.repeat import (
     OwnItems,
     RepeatPath,
     feature_count,
+    meet,
     own_items,
+    slow_decay,
     told_feature_count,
 )
 from foundation.transformer import Trunk
@@ -31,12 +34,14 @@ from foundation.transformer import Trunk
 class UserStates:
     """What the model knows of R requests.
 
-    bare_RD: without, told_RD: with the request's context. own: the users' earlier items.
+    bare_RD: without, told_RD: with the request's context. own: the users' earlier items. shares: of each category
+    in their histories, one float [R, S] for each kind of category.
     """
 
     bare_RD: Tensor
     told_RD: Tensor
     own: OwnItems
+    shares: tuple[Tensor, ...]
 
 
 class FoundationModel(nn.Module):
@@ -58,6 +63,7 @@ class FoundationModel(nn.Module):
         self.bare_repeat = RepeatPath(config.repeat, config.width, feature_count(config.repeat))
         told_features = told_feature_count(config.repeat, len(config.context))
         self.told_repeat = RepeatPath(config.repeat, config.width, told_features)
+        self.affinity = CategoryAffinity(config.item, content)
         self.pooling = UserPooling(config.width)
         # One projection a horizon over a shared trunk and item table: Gloeckle et al., arXiv:2404.19737.
         self.horizons = nn.ModuleList(nn.Linear(config.width, config.width) for _ in range(config.horizons))
@@ -84,8 +90,11 @@ class FoundationModel(nn.Module):
         x_TD = self.trunk(self.events(batch, self.tower), batch.group_T, windows)
         bare_RD = border_states(x_TD, batch, requests, self.empty_D)
         told_RD = self.conditioning(bare_RD, requests.context_RC)
-        own = own_items(batch, requests, self._columns, self.config.repeat)
-        return UserStates(bare_RD, told_RD, own)
+        meetings = meet(batch, requests, self._columns, self.config.repeat)
+        own = own_items(batch, requests, meetings, self._columns, self.config.repeat)
+        slow = slow_decay(self.config.repeat)
+        shares = self.affinity.shares(batch, len(requests), meetings, self._columns.item, self.tower.category_VC, slow)
+        return UserStates(bare_RD, told_RD, own, shares)
 
     def user_vectors(self, states: UserStates) -> Tensor:
         """float [R, D + 1]: what is stored and served; the request's context is not in it."""
@@ -107,6 +116,7 @@ class FoundationModel(nn.Module):
         """
         told_RD = self.horizons[0](states.told_RD)
         logit_RV: Tensor = told_RD @ item_VD[:, :-1].T + item_VD[:, -1]
+        logit_RV = logit_RV + self.affinity(states.shares, self.tower.category_VC)
         own_ND, place_P = self._own_vectors(states.own)
         bonus_P = self.told_repeat(states.own.told_PX, states.own.request_P, states.told_RD, own_ND, place_P)
         logit_RV = logit_RV.index_put((states.own.request_P, states.own.code_P), bonus_P, accumulate=True)

@@ -55,14 +55,19 @@ class Columns:
 
 @dataclass(frozen=True)
 class Meetings:
-    """E pairs (request, earlier token): request_E, token_E, and pair_E, the (request, item) pair each counts for,
-    whose requests are request_P. decay: age_E in time units and weight_EX, one column a half-life."""
+    """E pairs (request, earlier token) and the P pairs (request, item of its user) that they count for.
+
+    request_E, token_E, pair_E: int64. age_E: float32 time units before the request. weight_EX: float32, one column
+    a half-life. request_P, code_P: int64; items that the user met only later are among the P, with no E.
+    """
 
     request_E: Tensor
     token_E: Tensor
     pair_E: Tensor
+    age_E: Tensor
+    weight_EX: Tensor
     request_P: Tensor
-    decay: tuple[Tensor, Tensor]
+    code_P: Tensor
 
 
 class RepeatPath(nn.Module):
@@ -114,11 +119,8 @@ def slow_decay(config: RepeatConfig) -> int:
     return min(range(len(config.half_lives)), key=lambda index: abs(config.half_lives[index] - wanted))
 
 
-def own_items(batch: EventBatch, requests: Requests, columns: Columns, config: RepeatConfig) -> OwnItems:
-    """Every distinct item that each request's user met in groups before it, with its features.
-
-    Reads tokens before `end_R` only. Costs one pass over pairs (request, earlier token).
-    """
+def meet(batch: EventBatch, requests: Requests, columns: Columns, config: RepeatConfig) -> Meetings:
+    """Every pair of a request and an earlier token of its user; reads tokens before `end_R` only."""
     item_T = batch.facet_TF[:, columns.item]
     # Distinct (user, item) pairs, numbered inside each user, are the slots that tokens are counted into.
     base = int(item_T.max()) + 1 if batch.tokens else 1
@@ -132,16 +134,21 @@ def own_items(batch: EventBatch, requests: Requests, columns: Columns, config: R
     slots_R = slots_B[requests.user_R]
     first_R = slots_R.cumsum(0) - slots_R
     pair_E = first_R[request_E] + slot_T[token_E] - first_slot_B[requests.user_R][request_E]
-    request_P = ranges_owner(slots_R)
     code_P = slot_code[ranges(first_slot_B[requests.user_R], slots_R)] % base
+    age_E, weight_EX = _decay(batch, requests, request_E, token_E, config)
+    return Meetings(request_E, token_E, pair_E, age_E, weight_EX, ranges_owner(slots_R), code_P)
 
-    meetings = Meetings(request_E, token_E, pair_E, request_P, _decay(batch, requests, request_E, token_E, config))
+
+def own_items(
+    batch: EventBatch, requests: Requests, meetings: Meetings, columns: Columns, config: RepeatConfig
+) -> OwnItems:
+    """Every distinct item that each request's user met in groups before it, with its features."""
     feature_PX, met_P = _features(batch, requests, meetings)
     context_PX = _context_features(batch, requests, meetings, columns.context, slow_decay(config))
-    keep_P = met_P & (code_P >= FIRST_ITEM)
+    keep_P = met_P & (meetings.code_P >= FIRST_ITEM)
     feature_PX = feature_PX[keep_P]
     told_PX = torch.cat([feature_PX, context_PX[keep_P]], dim=1)
-    return OwnItems(request_P[keep_P], code_P[keep_P], feature_PX, told_PX)
+    return OwnItems(meetings.request_P[keep_P], meetings.code_P[keep_P], feature_PX, told_PX)
 
 
 def _decay(
@@ -155,7 +162,7 @@ def _decay(
 def _features(batch: EventBatch, requests: Requests, meetings: Meetings) -> tuple[Tensor, Tensor]:
     """float32 features [P, X] and bool [P] whether the item was met before the request at all."""
     _request_E, token_E, pair_E, request_P = meetings.request_E, meetings.token_E, meetings.pair_E, meetings.request_P
-    age_E, weight_EX = meetings.decay
+    age_E, weight_EX = meetings.age_E, meetings.weight_EX
     pairs = len(request_P)
     border_G1 = group_offsets(batch)
     group_T = segment_ids(border_G1)
@@ -192,7 +199,7 @@ def _context_features(
     contexts where none was told."""
     asked_EC = requests.context_RC[meetings.request_E]
     same_EC = (batch.facet_TF[meetings.token_E][:, list(context)] == asked_EC) | (asked_EC == 0)
-    weight_EC = same_EC * meetings.decay[1][:, slow, None]
+    weight_EC = same_EC * meetings.weight_EX[:, slow, None]
     border_G1 = group_offsets(batch)
     count_PC = segment_sum(weight_EC, meetings.pair_E, len(meetings.request_P))
     groups_RC = _groups_met(weight_EC, border_G1, segment_ids(border_G1), meetings, len(requests))

@@ -1,6 +1,6 @@
 """Fits the thin heads on the imported, frozen subgraph and judges each beside popularity.
 
-Fitted on what lies before the split's test part, judged on the held-out groups. Queries are synthetic: a few
+Fitted on what lies before the test part of the split, judged on the held-out groups. Queries are synthetic: a few
 words of the text of a product that was bought; every figure about search says no more than that.
 """
 
@@ -15,11 +15,10 @@ import pyarrow.compute as pc
 import torch
 from torch import Tensor, nn
 
-from foundation.heads import Heads
+from foundation.heads import Heads, text_encoder
 from foundation.jagged import EventBatch
 from foundation.repeat import FIRST_ITEM
 from foundation.subgraph import Subgraph
-from tokenization.content import TextEncoder
 from tokenization.corpus import Corpus
 from training.baselines import item_popularity
 from training.data import TrainingSet, read_training_set
@@ -133,7 +132,7 @@ def _fit_item_to_item(
 
 def _fit_search(heads: Heads, bought: _Baskets, text: pa.Array, draw: np.random.Generator, progress: Progress) -> None:
     """Queries made from bought products; the products of a step and popular ones compete."""
-    head, tower, encoder = heads.search_head, heads.subgraph.model.tower, TextEncoder()
+    head, tower, encoder = heads.search_head, heads.subgraph.model.tower, text_encoder()
     assert head is not None
 
     def loss() -> Tensor:

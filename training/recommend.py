@@ -30,9 +30,7 @@ def recommend(run: Run, tokens: pa.Table, k: int = 20) -> pa.Table:
     if tokens.num_rows == 0:
         raise TrainingError("there is nobody to recommend to: the table of users is empty")
     tables = [_recommend(heads, tokens.slice(start, USERS), k) for start in range(0, tokens.num_rows, USERS)]
-    return (
-        pa.concat_tables(tables) if tables else _table(tokens["user_id"].combine_chunks(), items.ids.decode([]), [], k)
-    )
+    return pa.concat_tables(tables)
 
 
 def _recommend(heads: Heads, tokens: pa.Table, k: int) -> pa.Table:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Self
 
@@ -92,7 +93,7 @@ class Heads:
         """
         if self.search_head is None:
             raise ModelError("this model's items have no text: declare `items.text` in the schema and train again")
-        query_QX = torch.from_numpy(TextEncoder().encode(queries))
+        query_QX = torch.from_numpy(text_encoder().encode(queries))
         taste_QV = None if user_QD is None else user_QD @ self.item_VD.T
         return _candidates_only(self.search_head(query_QX, self._item_text(), self.popularity_V, taste_QV))
 
@@ -106,6 +107,12 @@ class Heads:
     def _item_text(self) -> Tensor:
         tower = self.subgraph.model.tower
         return tower.text_of(torch.arange(tower.codes))
+
+
+@cache
+def text_encoder() -> TextEncoder:
+    """The encoder that item texts were made with, read once a process."""
+    return TextEncoder()
 
 
 def _candidates_only(score_NV: Tensor) -> Tensor:

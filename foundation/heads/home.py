@@ -16,4 +16,6 @@ class HomeHead(nn.Module):
 
     def forward(self, logit_BV: Tensor, dot_BV: Tensor, popularity_V: Tensor) -> Tensor:
         """float [B, V] scores; −inf stays −inf."""
-        return self.weight[0] * logit_BV + self.weight[1] * dot_BV + self.weight[2] * popularity_V
+        score_BV = self.weight[0] * logit_BV + self.weight[1] * dot_BV + self.weight[2] * popularity_V
+        # A weight of 0 or below would turn −inf into NaN or +inf.
+        return score_BV.masked_fill(logit_BV == -torch.inf, -torch.inf)
