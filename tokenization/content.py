@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.feather
 from numpy.typing import NDArray
 
-from tokenization.arrays import Codes, Floats, Longs
+from tokenization.arrays import Codes, Floats, Integers, Longs
 from tokenization.errors import SourceError, UserfmError, VocabularyError
 from tokenization.ids import Ids, as_type, one_chunk
 from tokenization.schema import ItemsRule
@@ -59,30 +59,46 @@ class TextEncoder:
         Args:
             progress: called with (texts done, texts in all).
         """
+        # No piece spans two words, so each distinct word is cut into pieces once: of a catalogue's, a few thousand.
+        trimmed = pc.utf8_trim_whitespace(pc.utf8_lower(pa.array(texts, pa.string())))
+        split = pc.utf8_split_whitespace(trimmed)
+        words = pc.dictionary_encode(pc.list_flatten(split))
+        of_word = self._sums_of_pieces(words.dictionary.to_pylist())
+        word, sizes = words.indices.to_numpy(), pc.list_value_length(split).to_numpy()
+        starts = np.cumsum(sizes) - sizes
         out = np.zeros((len(texts), WIDTH), np.float32)
-        for start in range(0, len(texts), _CHUNK):
-            chunk = [text.lower() for text in texts[start : start + _CHUNK]]
-            out[start : start + _CHUNK] = self._averages(chunk)
+        for begin in range(0, len(texts), _CHUNK):
+            end = min(begin + _CHUNK, len(texts))
+            sums = _sums(of_word, word, starts[begin:end], sizes[begin:end])
+            norms = np.linalg.norm(sums, axis=1, keepdims=True)
+            np.divide(sums, norms, out=out[begin:end], where=norms > 0)
             if progress:
-                progress(min(start + _CHUNK, len(texts)), len(texts))
+                progress(end, len(texts))
         return out
 
-    def _averages(self, texts: list[str]) -> Vectors:
-        pieces = [encoding.ids for encoding in self._pieces.encode_batch_fast(texts, add_special_tokens=False)]
+    def _sums_of_pieces(self, words: list[str]) -> Vectors:
+        """[w] words → [w, 256]."""
+        pieces = [encoding.ids for encoding in self._pieces.encode_batch_fast(words, add_special_tokens=False)]
         sizes = np.fromiter(map(len, pieces), np.int64, len(pieces))
         flat = np.fromiter(itertools.chain.from_iterable(pieces), np.int64, int(sizes.sum()))
-        order = np.argsort(-sizes, kind="stable")
-        starts = (np.cumsum(sizes) - sizes)[order]
-        sums = np.zeros((len(texts), WIDTH), np.float32)
-        # Piece by piece over all texts that have so many: far faster than numpy's reduceat, and each text's sum is
-        # taken in the one order of its pieces, whatever stands beside it.
-        for place in range(int(sizes.max(initial=0))):
-            longer = int(np.count_nonzero(sizes > place))
-            sums[:longer] += self._table[flat[starts[:longer] + place]]
-        norms = np.linalg.norm(sums, axis=1, keepdims=True)
-        out = np.empty_like(sums)
-        out[order] = np.divide(sums, norms, out=np.zeros_like(sums), where=norms > 0)
-        return out
+        return _sums(self._table, flat, np.cumsum(sizes) - sizes, sizes)
+
+
+def _sums(rows: Vectors, index: Integers, starts: Longs, sizes: Integers) -> Vectors:
+    """[n, 256] sums over `rows[index[start : start + size]]`.
+
+    Place by place over all that are so long: far faster than numpy's reduceat, and each sum is taken in one order,
+    whatever stands beside it.
+    """
+    order = np.argsort(-sizes, kind="stable")
+    starts = starts[order]
+    sums = np.zeros((len(sizes), rows.shape[1]), np.float32)
+    for place in range(int(sizes.max(initial=0))):
+        longer = int(np.count_nonzero(sizes > place))
+        sums[:longer] += rows[index[starts[:longer] + place]]
+    out = np.empty_like(sums)
+    out[order] = sums
+    return out
 
 
 @dataclass(frozen=True, eq=False)
