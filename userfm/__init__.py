@@ -1,0 +1,77 @@
+"""One foundation model of user behaviour: event logs in, user and item embeddings out.
+
+Everything here is loaded when it is first asked for, so `import userfm` needs nothing but Python, and
+`userfm.client` nothing but numpy, grpcio and protobuf. What an extra brings fails with the line that installs it.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from userfm.imports import missing, refuse_foreign
+
+if TYPE_CHECKING:
+    from foundation.heads import Heads as Heads
+    from foundation.model import FoundationModel as FoundationModel
+    from foundation.subgraph import Subgraph as Subgraph
+    from serving.store import EmbeddingStore as EmbeddingStore
+    from tokenization.corpus import Corpus as Corpus
+    from tokenization.errors import UserfmError as UserfmError
+    from tokenization.schema import EventSchema as EventSchema
+    from tokenization.tokenizer import Tokenizer as Tokenizer
+    from userfm.client import EmbeddingClient as EmbeddingClient
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Corpus",
+    "EmbeddingClient",
+    "EmbeddingStore",
+    "EventSchema",
+    "FoundationModel",
+    "Heads",
+    "Run",
+    "Subgraph",
+    "Tokenizer",
+    "UserfmError",
+    "__version__",
+    "recommend",
+]
+
+# Name → where it lives, and the extra that brings what it needs.
+_PUBLIC = {
+    "Corpus": ("tokenization.corpus", "model"),
+    "EmbeddingClient": ("userfm.client", ""),
+    "EmbeddingStore": ("serving.store", "serve"),
+    "EventSchema": ("tokenization.schema", "model"),
+    "FoundationModel": ("foundation.model", "model"),
+    "Heads": ("foundation.heads", "model"),
+    "Run": ("training.pretrain", "train"),
+    "Subgraph": ("foundation.subgraph", "model"),
+    "Tokenizer": ("tokenization.tokenizer", "model"),
+    "UserfmError": ("tokenization.errors", ""),
+    "recommend": ("training.recommend", "train"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'userfm' has no attribute {name!r}; it has {', '.join(_PUBLIC)}")
+    module, extra = _PUBLIC[name]
+    package = module.partition(".")[0]
+    if package != __name__:
+        refuse_foreign(f"userfm.{name}", package)
+    try:
+        value = getattr(importlib.import_module(module), name)
+    except ImportError as error:
+        sentence = missing(f"userfm.{name}", extra, error)
+        if sentence is None:
+            raise
+        raise ImportError(sentence, name=error.name) from error
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,5 @@
+"""`python -m userfm` is `userfm`."""
+
+from userfm.cli import main
+
+main()

@@ -1,0 +1,148 @@
+"""What the commands show while they work: bars in a terminal, plain lines where nobody watches.
+
+Progress goes to stderr and results to stdout, so a result can be piped.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+
+Report = Callable[[str, int, int], None]
+"""(stage, done, total)."""
+WIDTH = 110
+LINE_SECONDS = 15.0
+"""Between two lines about training where there is no terminal."""
+
+
+class Step(Protocol):
+    """What is shown of a training step; `training.loop.StepRecord` is one."""
+
+    @property
+    def step(self) -> int: ...
+    @property
+    def steps(self) -> int: ...
+    @property
+    def seconds(self) -> float: ...
+    @property
+    def loss(self) -> float: ...
+    @property
+    def tokens_per_second(self) -> float: ...
+
+
+def results() -> Console:
+    """Where results go; wide enough for the tables where no terminal says how wide."""
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=max(console.width, WIDTH))
+
+
+def progress_console() -> Console:
+    """Where progress and remarks go."""
+    return Console(stderr=True, highlight=False)
+
+
+@contextmanager
+def stages(console: Console) -> Iterator[Report]:
+    """A callback (stage, done, total) that shows one line a stage."""
+    if not console.is_terminal:
+        yield _Lines(console)
+        return
+    columns = (
+        SpinnerColumn(finished_text="[green]✓"),
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=28),
+        TextColumn("{task.fields[count]}", justify="right"),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=console) as bars:
+        yield _Bars(bars)
+
+
+class _Bars:
+    """One bar a stage; the stage before is over when the next begins."""
+
+    def __init__(self, bars: Progress) -> None:
+        self._bars = bars
+        self._tasks: dict[str, TaskID] = {}
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        if stage not in self._tasks:
+            self._tasks[stage] = self._bars.add_task(stage, total=total, count="")
+        count = f"{done:,} of {total:,}" if total > 1 else ""
+        self._bars.update(self._tasks[stage], completed=done, total=max(total, 1), count=count)
+
+
+class _Lines:
+    """A line for each stage that is done."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._begun: dict[str, float] = {}
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        begun = self._begun.setdefault(stage, time.monotonic())
+        if done >= total:
+            count = f": {total:,}" if total > 1 else ""
+            self._console.print(f"{stage}{count} ({time.monotonic() - begun:.1f} s)")
+            del self._begun[stage]
+
+
+@contextmanager
+def training(console: Console, minutes: float = math.inf) -> Iterator[Callable[[Step], None]]:
+    """A callback for training steps: loss, tokens a second, time left.
+
+    minutes: after which the schedule ends even if steps are left.
+    """
+    if not console.is_terminal:
+        yield _TrainingLines(console, minutes)
+        return
+    columns = (SpinnerColumn(), BarColumn(bar_width=28), TextColumn("{task.description}"))
+    with Progress(*columns, console=console) as bars:
+        task = bars.add_task("starting the workers", total=None)
+
+        def show(step: Step) -> None:
+            done = share_done(step, minutes)
+            bars.update(task, total=1.0, completed=done, description=describe(step, minutes))
+
+        yield show
+
+
+class _TrainingLines:
+    """A line now and then."""
+
+    def __init__(self, console: Console, minutes: float) -> None:
+        self._console = console
+        self._minutes = minutes
+        self._said = -math.inf
+
+    def __call__(self, step: Step) -> None:
+        now = time.monotonic()
+        if now - self._said >= LINE_SECONDS or step.step == step.steps:
+            self._said = now
+            self._console.print(describe(step, self._minutes))
+
+
+def describe(step: Step, minutes: float) -> str:
+    """One step in words."""
+    left = seconds_left(step, minutes)
+    return (
+        f"step {step.step:,} of {step.steps:,}, loss {step.loss:.3f}, {step.tokens_per_second:,.0f} tokens/s, "
+        f"{int(left // 60)}:{int(left % 60):02d} left"
+    )
+
+
+def share_done(step: Step, minutes: float) -> float:
+    """How much of the training is done, 0 to 1: by steps or by time, whichever is further."""
+    return min(1.0, max(step.step / max(step.steps, 1), step.seconds / (60 * minutes)))
+
+
+def seconds_left(step: Step, minutes: float) -> float:
+    """Until the last step at the present pace, or until the time is over."""
+    pace = step.seconds / max(step.step, 1)
+    return max(0.0, min(pace * (step.steps - step.step), 60 * minutes - step.seconds))

@@ -1,0 +1,41 @@
+"""`userfm push`: a run's vectors and model → an embedding store."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def push(
+    run: Annotated[Path, typer.Argument(help="Folder that `userfm train` wrote.", show_default=False)],
+    store: Annotated[Path, typer.Option(help="Folder of the store; made if there is none.", show_default=False)],
+    corpus: Annotated[
+        Path | None, typer.Option(help="Corpus with the users; the run's own where left out.", show_default=False)
+    ] = None,
+) -> None:
+    """Encode every user and every item, and write the vectors into a store.
+
+    They go into the space of the run's model, beside the model itself, and are
+    not served before `userfm publish`. A push that was cut off goes on where it
+    stopped when it is repeated.
+
+    \b
+    Example:
+      userfm push run --store store
+      userfm publish store
+    """
+    from serving.store import EmbeddingStore
+    from tokenization.corpus import Corpus
+    from training.errors import RunError
+    from training.pretrain import Run
+    from training.push import push as write
+    from userfm.cli.console import progress_console, results, stages
+
+    opened = Run.open(run)
+    if not opened.finished:
+        raise RunError(f"{run} has no model yet; `userfm train` with the same --out finishes it")
+    with stages(progress_console()) as progress:
+        space = write(opened, Corpus.open(corpus or opened.corpus), EmbeddingStore(store), progress)
+    results().print(f"{store} holds {space.id}; `userfm publish {store}` makes it current")

@@ -1,0 +1,110 @@
+"""`userfm train`: a corpus → a run with a trained model and its heads."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from tokenization.corpus import Corpus
+    from training.pretrain import Run
+    from userfm.cli.console import Report
+
+
+class RecipeName(StrEnum):
+    """The recipes of training.recipes, whose import would take seconds."""
+
+    DEFAULT = "default"
+    SMALL = "small"
+
+
+def train(
+    corpus: Annotated[Path, typer.Argument(help="Folder that `userfm tokenize` wrote.", show_default=False)],
+    out: Annotated[Path, typer.Option(help="Folder of the run.", show_default=False)],
+    recipe: Annotated[
+        RecipeName, typer.Option(help="default: minutes on two cores. small: seconds, to see the pipeline through.")
+    ] = RecipeName.DEFAULT,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="Change one number of the recipe; may be repeated."),
+    ] = None,
+    minutes: Annotated[
+        float | None, typer.Option(help="End the schedule after so many minutes.", show_default=False)
+    ] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Processes, each with a GPU where there is one.")] = 1,
+    address: Annotated[
+        str | None, typer.Option(help="A running Ray cluster that shares the folder.", show_default=False)
+    ] = None,
+    ray: Annotated[bool, typer.Option("--ray/--no-ray", help="On Ray Train, or in this very process.")] = True,
+    all_data: Annotated[
+        bool, typer.Option("--all-data", help="Train on everything, for a release; such a run can't be evaluated.")
+    ] = False,
+    restart: Annotated[bool, typer.Option("--restart", help="Throw away a run that is in the folder.")] = False,
+) -> None:
+    """Train the foundation model on a corpus, and the heads on the model.
+
+    Nothing after the split of the schema is read. A run that was cut off
+    continues from its last checkpoint when the same command is given again;
+    TensorBoard reads RUN/tensorboard, RUN/training.jsonl has a line a step,
+    RUN/model is the model to load, push or hand on.
+
+    \b
+    Examples:
+      userfm train corpus --out run
+      userfm train corpus --out run --minutes 30 --set width=128 --set layers=4
+      userfm train corpus --out run --workers 2
+      userfm train corpus --out release --all-data
+
+    Then: userfm evaluate run corpus
+    """
+    from tokenization.corpus import Corpus
+    from training.pretrain import pretrain, pretrain_bare, start
+    from training.recipes import Name, named, with_overrides
+    from userfm.cli.console import progress_console, results, stages, training
+
+    console = progress_console()
+    opened = Corpus.open(corpus)
+    chosen = with_overrides(named(Name(recipe.value), opened), overrides(set_ or []))
+    if minutes is not None:
+        chosen = replace(chosen, minutes=minutes)
+    if restart and (out / "run.json").exists():
+        shutil.rmtree(out)
+    run = start(opened, out, chosen, all_data)
+    if run.finished:
+        console.print(f"{out} is trained already; --restart trains it again")
+    with training(console, chosen.minutes) as on_step:
+        space = pretrain(run, workers, on_step, address) if ray else pretrain_bare(run, on_step)
+    with stages(console) as progress:
+        fitted_heads(run, opened, progress)
+    results().print(
+        f"{run.model} holds {space.id}: vectors of width {space.width}, fingerprint {space.fingerprint[:12]}"
+    )
+
+
+def fitted_heads(run: Run, corpus: Corpus, progress: Report) -> dict[str, dict[str, float]]:
+    """Fit the heads of a run and say how good they are; what was fitted before is read from RUN/heads.json."""
+    from training.heads import fit_heads
+
+    file = run.folder / "heads.json"
+    if not file.exists():
+        figures = fit_heads(run, corpus, lambda stage, done, total: progress(f"{stage} head", done, total))
+        file.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+    found: dict[str, dict[str, float]] = json.loads(file.read_text(encoding="utf-8"))
+    return found
+
+
+def overrides(given: list[str]) -> dict[str, str]:
+    """NAME=VALUE pairs. Raises typer.BadParameter for anything else."""
+    pairs = {}
+    for text in given:
+        name, equals, value = text.partition("=")
+        if not (name and equals):
+            raise typer.BadParameter(f"{text!r} is not NAME=VALUE, such as width=128", param_hint="--set")
+        pairs[name] = value
+    return pairs
