@@ -72,19 +72,51 @@ class ItemSets:
 def top_k(score_UV: NDArray[np.float32], k: int) -> Codes:
     """The k best items of every user, best first, int32 [U, k].
 
-    Equal scores are ordered by the lower item code, so a ranking never depends on the sorting routine. An
-    item scored −inf is not a candidate; a user with fewer than k candidates has −1 in the places left over.
+    Equal scores are ordered by the lower item code, so a ranking never depends on the sorting routine. An item scored
+    −inf is not a candidate; a user with fewer than k candidates has −1 in the places left over.
 
     Raises:
-        ValueError: if a score that would be ranked is NaN.
+        ValueError: if a score is NaN.
     """
+    code_UM = _shortlist(score_UV, k)
+    if code_UM is None:
+        return _sorted_top_k(score_UV, k)
+    listed_UM = np.where(code_UM >= 0, np.take_along_axis(score_UV, np.maximum(code_UM, 0), axis=1), -np.inf)
+    place_UK = _sorted_top_k(listed_UM, k)
+    return np.where(place_UK >= 0, np.take_along_axis(code_UM, np.maximum(place_UK, 0), axis=1), np.int32(-1))
+
+
+def _shortlist(score_UV: NDArray[np.float32], k: int) -> Codes | None:
+    """Codes that can be among the k best, ascending, −1 behind them, int32 [U, M]; None where that spares nothing.
+
+    Of the largest scores of many disjoint sets of items, the k-th is reached by at least k items. Finding it takes one
+    pass over the scores, a fifth of what a selection over all of them takes.
+    """
+    users, items = score_UV.shape
+    sets = 8 * k
+    depth = items // sets
+    if depth < 4:
+        return None
+    best_US = score_UV[:, : depth * sets].reshape(users, depth, sets).max(axis=1)
+    _refuse_nan(best_US, score_UV[:, depth * sets :])
+    enough_U1 = np.partition(best_US, sets - k, axis=1)[:, sets - k, None]
+    row, code = np.divmod(np.flatnonzero(score_UV >= enough_U1), items)
+    length_U = np.bincount(row, minlength=users)
+    most = int(length_U.max(initial=0))
+    if most > items // 8:  # crowded by ties
+        return None
+    code_UM = np.full((users, most), -1, dtype=np.int32)
+    code_UM[row, np.arange(len(row)) - np.repeat(np.cumsum(length_U) - length_U, length_U)] = code
+    return code_UM
+
+
+def _sorted_top_k(score_UV: NDArray[np.float32], k: int) -> Codes:
     users, items = score_UV.shape
     if k > items:
         filler = np.full((users, k - items), -1, dtype=np.int32)
-        return np.concatenate([top_k(score_UV, items), filler], axis=1)
+        return np.concatenate([_sorted_top_k(score_UV, items), filler], axis=1)
     largest_UK = np.partition(score_UV, items - k, axis=1)[:, items - k :]
-    if np.isnan(largest_UK).any():  # NaN sorts last, so it can't hide below
-        raise ValueError("a score is NaN; give −inf to an item that is not a candidate")
+    _refuse_nan(largest_UK)  # NaN sorts last, so none hides below
     worst_U1 = largest_UK[:, :1]
     better_UV = score_UV > worst_U1
     spare_U1 = k - better_UV.sum(axis=1, keepdims=True)
@@ -99,6 +131,11 @@ def top_k(score_UV: NDArray[np.float32], k: int) -> Codes:
     order_UK = np.argsort(-score_UK, axis=1, kind="stable")  # stable: codes ascend within equal scores
     ranked_UK = np.take_along_axis(np.where(np.isneginf(score_UK), np.int32(-1), code_UK), order_UK, axis=1)
     return np.asarray(ranked_UK, dtype=np.int32)
+
+
+def _refuse_nan(*scores: NDArray[np.float32]) -> None:
+    if any(np.isnan(score).any() for score in scores):
+        raise ValueError("a score is NaN; give −inf to an item that is not a candidate")
 
 
 def hits(ranked_UK: Codes, truth: ItemSets) -> NDArray[np.bool_]:

@@ -91,10 +91,29 @@ def test_top_k_is_a_stable_sort_whatever_the_ties(scores: np.ndarray, k: int, ma
     assert (got[:, expected.shape[1] :] == -1).all()
 
 
-@pytest.mark.parametrize("scores", [[[np.nan, 0.0, 0.0, 0.0]], [[np.nan] * 4], [[1.0, 2.0, np.nan, 3.0]]])
-def test_top_k_refuses_a_score_that_is_not_a_number(scores: list[list[float]]) -> None:
+@pytest.mark.parametrize("kind", ["distinct", "ties", "one value", "few candidates", "none"])
+@pytest.mark.parametrize("items", [150, 1000, 1007])
+def test_top_k_of_a_large_catalogue_is_the_same_sort(kind: str, items: int) -> None:
+    rng = np.random.default_rng(items)
+    scores = {
+        "distinct": rng.standard_normal((20, items)),
+        "ties": rng.integers(0, 30, (20, items)),
+        "one value": np.zeros((20, items)),
+        "few candidates": np.where(rng.random((20, items)) < 0.01, 1.0, -np.inf),
+        "none": np.full((20, items), -np.inf),
+    }[kind].astype(np.float32)
+    expected = np.argsort(-scores, axis=1, kind="stable")[:, :10]
+    expected[np.isneginf(np.take_along_axis(scores, expected, axis=1))] = -1
+    np.testing.assert_array_equal(metrics.top_k(scores, 10), expected)
+
+
+@pytest.mark.parametrize("items", [4, 1007])
+@pytest.mark.parametrize("place", [0, 2, -1])
+def test_a_score_that_is_not_a_number_is_refused_wherever_it_stands(items: int, place: int) -> None:
+    scores = np.zeros((3, items), dtype=np.float32)
+    scores[1, place] = np.nan
     with pytest.raises(ValueError, match="NaN"):
-        metrics.top_k(np.array(scores, dtype=np.float32), 2)
+        metrics.top_k(scores, 2)
 
 
 @settings(max_examples=50, deadline=None)
