@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
 from typing import Any, Self
 
 from foundation.attention import Backend
@@ -101,21 +102,30 @@ class ModelConfig:
     def from_json(cls, text: str) -> Self:
         """Read `to_json`. Raises ModelError for another format, a missing or an unknown key."""
         try:
-            fields: dict[str, Any] = json.loads(text)
-            written = fields.pop("format")
+            told: dict[str, Any] = json.loads(text)
+            written = told.pop("format")
             if written != FORMAT:
                 raise ModelError(
                     f"config.json has format {written}, this userfm reads {FORMAT}: install a userfm that wrote it"
                 )
-            item = fields.pop("item")
-            repeat = fields.pop("repeat")
+            item = told.pop("item")
+            repeat = told.pop("repeat")
+            # What a file leaves out must not become a default that may have moved since it was written.
+            _see_that_whole(cls, told | {"item": item, "repeat": repeat})
+            _see_that_whole(RepeatConfig, repeat)
             return cls(
-                facets=tuple(FacetConfig(**facet) for facet in fields.pop("facets")),
+                facets=tuple(FacetConfig(**facet) for facet in told.pop("facets")),
                 item=ItemConfig(**{**item, "categories": tuple(map(tuple, item["categories"]))}),
                 repeat=RepeatConfig(**{**repeat, "half_lives": tuple(repeat["half_lives"])}),
-                targets=tuple(map(tuple, fields.pop("targets"))),
-                backend=Backend(fields.pop("backend")),
-                **fields,
+                targets=tuple(map(tuple, told.pop("targets"))),
+                backend=Backend(told.pop("backend")),
+                **told,
             )
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise ModelError(f"config.json can't be read ({error}): take a whole model directory") from error
+
+
+def _see_that_whole(kind: type[Any], told: Mapping[str, Any]) -> None:
+    for field in fields(kind):
+        if field.name not in told:
+            raise KeyError(field.name)

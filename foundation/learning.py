@@ -11,6 +11,7 @@ from torch import Tensor
 from foundation.jagged import EventBatch, Requests
 from foundation.model import FoundationModel, UserStates
 from foundation.objectives import Negatives, Targets, candidate_weights, facet_cross_entropy, set_softmax
+from foundation.pooling import pooled_own
 from foundation.repeat import FIRST_ITEM
 
 
@@ -69,9 +70,13 @@ def losses(model: FoundationModel, lesson: Lesson, later_share: float, embedding
         target = targets[horizon]
         return set_softmax(logit_RN, weights[horizon], target.request_E, columns.target_E[horizon], target.weight_E)
 
-    user_RD = model.pooling(states.bare_RD, own, bare_P, item_ND, columns.own_P)
+    def own_of(repeat_P: Tensor) -> Tensor:
+        return pooled_own(own, repeat_P, len(states.bare_RD), item_ND, columns.own_P)
+
+    user_RD = model.pooling(states.bare_RD, own_of(bare_P))
+    query_RD = model.query(states.told_RD, own_of(told_P))
     found = [
-        Loss("next", *item_loss(model.horizons[0](states.told_RD), told_P, 0), share=1.0),
+        Loss("next", *item_loss(query_RD, told_P, 0), share=1.0),
         Loss("embedding", *item_loss(user_RD, None, 0), share=embedding_share),
     ]
     for horizon in range(1, len(targets)):

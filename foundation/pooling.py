@@ -25,19 +25,27 @@ def border_states(state_TD: Tensor, batch: EventBatch, requests: Requests, empty
     return padded_GD[torch.where(has_history_R, last_group_R, len(size_G1))]
 
 
+def pooled_own(own: OwnItems, repeat_P: Tensor, requests: int, item_ND: Tensor, place_P: Tensor) -> Tensor:
+    """The user's own items, weighted by how likely each is to return, float [R, D].
+
+    item_ND: vectors of the distinct items in play; place_P: each pair's row among them.
+    """
+    share_P = segment_softmax(repeat_P, own.request_P, requests)
+    # A dense [R, N] product is faster on every device than gathering a vector for each pair.
+    share_RN = share_P.new_zeros(requests, len(item_ND)).index_put((own.request_P, place_P), share_P)
+    return share_RN @ item_ND
+
+
 class UserPooling(nn.Module):
-    """What is stored of a user: a projection of the bare state plus the user's own items, weighted by how
-    likely each is to return, so that the dot product finds them again."""
+    """What is stored of a user: a projection of the bare state plus the user's own items, so that the dot product
+    finds them again."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
         self.state = nn.Linear(width, width)
         self.own_gain = nn.Parameter(torch.tensor(5.0))
 
-    def forward(self, bare_RD: Tensor, own: OwnItems, repeat_P: Tensor, item_ND: Tensor, place_P: Tensor) -> Tensor:
-        """float [R, D]. item_ND: vectors of the distinct items in play; place_P: each pair's row among them."""
-        share_P = segment_softmax(repeat_P, own.request_P, len(bare_RD))
-        # A dense [R, N] product is faster on every device than gathering a vector for each pair.
-        share_RN = share_P.new_zeros(len(bare_RD), len(item_ND)).index_put((own.request_P, place_P), share_P)
-        pooled_RD: Tensor = self.state(bare_RD) + self.own_gain * (share_RN @ item_ND)
+    def forward(self, bare_RD: Tensor, own_RD: Tensor) -> Tensor:
+        """float [R, D]; own_RD: `pooled_own`."""
+        pooled_RD: Tensor = self.state(bare_RD) + self.own_gain * own_RD
         return pooled_RD
