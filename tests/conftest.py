@@ -1,0 +1,96 @@
+"""A kiosk's log, small enough to train on in a test, with every kind of facet once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from tokenization.corpus import Corpus, write_corpus
+from tokenization.schema import EventSchema
+from tokenization.tokenizer import Tokenizer
+
+DAY = 86_400
+CUSTOMERS, DAYS, ARTICLES = 30, 120, 40
+KINDS = ("apple", "bread", "cheese", "milk", "pasta")
+
+DECLARATION: dict[str, Any] = {
+    "schema": 1,
+    "name": "kiosk",
+    "user": "customer",
+    "time": {"column": "time"},
+    "action": {"column": "action"},
+    "group": "visit",
+    "entities": {"product": {"column": "article", "candidates": True}, "coupon": {"column": "coupon"}},
+    "context": {"store": {"kind": "category"}},
+    "outcome": {"quantity": {"kind": "number"}, "shelf": {"kind": "category"}},
+    "items": {"id": "article", "categories": ["kind", "brand"], "text": ["kind", "brand"]},
+    "merge": {"same_item_in_group": True},
+    "targets": {"product": 1.0, "quantity": 0.1, "action": 0.1},
+    "split": {"time": "1970-04-11", "validation": "1970-03-22"},
+}
+
+
+@dataclass(frozen=True)
+class Kiosk:
+    """What somebody brings: a declaration, a log and a table of items."""
+
+    schema: EventSchema
+    events: pa.Table
+    items: pa.Table
+
+
+def _visit(draw: np.random.Generator, customer: int, day: int) -> list[dict[str, Any]]:
+    """One to four products, mostly of the kind that the customer likes; now and then a coupon beside them."""
+    about = {
+        "customer": f"c{customer:02d}",
+        "time": float(day * DAY + 3600 * draw.integers(8, 20)),
+        "visit": f"{customer}-{day}",
+        "action": "buy",
+        "store": f"s{draw.integers(3)}",
+    }
+    liked = draw.random() < 0.8
+    shelf = np.arange(customer % len(KINDS), ARTICLES, len(KINDS)) if liked else np.arange(ARTICLES)
+    lines: list[dict[str, Any]] = [
+        {
+            **about,
+            "article": 100 + int(number),
+            "quantity": float(draw.integers(1, 5)),
+            "shelf": draw.choice(["a", "b"]),
+        }
+        for number in draw.choice(shelf, draw.integers(1, 5))
+    ]
+    if draw.random() < 0.2:
+        lines.append({**about, "action": "redeem", "store": None, "coupon": f"k{draw.integers(4)}"})
+    return lines
+
+
+@pytest.fixture(scope="session")
+def kiosk() -> Kiosk:
+    """30 customers over 120 days, a visit every ten days or so; every fifth article is of one kind."""
+    draw = np.random.default_rng(0)
+    columns = ("customer", "time", "visit", "action", "store", "article", "coupon", "quantity", "shelf")
+    days = [np.sort(draw.choice(DAYS, draw.integers(6, 16), replace=False)) for _ in range(CUSTOMERS)]
+    lines = [line for customer in range(CUSTOMERS) for day in days[customer] for line in _visit(draw, customer, day)]
+    events = pa.table({name: [line.get(name) for line in lines] for name in columns})
+    number = np.arange(ARTICLES + 5)  # five that nobody has bought yet
+    items = pa.table(
+        {
+            "article": 100 + number,
+            "kind": [KINDS[n % len(KINDS)] for n in number],
+            "brand": [("plain", "fancy")[n // len(KINDS) % 2] for n in number],
+        }
+    )
+    return Kiosk(EventSchema.from_dict(DECLARATION), events, items)
+
+
+@pytest.fixture(scope="session")
+def kiosk_corpus(kiosk: Kiosk, tmp_path_factory: pytest.TempPathFactory) -> Corpus:
+    """The kiosk's log as a corpus."""
+    tokenizer = Tokenizer.fit(kiosk.schema, kiosk.events, kiosk.items)
+    tokens = tokenizer.transform(kiosk.events)
+    summary = {"events": kiosk.events.num_rows, "users": tokens.num_rows, "items": len(tokenizer.items.ids)}
+    return write_corpus(tmp_path_factory.mktemp("kiosk") / "corpus", [tokens], tokenizer, summary)

@@ -1,0 +1,65 @@
+"""A small model of the kiosk whose weights are all drawn, so that no part hides behind a zero it starts from."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from foundation.config import FacetConfig, ItemConfig, ModelConfig, RepeatConfig
+from foundation.jagged import EventBatch
+from foundation.model import FoundationModel
+from foundation.pretrained import item_content
+from tokenization.corpus import Corpus
+
+DAY = 86_400.0
+Shake = Callable[[torch.nn.Module], torch.nn.Module]
+
+
+@pytest.fixture(scope="session")
+def config(kiosk_corpus: Corpus) -> ModelConfig:
+    tokenizer = kiosk_corpus.tokenizer
+    items = tokenizer.items
+    return ModelConfig(
+        facets=tuple(FacetConfig(facet.name, facet.size, str(facet.role)) for facet in tokenizer.facets),
+        item=ItemConfig("product", len(items), tuple(items.category_sizes.items()), items.distinct_vectors.shape[1]),
+        repeat=RepeatConfig(half_lives=(10 * DAY, 40 * DAY, math.inf), time_unit=DAY, width=8),
+        targets=(("quantity", 0.1), ("action", 0.1)),
+        width=16,
+        layers=2,
+        heads=2,
+        window=12,
+        horizons=3,
+    )
+
+
+@pytest.fixture(scope="session")
+def shake() -> Shake:
+    """Adds noise to every weight of a module, the same each time."""
+
+    def _shake(module: torch.nn.Module) -> torch.nn.Module:
+        noise = torch.Generator().manual_seed(1)
+        with torch.no_grad():
+            for weight in module.parameters():
+                weight += 0.1 * torch.randn(weight.shape, generator=noise)
+        return module
+
+    return _shake
+
+
+@pytest.fixture(scope="session")
+def model(config: ModelConfig, kiosk_corpus: Corpus, shake: Shake) -> FoundationModel:
+    torch.manual_seed(0)
+    items = kiosk_corpus.tokenizer.items
+    counts = torch.from_numpy(items.count).float()
+    model = shake(FoundationModel(config, item_content(items, counts)))
+    assert isinstance(model, FoundationModel)
+    return model.eval()
+
+
+@pytest.fixture(scope="session")
+def batch(config: ModelConfig, kiosk_corpus: Corpus) -> EventBatch:
+    """All histories of the kiosk."""
+    return EventBatch.from_tokens(kiosk_corpus.tokens(), [facet.name for facet in config.facets])

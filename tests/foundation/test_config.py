@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from foundation.attention import Backend
+from foundation.config import ModelConfig
+from foundation.errors import ModelError
+
+
+def test_a_config_is_read_as_it_was_written(config: ModelConfig) -> None:
+    other = replace(config, backend=Backend.REFERENCE, width=8)
+    for one in (config, other):
+        assert ModelConfig.from_json(one.to_json()) == one
+
+
+def test_context_facets_are_found_by_their_role(config: ModelConfig) -> None:
+    assert [facet.name for facet in config.context] == ["store", "hour", "weekday", "gap"]
+    assert [config.facets[column].name for column in config.context_columns] == ["store", "hour", "weekday", "gap"]
+    assert config.facets[config.item_column].name == "product"
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"width": 18, "heads": 4}, "width 18 must split into 4 heads"),
+        ({"width": 6, "heads": 2}, "width 6 must split into 2 heads of even width"),
+        ({"layers": 0}, "layers must be at least 1, got 0"),
+        ({"window": 0}, "window must be at least 1"),
+        ({"horizons": 0}, "horizons must be at least 1"),
+        ({"targets": (("colour", 0.1),)}, "facet 'colour' is not among the model's facets"),
+    ],
+)
+def test_a_shape_that_can_not_be_is_refused(config: ModelConfig, changes: dict[str, object], sentence: str) -> None:
+    with pytest.raises(ModelError, match=sentence):
+        replace(config, **changes)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda fields: fields.pop("width"),
+        lambda fields: fields.update(colour=1),
+        lambda fields: fields.update(backend="magic"),
+        lambda fields: fields["item"].pop("codes"),
+        lambda fields: fields.pop("format"),
+    ],
+)
+def test_a_damaged_config_is_refused_with_a_sentence(config: ModelConfig, damage) -> None:
+    fields = json.loads(config.to_json())
+    damage(fields)
+    with pytest.raises(ModelError, match=r"config\.json can't be read"):
+        ModelConfig.from_json(json.dumps(fields))
+
+
+def test_a_config_of_another_format_says_so(config: ModelConfig) -> None:
+    fields = {**json.loads(config.to_json()), "format": 99}
+    with pytest.raises(ModelError, match="has format 99, this userfm reads 1"):
+        ModelConfig.from_json(json.dumps(fields))
+
+
+@pytest.mark.parametrize("text", ["", "[]", "3", "{}"])
+def test_what_is_no_config_is_refused(text: str) -> None:
+    with pytest.raises(ModelError):
+        ModelConfig.from_json(text)
