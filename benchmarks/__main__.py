@@ -22,6 +22,7 @@ from benchmarks.measure import Outcome, Verdict
 MODULES = {
     "serve": "benchmarks.serve",
     "tokenize": "benchmarks.tokenize",
+    "train_step": "benchmarks.train_step",
 }
 """Each has `run(progress) -> Outcome`. Only the one asked for is imported: a machine that only trains has no gRPC."""
 _COLOURS = {Verdict.MET: "green", Verdict.MISSED: "bold red", Verdict.INCONCLUSIVE: "yellow"}
