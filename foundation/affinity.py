@@ -26,7 +26,8 @@ class CategoryAffinity(nn.Module):
         self.log_prior_C = nn.Parameter(torch.zeros(levels))
         self.sizes = [size for _, size in config.categories]
         for level, size in enumerate(self.sizes):
-            count_S = torch.zeros(size).index_add_(0, content.category_VC[:, level], content.recent_V) + 1.0
+            code_V = _known(content.category_VC[:, level], size)
+            count_S = torch.zeros(size).index_add_(0, code_V, content.recent_V) + 1.0
             self.register_buffer(f"share_{level}", count_S / count_S.sum())
 
     def shares(
@@ -37,7 +38,7 @@ class CategoryAffinity(nn.Module):
         weight_E = meetings.weight_EX[:, slow] * (item_E >= FIRST_ITEM)
         found = []
         for level, size in enumerate(self.sizes):
-            place_E = meetings.request_E * size + torch.clamp(category_VC[item_E, level], max=size - 1)
+            place_E = meetings.request_E * size + _known(category_VC[item_E, level], size)
             count_RS = weight_E.new_zeros(requests * size).index_add_(0, place_E, weight_E).view(requests, size)
             found.append(count_RS / torch.clamp(count_RS.sum(1, keepdim=True), min=1e-6))
         return tuple(found)
@@ -49,6 +50,11 @@ class CategoryAffinity(nn.Module):
             everybody_S: Tensor = getattr(self, f"share_{level}")
             prior = self.log_prior_C[level].exp()
             lift_RS = torch.log((own_RS / everybody_S + prior) / (1 + prior))
-            code_N = torch.clamp(category_NC[:, level], max=len(everybody_S) - 1)
+            code_N = _known(category_NC[:, level], len(everybody_S))
             bonus_RN = bonus_RN + self.weight_C[level] * lift_RS[:, code_N]
         return bonus_RN
+
+
+def _known(code_N: Tensor, size: int) -> Tensor:
+    """Categories that came after training read as unknown, 1."""
+    return torch.where(code_N < size, code_N, 1)

@@ -197,14 +197,30 @@ def _context_features(
 ) -> Tensor:
     """float32 [P, 2 C]: log decayed count and rate of the item in the request's own store, hour, ...; of all
     contexts where none was told."""
+    code_TC = batch.facet_TF[:, list(context)]
     asked_EC = requests.context_RC[meetings.request_E]
-    same_EC = (batch.facet_TF[meetings.token_E][:, list(context)] == asked_EC) | (asked_EC == 0)
+    same_EC = (code_TC[meetings.token_E] == asked_EC) | (asked_EC == 0)
     weight_EC = same_EC * meetings.weight_EX[:, slow, None]
-    border_G1 = group_offsets(batch)
     count_PC = segment_sum(weight_EC, meetings.pair_E, len(meetings.request_P))
-    groups_RC = _groups_met(weight_EC, border_G1, segment_ids(border_G1), meetings, len(requests))
+    first_T, first_TC = _first_of_group(batch, code_TC)
+    counts_EC = torch.where(asked_EC == 0, first_T[meetings.token_E, None], first_TC[meetings.token_E])
+    some_E = first_TC.any(1)[meetings.token_E]
+    groups_RC = segment_sum((counts_EC * weight_EC)[some_E], meetings.request_E[some_E], len(requests))
     rate_PC = (count_PC + FLOOR) / (groups_RC + 0.1)[meetings.request_P]
     return torch.cat([torch.log(count_PC + FLOOR), torch.log(rate_PC)], dim=1)
+
+
+def _first_of_group(batch: EventBatch, code_TC: Tensor) -> tuple[Tensor, Tensor]:
+    """bool [T]: the group's first token; bool [T, C]: the group's first token with its code. A group whose tokens
+    disagree (a coupon without a store beside products with one) counts once for each of its codes, in any order."""
+    border_G1 = group_offsets(batch)
+    group_T = segment_ids(border_G1)
+    token_T = torch.arange(batch.tokens, device=group_T.device)
+    first_TC = torch.zeros_like(code_TC, dtype=torch.bool)
+    for column, code_T in enumerate(code_TC.unbind(1)):
+        pair, pair_T = torch.unique(code_T * len(border_G1) + group_T, return_inverse=True)
+        first_TC[:, column] = _extreme(token_T, pair_T, len(pair), "amin")[pair_T] == token_T
+    return border_G1[group_T] == token_T, first_TC
 
 
 def _groups_met(weight_EX: Tensor, border_G1: Tensor, group_T: Tensor, meetings: Meetings, requests: int) -> Tensor:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from foundation.config import FacetConfig, ItemConfig, ModelConfig, RepeatConfig
-from foundation.jagged import EventBatch
+from foundation.jagged import EventBatch, Requests, group_offsets
 from foundation.model import FoundationModel
 from foundation.pretrained import item_content
 from tokenization.corpus import Corpus
@@ -63,3 +63,12 @@ def model(config: ModelConfig, kiosk_corpus: Corpus, shake: Shake) -> Foundation
 def batch(config: ModelConfig, kiosk_corpus: Corpus) -> EventBatch:
     """All histories of the kiosk."""
     return EventBatch.from_tokens(kiosk_corpus.tokens(), [facet.name for facet in config.facets])
+
+
+@pytest.fixture(scope="session")
+def asked(config: ModelConfig, batch: EventBatch) -> Requests:
+    """A request at every group that has an earlier group of its user, told the context of the group's first token."""
+    user = batch.user_T.tolist()
+    first = [token for token in group_offsets(batch)[:-1].tolist() if token and user[token] == user[token - 1]]
+    rows = torch.tensor(first)
+    return Requests(batch.user_T[rows], rows, batch.time_T[rows], batch.facet_TF[rows][:, list(config.context_columns)])

@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+import math
+
+import torch
+
+from foundation.affinity import CategoryAffinity
+from foundation.config import ItemConfig, ModelConfig
+from foundation.embedding import ItemContent
+from foundation.jagged import EventBatch, Requests
+from foundation.model import FoundationModel
+from foundation.repeat import slow_decay
+
+
+def test_shares_are_what_a_loop_over_the_history_counts(
+    config: ModelConfig, model: FoundationModel, batch: EventBatch, asked: Requests
+) -> None:
+    half_life = config.repeat.half_lives[slow_decay(config.repeat)]
+    with torch.no_grad():
+        shares = model(batch, asked).shares
+    items = batch.facet_TF[:, config.item_column].tolist()
+    for row in range(0, len(asked), 31):
+        start, end = int(batch.offset_B1[asked.user_R[row]]), int(asked.end_R[row])
+        for level, (_, size) in enumerate(config.item.categories):
+            weight = [0.0] * size
+            for token in range(start, end):
+                if items[token] >= 2:
+                    age = float(asked.time_R[row] - batch.time_T[token])
+                    weight[int(model.tower.category_VC[items[token], level])] += 2 ** (-age / half_life)
+            expected = torch.tensor(weight) / max(sum(weight), 1e-6)
+            torch.testing.assert_close(shares[level][row], expected, atol=1e-5, rtol=1e-4)
+
+
+def affinity_of(categories: list[list[int]], met: list[float], sizes: tuple[int, ...]) -> CategoryAffinity:
+    names = tuple((f"level{place}", size) for place, size in enumerate(sizes))
+    codes = torch.tensor(categories)
+    content = ItemContent(
+        codes, torch.zeros(1, 0), torch.zeros(len(codes), dtype=torch.int64), torch.tensor(met).float()
+    )
+    return CategoryAffinity(ItemConfig("product", len(codes), names, 0), content)
+
+
+def test_whoever_buys_as_everybody_gains_nothing_and_who_buys_more_of_a_kind_gains_there() -> None:
+    affinity = affinity_of([[0], [1], [2], [2], [3]], [0, 0, 30, 10, 60], (4,))
+    everybody = affinity.share_0
+    codes = torch.tensor([[2], [3]])
+    assert torch.allclose(affinity((everybody[None],), codes), torch.zeros(1, 2), atol=1e-6)
+    eager = torch.tensor([[0.0, 0.0, 1.0, 0.0]])
+    bonus = affinity((eager,), codes)[0]
+    expected = math.log((1 / float(everybody[2]) + 1) / 2)
+    torch.testing.assert_close(bonus, torch.tensor([expected, math.log(1 / 2)]))
+
+
+def test_items_without_categories_get_nothing() -> None:
+    affinity = affinity_of([[], [], []], [0, 0, 1], ())
+    assert affinity((), torch.zeros(3, 0, dtype=torch.int64)) == 0.0
+
+
+def test_a_category_that_came_after_training_reads_as_unknown() -> None:
+    affinity = affinity_of([[0], [1], [2], [9]], [0, 0, 5, 1], (4,))  # 9 was admitted later
+    unknown, later = affinity((torch.tensor([[0.1, 0.6, 0.2, 0.1]]),), torch.tensor([[1], [9]]))[0]
+    assert unknown == later
+    assert affinity.share_0[3] < affinity.share_0[1]  # its meetings count for the unknown, for no other category

@@ -1,0 +1,151 @@
+"""Every loss beside what the finished model says: what is trained is what is asked of it later."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from foundation.config import ModelConfig
+from foundation.jagged import EventBatch, Requests
+from foundation.learning import Lesson, Loss, losses
+from foundation.model import FoundationModel
+from foundation.objectives import Negatives, Targets
+from foundation.repeat import FIRST_ITEM
+
+
+def targets_of(config: ModelConfig, batch: EventBatch, requests: Requests, ahead: int) -> Targets:
+    """The tokens of the group `ahead` groups after each request's own, found by a loop."""
+    rows, tokens = [], []
+    for row in range(len(requests)):
+        end = int(requests.end_R[row])
+        group = int(batch.group_T[end]) + ahead
+        for token in range(end, int(batch.offset_B1[requests.user_R[row] + 1])):
+            if int(batch.group_T[token]) == group:
+                rows.append(row)
+                tokens.append(token)
+    names = [facet.name for facet in config.facets]
+    facets = batch.facet_TF[tokens][:, [names.index(name) for name, _ in config.targets]]
+    weight = 0.5 + torch.rand(len(rows), generator=torch.Generator().manual_seed(ahead))
+    return Targets(torch.tensor(rows), batch.facet_TF[tokens, config.item_column], facets, weight)
+
+
+@pytest.fixture(scope="module")
+def lesson(config: ModelConfig, batch: EventBatch, asked: Requests) -> Lesson:
+    """Some requests over all histories; every item is a negative that is drawn exactly once."""
+    some = torch.arange(0, len(asked), 60)
+    requests = Requests(asked.user_R[some], asked.end_R[some], asked.time_R[some], asked.context_RC[some])
+    targets = tuple(targets_of(config, batch, requests, ahead) for ahead in range(config.horizons))
+    codes = torch.arange(FIRST_ITEM, config.item.codes)
+    return Lesson(batch, requests, targets, Negatives(codes, torch.zeros(len(codes))))
+
+
+def found(model: FoundationModel, lesson: Lesson) -> dict[str, Loss]:
+    return {loss.name: loss for loss in losses(model, lesson, later_share=0.3, embedding_share=0.2)}
+
+
+def cross_entropy(logit_RV: Tensor, target: Targets) -> Tensor:
+    """Over the whole catalogue, of the targets that are items."""
+    known = target.item_E >= FIRST_ITEM
+    log_share_RV = torch.log_softmax(logit_RV[:, FIRST_ITEM:], dim=1)
+    loss_E = -log_share_RV[target.request_E[known], target.item_E[known] - FIRST_ITEM]
+    return (loss_E * target.weight_E[known]).sum() / target.weight_E[known].sum()
+
+
+def mean(loss: Loss) -> Tensor:
+    return loss.total / loss.weight
+
+
+def test_there_is_a_loss_for_each_horizon_facet_and_the_stored_vectors(model: FoundationModel, lesson: Lesson) -> None:
+    shares = {name: loss.share for name, loss in found(model, lesson).items()}
+    facets = {f"{name}{ahead}": 0.1 / 3 for name in ("quantity", "action") for ahead in ("", "_2", "_3")}
+    assert shares == pytest.approx({"next": 1.0, "embedding": 0.2, "next_2": 0.3, "next_3": 0.3, **facets})
+
+
+def test_over_all_items_the_next_loss_is_the_cross_entropy_of_the_models_scores(
+    model: FoundationModel, lesson: Lesson
+) -> None:
+    states = model(lesson.batch, lesson.requests)
+    expected = cross_entropy(model.scores(states, model.item_vectors()), lesson.targets[0])
+    torch.testing.assert_close(mean(found(model, lesson)["next"]), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_over_all_items_the_embedding_loss_is_that_of_the_stored_dot_product(
+    model: FoundationModel, lesson: Lesson
+) -> None:
+    states = model(lesson.batch, lesson.requests)
+    expected = cross_entropy(model.user_vectors(states) @ model.item_vectors().T, lesson.targets[0])
+    torch.testing.assert_close(mean(found(model, lesson)["embedding"]), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_later_horizons_and_facets_read_the_state_that_knows_no_context(model: FoundationModel, lesson: Lesson) -> None:
+    untold = replace(lesson, requests=replace(lesson.requests, context_RC=lesson.requests.context_RC * 0))
+    one, other = found(model, lesson), found(model, untold)
+    changed = {name for name in one if not torch.equal(one[name].total, other[name].total)}
+    assert changed == {"next"}
+
+
+def test_facet_losses_are_cross_entropies_over_their_codes(model: FoundationModel, lesson: Lesson) -> None:
+    bare_RD = model(lesson.batch, lesson.requests).bare_RD
+    every = found(model, lesson)
+    for column, (name, _) in enumerate(model.config.targets):
+        for ahead, suffix in enumerate(("", "_2", "_3")):
+            target = lesson.targets[ahead]
+            log_share = torch.log_softmax(model.facet_heads[column](model.horizons[ahead](bare_RD)), dim=1)
+            there = target.facet_EF[:, column] > 0
+            weight = target.weight_E[there]
+            loss = -log_share[target.request_E[there], target.facet_EF[there, column]]
+            torch.testing.assert_close(
+                mean(every[name + suffix]), (loss * weight).sum() / weight.sum(), rtol=1e-4, atol=1e-5
+            )
+
+
+def test_each_request_learns_as_if_it_were_alone(model: FoundationModel, lesson: Lesson) -> None:
+    """Candidates of one request are none of another's: so that lessons may be divided among ranks."""
+    few = Negatives(torch.tensor([3, 17, 30]), torch.tensor([-1.0, -0.5, -2.0]))
+    together = found(model, replace(lesson, negatives=few))
+    totals = dict.fromkeys(together, 0.0)
+    for row in range(len(lesson.requests)):
+        requests = Requests(*(getattr(lesson.requests, name)[[row]] for name in ("user_R", "end_R", "time_R")), None)  # type: ignore[arg-type]
+        requests = replace(requests, context_RC=lesson.requests.context_RC[[row]])
+        targets = tuple(
+            Targets(
+                torch.zeros(int((t.request_E == row).sum()), dtype=torch.int64),
+                *(getattr(t, name)[t.request_E == row] for name in ("item_E", "facet_EF", "weight_E")),
+            )
+            for t in lesson.targets
+        )
+        alone = found(model, Lesson(lesson.batch, requests, targets, few))
+        for name, loss in alone.items():
+            totals[name] += float(loss.total.detach())
+    for name, loss in together.items():
+        assert totals[name] == pytest.approx(float(loss.total.detach()), rel=1e-4)
+
+
+def test_every_weight_gets_a_gradient(model: FoundationModel, lesson: Lesson) -> None:
+    model.zero_grad()
+    torch.stack([mean(loss) * loss.share for loss in found(model, lesson).values()]).sum().backward()
+    # Nobody in this lesson is without a history.
+    silent = {
+        name for name, weight in model.named_parameters() if weight.grad is None or not weight.grad.to_dense().any()
+    }
+    model.zero_grad()
+    assert silent == {"empty_D"}
+
+
+def test_a_lesson_without_a_target_weighs_nothing(model: FoundationModel, lesson: Lesson) -> None:
+    none = torch.zeros(0, dtype=torch.int64)
+    nothing = Targets(none, none, torch.zeros(0, len(model.config.targets), dtype=torch.int64), torch.zeros(0))
+    for loss in found(model, replace(lesson, targets=(nothing,) * 3)).values():
+        assert (loss.total.item(), loss.weight.item()) == (0.0, 0.0)
+
+
+def test_a_target_facet_admitted_after_training_counts_as_unknown(model: FoundationModel, lesson: Lesson) -> None:
+    def with_code(code: int) -> Lesson:
+        targets = tuple(replace(t, facet_EF=torch.full_like(t.facet_EF, code)) for t in lesson.targets)
+        return replace(lesson, targets=targets)
+
+    later, unknown = (found(model, with_code(code)) for code in (10_000, 1))
+    assert all(torch.equal(later[name].total, unknown[name].total) for name in later)
