@@ -1,0 +1,66 @@
+"""What a command shows while it works, in a terminal and without one."""
+
+from __future__ import annotations
+
+import io
+import math
+
+import pytest
+from rich.console import Console
+
+from training.loop import StepRecord
+from userfm.cli.console import describe, seconds_left, share_done, stages, training
+
+
+def step(number: int, seconds: float = 10.0) -> StepRecord:
+    return StepRecord(number, 100, seconds, 3.25, {}, 50_000, 5_000.0, 0.01, 1.0)
+
+
+def console(terminal: bool) -> tuple[Console, io.StringIO]:
+    screen = io.StringIO()
+    return Console(file=screen, force_terminal=terminal, width=100), screen
+
+
+def test_without_a_terminal_each_stage_is_one_line_when_it_is_done() -> None:
+    plain, screen = console(terminal=False)
+    with stages(plain) as progress:
+        progress("read", 0, 1)
+        progress("read", 1, 1)
+        for done in range(0, 3001, 1000):
+            progress("tokenize", done, 3000)
+    lines = screen.getvalue().splitlines()
+    assert [line.split(" (")[0] for line in lines] == ["read", "tokenize: 3,000"]
+
+
+def test_in_a_terminal_each_stage_has_a_bar() -> None:
+    terminal, screen = console(terminal=True)
+    with stages(terminal) as progress:
+        progress("read", 1, 1)
+        progress("tokenize", 500, 3000)
+    assert "tokenize" in screen.getvalue()
+    assert "500 of 3,000" in screen.getvalue()
+
+
+def test_a_training_step_says_loss_speed_and_time_left() -> None:
+    assert describe(step(25), math.inf) == "step 25 of 100, loss 3.250, 5,000 tokens/s, 0:30 left"
+
+
+def test_time_left_is_the_nearer_of_the_last_step_and_the_last_minute() -> None:
+    assert seconds_left(step(25), math.inf) == pytest.approx(30.0)
+    assert seconds_left(step(25), 0.5) == pytest.approx(20.0)
+    assert seconds_left(step(25, seconds=40.0), 0.5) == 0.0
+
+
+def test_what_is_done_is_the_further_of_steps_and_minutes() -> None:
+    assert share_done(step(25), math.inf) == 0.25
+    assert share_done(step(25), 0.25) == pytest.approx(2 / 3)
+    assert share_done(step(25, seconds=40.0), 0.5) == 1.0
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_training_shows_the_first_and_the_last_step(terminal: bool) -> None:
+    shown, screen = console(terminal)
+    with training(shown) as on_step:
+        for number in (1, 2, 100):
+            on_step(step(number))
+    assert "step 100 of 100" in screen.getvalue()
