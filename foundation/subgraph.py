@@ -15,6 +15,7 @@ from foundation.pretrained import Pretrained, load
 from foundation.space import Space
 from tokenization.sources import TableLike
 from tokenization.tokenizer import Tokenizer
+from tokenization.vocabulary import UNKNOWN
 
 
 class Subgraph(nn.Module):
@@ -51,9 +52,12 @@ class Subgraph(nn.Module):
         return self.pack(self.tokenizer.transform(events))
 
     def pack(self, tokens: pa.Table) -> tuple[pa.Array, EventBatch]:
-        """Rows of a token table → (user ids, batch)."""
-        names = [facet.name for facet in self.model.config.facets]
-        return tokens.column("user_id").combine_chunks(), EventBatch.from_tokens(tokens, names)
+        """Rows of a token table → (user ids, batch); items admitted after training read as unknown."""
+        config = self.model.config
+        batch = EventBatch.from_tokens(tokens, [facet.name for facet in config.facets])
+        item_T = batch.facet_TF[:, config.item_column]
+        item_T[item_T >= self.model.tower.codes] = UNKNOWN
+        return tokens.column("user_id").combine_chunks(), batch
 
     def forward(self, batch: EventBatch, at_B: Tensor | None = None) -> Tensor:
         """User embeddings, float32 [B, space.width].

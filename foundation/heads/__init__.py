@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Self
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -46,7 +47,7 @@ class Heads:
     def load(cls, model: Path, subgraph: Subgraph) -> Self:
         """Read `heads/` of a model directory; heads that were never fitted start from what the model says.
 
-        Raises ModelError where a file is of another model.
+        Raises ModelError where a file is torn or of another model.
         """
         heads = cls.untrained(subgraph)
         for name, module in heads.modules().items():
@@ -54,7 +55,7 @@ class Heads:
             if path.exists():
                 try:
                     module.load_state_dict(load_file(path))
-                except RuntimeError as error:
+                except (SafetensorError, RuntimeError) as error:
                     raise ModelError(f"{path} does not fit this model: fit the heads again") from error
             module.eval()
         return heads

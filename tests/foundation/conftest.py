@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
 
 from foundation.config import FacetConfig, ItemConfig, ModelConfig, RepeatConfig
+from foundation.heads import Heads
 from foundation.jagged import EventBatch, Requests, group_offsets
 from foundation.model import FoundationModel
-from foundation.pretrained import item_content
+from foundation.pretrained import item_content, save
+from foundation.subgraph import Subgraph
 from tokenization.corpus import Corpus
 
 DAY = 86_400.0
@@ -72,3 +75,12 @@ def asked(config: ModelConfig, batch: EventBatch) -> Requests:
     first = [token for token in group_offsets(batch)[:-1].tolist() if token and user[token] == user[token - 1]]
     rows = torch.tensor(first)
     return Requests(batch.user_T[rows], rows, batch.time_T[rows], batch.facet_TF[rows][:, list(config.context_columns)])
+
+
+@pytest.fixture(scope="session")
+def folder(model: FoundationModel, kiosk_corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The model's directory, heads included."""
+    path = tmp_path_factory.mktemp("pretrained") / "model"
+    save(model, kiosk_corpus.tokenizer, path, "kiosk", 1, 5.0, "# Card\n")
+    Heads.untrained(Subgraph.from_pretrained(path)).save(path)
+    return path

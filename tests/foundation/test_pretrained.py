@@ -1,0 +1,182 @@
+from __future__ import annotations
+
+import json
+import os
+import pickletools
+import shutil
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from foundation import pretrained
+from foundation.errors import ModelError
+from foundation.jagged import EventBatch, requests_now
+from foundation.model import FoundationModel
+from foundation.subgraph import Subgraph
+from tokenization.corpus import Corpus
+from tokenization.errors import UserfmError
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def copy(folder: Path, tmp_path: Path) -> Path:
+    """A model directory to damage."""
+    return shutil.copytree(folder, tmp_path / "model")
+
+
+def vectors(model: FoundationModel, batch: EventBatch) -> tuple[torch.Tensor, torch.Tensor]:
+    untold = torch.zeros(batch.users, len(model.config.context), dtype=torch.int64)
+    with torch.no_grad():
+        return model.user_vectors(model(batch, requests_now(batch, None, untold))), model.item_vectors()
+
+
+def test_a_loaded_model_gives_the_vectors_of_the_saved_one(
+    model: FoundationModel, folder: Path, batch: EventBatch
+) -> None:
+    for loaded in (pretrained.load(folder).model, FoundationModel.from_pretrained(str(folder))):
+        assert loaded.config == model.config
+        assert not loaded.training
+        for one, other in zip(vectors(model, batch), vectors(loaded, batch), strict=True):
+            assert torch.equal(one, other)
+
+
+def test_saving_again_is_the_same_space(
+    model: FoundationModel, folder: Path, kiosk_corpus: Corpus, tmp_path: Path
+) -> None:
+    loaded = pretrained.load(folder)
+    space = pretrained.save(loaded.model, loaded.tokenizer, tmp_path / "again", "kiosk", 1, 5.0, "# Card\n")
+    assert space == loaded.space
+    assert (tmp_path / "again" / "README.md").read_text() == "# Card\n"
+    assert pretrained.load(tmp_path / "again").space.fingerprint == loaded.space.fingerprint
+
+
+def test_another_weight_is_another_space(folder: Path, tmp_path: Path) -> None:
+    loaded = pretrained.load(folder)
+    with torch.no_grad():
+        loaded.model.empty_D[0] += 1e-3
+    space = pretrained.save(loaded.model, loaded.tokenizer, tmp_path / "other", "kiosk", 1, 5.0, "")
+    assert space.fingerprint != loaded.space.fingerprint
+
+
+@pytest.mark.parametrize("place", [0.0, 0.3, 0.999])
+def test_a_flipped_bit_in_the_weights_is_refused(copy: Path, place: float) -> None:
+    path = copy / "model.safetensors"
+    content = bytearray(path.read_bytes())
+    content[int(place * len(content))] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ModelError, match=r"is not the model that space\.json describes: copy the whole folder again"):
+        Subgraph.from_pretrained(copy)
+
+
+def change(name: str, find: bytes, put: bytes) -> Callable[[Path], None]:
+    def _change(folder: Path) -> None:
+        path = folder / name
+        assert find in path.read_bytes()
+        path.write_bytes(path.read_bytes().replace(find, put))
+
+    return _change
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        change("config.json", b'"window": 12', b'"window": 13'),
+        change("config.json", b'"format": 1', b'"format": 9'),
+        change("space.json", b'"fingerprint": "', b'"fingerprint": "0'),
+        lambda folder: (folder / "space.json").write_text("{}"),
+        lambda folder: (folder / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes()[:-10]),
+        lambda folder: (folder / "tokenizer" / "tokenizer.json").write_text("{}"),
+        lambda folder: next((folder / "tokenizer").glob("vocabulary.*.arrow")).write_bytes(b"torn"),
+    ],
+)
+def test_a_damaged_folder_is_refused_with_a_sentence(copy: Path, damage: Callable[[Path], None]) -> None:
+    damage(copy)
+    with pytest.raises(UserfmError):
+        pretrained.load(copy)
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "space.json", "tokenizer"])
+def test_what_is_missing_is_named(copy: Path, name: str) -> None:
+    path = copy / name
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    with pytest.raises(ModelError, match=rf"is no model directory, {name} is missing: give the `model` folder"):
+        pretrained.load(copy)
+
+
+def test_a_model_directory_holds_no_pickle(folder: Path) -> None:
+    """Every file is JSON, Arrow, safetensors or the card; and nothing in it is a pickle or an archive of some."""
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    assert {path.suffix for path in files} == {".json", ".arrow", ".safetensors", ".md"}
+    assert any("heads" in path.parts for path in files)
+    for path in files:
+        content = path.read_bytes()
+        assert not zipfile.is_zipfile(path), path
+        with pytest.raises(ValueError):
+            list(pickletools.genops(content))
+        if path.suffix == ".arrow":
+            assert content[:6] == b"ARROW1", path
+        if path.suffix == ".safetensors":
+            length = int.from_bytes(content[:8], "little")
+            assert json.loads(content[8 : 8 + length]), path
+
+
+def test_loading_a_model_unpickles_nothing(folder: Path) -> None:
+    """Python itself says so: it raises an audit event for each global that an unpickler asks for."""
+    code = f"""
+import sys
+import foundation.subgraph, foundation.heads
+
+def refuse(event, arguments):
+    if event == "pickle.find_class":
+        raise SystemExit(f"unpickled {{arguments}}")
+
+sys.addaudithook(refuse)
+subgraph = foundation.subgraph.Subgraph.from_pretrained("{folder}")
+foundation.heads.Heads.load("{folder}", subgraph)
+print("loaded", subgraph.space.id)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert done.stdout.strip() == "loaded kiosk-v1", done.stderr
+
+
+def test_no_artefact_names_a_python_class(folder: Path) -> None:
+    names = {module.__class__.__name__ for module in pretrained.load(folder).model.modules()}
+    for path in folder.rglob("*.json"):
+        text = path.read_text()
+        assert not [name for name in names | {"foundation."} if f'"{name}' in text], path
+
+
+def test_an_item_table_that_grew_leaves_every_vector_as_it_was(
+    model: FoundationModel, folder: Path, batch: EventBatch
+) -> None:
+    """Items and categories admitted after training: the model reads them, and says the same of all others."""
+    content = pretrained.item_content(pretrained.load(folder).tokenizer.items)
+    later = torch.full((2, content.category_VC.shape[1]), 50)
+    grown = pretrained.ItemContent(
+        torch.cat([content.category_VC, later]),
+        torch.cat([content.text_UX, torch.ones(1, content.text_UX.shape[1])]),
+        torch.cat([content.text_row_V, torch.full((2,), len(content.text_UX))]),
+        torch.cat([content.recent_V, torch.zeros(2)]),
+    )
+    wider = FoundationModel(model.config, grown)
+    wider.load_state_dict(model.state_dict())
+    (user, item), (same_user, more_items) = vectors(model, batch), vectors(wider.eval(), batch)
+    torch.testing.assert_close(same_user, user)
+    torch.testing.assert_close(more_items[: len(item)], item)
+    assert len(more_items) == len(item) + 2
+    untold = torch.zeros(batch.users, len(model.config.context), dtype=torch.int64)
+    with torch.no_grad():
+        scores = wider.scores(wider(batch, requests_now(batch, None, untold)), more_items)
+    assert torch.isfinite(scores[:, -2:]).all()

@@ -1,0 +1,145 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import polars
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+import torch
+from torch import nn
+
+from foundation.errors import ModelError
+from foundation.repeat import FIRST_ITEM
+from foundation.subgraph import Subgraph
+from tokenization.corpus import Corpus
+
+
+@pytest.fixture(scope="module")
+def subgraph(folder: Path) -> Subgraph:
+    return Subgraph.from_pretrained(folder)
+
+
+def of(kiosk, *customers: str) -> pa.Table:
+    return kiosk.events.filter(pc.is_in(kiosk.events["customer"], pa.array(customers)))
+
+
+def test_events_become_one_vector_a_user_in_the_order_of_their_ids(subgraph: Subgraph, kiosk) -> None:
+    users, batch = subgraph.tokenize(of(kiosk, "c07", "c03"))
+    assert users.to_pylist() == ["c03", "c07"]
+    vectors = subgraph(batch)
+    assert vectors.shape == (2, subgraph.space.width)
+    assert vectors.dtype == torch.float32
+    alone = subgraph(subgraph.tokenize(of(kiosk, "c07"))[1])
+    torch.testing.assert_close(alone[0], vectors[1], rtol=1e-4, atol=1e-5)
+
+
+def test_polars_pandas_and_arrow_are_read_alike(subgraph: Subgraph, kiosk) -> None:
+    events = of(kiosk, "c01")
+    frames = [events, polars.from_arrow(events), events.to_pandas()]
+    first, *others = [subgraph(subgraph.tokenize(frame)[1]) for frame in frames]
+    for other in others:
+        assert torch.equal(first, other)
+
+
+def test_the_order_and_the_chunks_of_the_rows_have_no_influence(subgraph: Subgraph, kiosk) -> None:
+    events = of(kiosk, "c01", "c02")
+    shuffled = events.take(pa.array(np.random.default_rng(0).permutation(events.num_rows)))
+    pieces = pa.concat_tables([shuffled.slice(0, 7), shuffled.slice(7)])
+    found = [subgraph(subgraph.tokenize(table)[1]) for table in (events, pieces)]
+    assert torch.equal(*found)
+
+
+def test_a_batch_from_the_corpus_and_live_events_give_the_same_vectors(
+    subgraph: Subgraph, kiosk, kiosk_corpus: Corpus
+) -> None:
+    stored = subgraph(subgraph.pack(kiosk_corpus.users(pa.array(["c05", "c09"])))[1])
+    torch.testing.assert_close(subgraph(subgraph.tokenize(of(kiosk, "c05", "c09"))[1]), stored, rtol=1e-4, atol=1e-5)
+
+
+def test_it_is_frozen_until_it_is_told_otherwise(folder: Path, kiosk) -> None:
+    subgraph = Subgraph.from_pretrained(folder)
+    head = nn.Linear(subgraph.space.width, 1)
+    _, batch = subgraph.tokenize(of(kiosk, "c05", "c09"))
+    downstream = nn.ModuleList([subgraph, head])
+    head(subgraph(batch)).sum().backward()
+    assert all(weight.grad is None for weight in subgraph.parameters())
+    assert {name for name, weight in downstream.named_parameters() if weight.requires_grad} == {"1.weight", "1.bias"}
+
+    assert subgraph.trainable() is subgraph
+    head(subgraph(batch)).sum().backward()
+    trunk = subgraph.model.trunk
+    for weight in (trunk.blocks[0].feed_in.weight, subgraph.model.pooling.state.weight, subgraph.model.tower.id.weight):
+        assert weight.grad is not None
+        assert weight.grad.to_dense().abs().sum() > 0
+
+
+def test_a_later_moment_is_another_vector_and_an_earlier_one_is_refused(subgraph: Subgraph, kiosk) -> None:
+    _, batch = subgraph.tokenize(of(kiosk, "c05"))
+    last = batch.start_B + batch.time_T[-1]
+    assert torch.equal(subgraph(batch, last), subgraph(batch))
+    assert not torch.allclose(subgraph(batch, last + 40 * 86_400), subgraph(batch), atol=1e-3)
+    with pytest.raises(ModelError, match="before the user's last event"):
+        subgraph(batch, last - 1)
+
+
+def test_scores_rank_candidates_only_and_read_the_context(subgraph: Subgraph, kiosk) -> None:
+    _, batch = subgraph.tokenize(of(kiosk, "c05"))
+    context = torch.from_numpy(subgraph.tokenizer.encode_context({"store": ["s1"]}).astype(np.int64))
+    bare, told = subgraph.score(batch), subgraph.score(batch, context_BC=context)
+    assert bare.shape == (1, len(subgraph.tokenizer.items))
+    assert (bare[:, :FIRST_ITEM] == -torch.inf).all()
+    assert torch.isfinite(bare[:, FIRST_ITEM:]).all()
+    assert not torch.allclose(bare[:, FIRST_ITEM:], told[:, FIRST_ITEM:], atol=1e-3)
+
+
+def test_ids_never_seen_in_training_read_as_unknown(subgraph: Subgraph, kiosk) -> None:
+    """A new customer buys a new article in a new store, with a new coupon."""
+    strange = pa.table(
+        {
+            "customer": ["nobody", "nobody"],
+            "time": [1.0e7, 1.1e7],
+            "visit": ["x", "y"],
+            "action": ["steal", "redeem"],
+            "store": ["elsewhere", None],
+            "article": pa.array([987_654, None], pa.int64()),
+            "coupon": [None, "new"],
+            "quantity": [1e9, None],
+            "shelf": ["cellar", None],
+        }
+    )
+    users, batch = subgraph.tokenize(strange)
+    assert users.to_pylist() == ["nobody"]
+    assert batch.facet_TF[0, :2].tolist() == [1, 1]
+    assert torch.isfinite(subgraph(batch)).all()
+    assert torch.isfinite(subgraph.score(batch)[:, FIRST_ITEM:]).all()
+
+
+def test_codes_admitted_after_training_read_as_unknown(subgraph: Subgraph, kiosk_corpus: Corpus) -> None:
+    """Tokens of a tokenizer that has grown since."""
+    tokens = kiosk_corpus.users(pa.array(["c05", "c09"]))
+    names = [facet.name for facet in subgraph.tokenizer.facets]
+
+    def with_code(code: int) -> pa.Table:
+        table = tokens
+        for name in names:
+            column = table[name].combine_chunks()
+            codes = column.flatten().to_numpy().copy()
+            codes[-1] = code
+            lists = pa.ListArray.from_arrays(column.offsets, pa.array(codes))
+            table = table.set_column(table.schema.get_field_index(name), name, lists)
+        return table
+
+    found = [subgraph.pack(with_code(code))[1] for code in (5_000, 1)]
+    later, unknown = ((subgraph(batch), subgraph.score(batch)) for batch in found)
+    for one, other in zip(later, unknown, strict=True):
+        assert torch.equal(one, other)
+    context = torch.full((2, len(subgraph.model.config.context)), 5_000)
+    assert torch.isfinite(subgraph.score(found[0], context_BC=context)[:, FIRST_ITEM:]).all()
+
+
+def test_an_empty_log_has_nobody_in_it(subgraph: Subgraph, kiosk) -> None:
+    users, batch = subgraph.tokenize(kiosk.events.slice(0, 0))
+    assert len(users) == 0
+    assert subgraph(batch).shape == (0, subgraph.space.width)
