@@ -45,7 +45,7 @@ def evaluate(
     from userfm.cli.console import progress_console, results, stages
 
     with stages(progress_console()) as progress:
-        figures = {"evaluation": evaluate_run(run, Corpus.open(corpus), told, progress).figures()}
+        figures = {"evaluation": evaluate_run(run, Corpus.open(corpus), told=told, progress=progress).figures()}
     if json_ is not None:
         json_.parent.mkdir(parents=True, exist_ok=True)
         json_.write_text(json.dumps(figures, indent=2, allow_nan=False) + "\n", encoding="utf-8")

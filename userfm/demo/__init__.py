@@ -15,10 +15,9 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -124,7 +123,7 @@ class _Demo:
     remarks: Console
     settings: Settings
 
-    def stage(self, ledger: Ledger, name: str, work: Any) -> Figures:
+    def stage(self, ledger: Ledger, name: str, work: Callable[[], Figures]) -> Figures:
         """A stage under its headline."""
         self.console.rule(f"[bold]{name}", align="left")
         if ledger.done(name):
