@@ -51,7 +51,7 @@ class CategoryAffinity(nn.Module):
             prior = self.log_prior_C[level].exp()
             lift_RS = torch.log((own_RS / everybody_S + prior) / (1 + prior))
             code_N = _known(category_NC[:, level], len(everybody_S))
-            bonus_RN = bonus_RN + self.weight_C[level] * lift_RS[:, code_N]
+            bonus_RN = bonus_RN + self.weight_C[level] * lift_RS.index_select(1, code_N)
         return bonus_RN
 
 

@@ -118,15 +118,17 @@ def _attend_blocked(q_THK: Tensor, k_THK: Tensor, v_THK: Tensor, windows: Window
     if blocks is None:
         raise UnsupportedAttention("these windows were laid out for another backend: build them with 'blocked'")
     # 4-D [N, H, W, K]: five dimensions would fall to a slow path of scaled_dot_product_attention.
-    q = _with_padding(q_THK)[blocks.query_NW].transpose(1, 2)
-    k = _with_padding(k_THK)[blocks.key_NJ].transpose(1, 2)
-    v = _with_padding(v_THK)[blocks.key_NJ].transpose(1, 2)
+    q = _blocked(q_THK, blocks.query_NW)
+    k = _blocked(k_THK, blocks.key_NJ)
+    v = _blocked(v_THK, blocks.key_NJ)
     out_NHWK = F.scaled_dot_product_attention(q, k, v, attn_mask=blocks.mask_NWJ[:, None])
-    return out_NHWK.transpose(1, 2).flatten(0, 1)[blocks.place_T]
+    return out_NHWK.transpose(1, 2).flatten(0, 1).index_select(0, blocks.place_T)
 
 
-def _with_padding(x_THK: Tensor) -> Tensor:
-    return torch.cat([x_THK, x_THK.new_zeros(1, *x_THK.shape[1:])])
+def _blocked(x_THK: Tensor, place_NJ: Tensor) -> Tensor:
+    """[N, H, J, K] rows of a block; place T is padding. The gradient of index_select is far cheaper than of [...]."""
+    padded = torch.cat([x_THK, x_THK.new_zeros(1, *x_THK.shape[1:])])
+    return padded.index_select(0, place_NJ.flatten()).view(*place_NJ.shape, *x_THK.shape[1:]).transpose(1, 2)
 
 
 def _blocks(border_G1: Tensor, start_T: Tensor, end_T: Tensor, window: int) -> Blocks:

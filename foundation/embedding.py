@@ -119,7 +119,7 @@ class EventEmbedding(nn.Module):
     def forward(self, batch: EventBatch, tower: ItemTower) -> Tensor:
         """float [T, D]."""
         code_N, place_T = torch.unique(batch.facet_TF[:, self.item_column], return_inverse=True)
-        x_TD: Tensor = self.item_projection(tower(code_N))[place_T]
+        x_TD: Tensor = self.item_projection(tower(code_N)).index_select(0, place_T)
         for column, table in self.tables.items():
             x_TD = x_TD + known_rows(table, batch.facet_TF[:, int(column)])
         return x_TD

@@ -95,7 +95,8 @@ class RepeatPath(nn.Module):
         self, feature_PX: Tensor, request_P: Tensor, state_RD: Tensor, item_ND: Tensor, place_P: Tensor
     ) -> Tensor:
         """float [P]. item_ND: vectors of the distinct items in play; place_P: each pair's row among them."""
-        x_PX = self.features(feature_PX) + self.item(item_ND)[place_P] + self.state(state_RD)[request_P]
+        x_PX = self.features(feature_PX) + self.item(item_ND).index_select(0, place_P)
+        x_PX = x_PX + self.state(state_RD).index_select(0, request_P)
         x_PX = F.gelu(x_PX)
         x_PX = x_PX + F.gelu(self.hidden(x_PX))
         logit_P1: Tensor = self.out(x_PX) + self.rule(feature_PX)
