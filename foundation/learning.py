@@ -70,13 +70,10 @@ def losses(model: FoundationModel, lesson: Lesson, later_share: float, embedding
         target = targets[horizon]
         return set_softmax(logit_RN, weights[horizon], target.request_E, columns.target_E[horizon], target.weight_E)
 
-    def own_of(repeat_P: Tensor) -> Tensor:
-        return pooled_own(own, repeat_P, len(states.bare_RD), item_ND, columns.own_P)
-
-    user_RD = model.pooling(states.bare_RD, own_of(bare_P))
-    query_RD = model.query(states.told_RD, own_of(told_P))
+    own_RD = pooled_own(own, bare_P, len(states.bare_RD), item_ND, columns.own_P)
+    user_RD = model.pooling(states.bare_RD, own_RD)
     found = [
-        Loss("next", *item_loss(query_RD, told_P, 0), share=1.0),
+        Loss("next", *item_loss(model.horizons[0](states.told_RD), told_P, 0), share=1.0),
         Loss("embedding", *item_loss(user_RD, None, 0), share=embedding_share),
     ]
     for horizon in range(1, len(targets)):

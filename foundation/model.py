@@ -65,8 +65,6 @@ class FoundationModel(nn.Module):
         self.told_repeat = RepeatPath(config.repeat, config.width, told_features)
         self.affinity = CategoryAffinity(config.item, content)
         self.pooling = UserPooling(config.width)
-        # Items alike to the user's own: how much they gain.
-        self.neighbours = nn.Parameter(torch.tensor(1.0))
         # One projection a horizon over a shared trunk and item table: Gloeckle et al., arXiv:2404.19737.
         self.horizons = nn.ModuleList(nn.Linear(config.width, config.width) for _ in range(config.horizons))
         sizes = {facet.name: facet.size for facet in config.facets}
@@ -119,18 +117,12 @@ class FoundationModel(nn.Module):
         """
         own_ND, place_P = self._own_vectors(states.own)
         bonus_P = self.told_repeat(states.own.told_PX, states.own.request_P, states.told_RD, own_ND, place_P)
-        own_RD = pooled_own(states.own, bonus_P, len(states.told_RD), own_ND, place_P)
-        query_RD = self.query(states.told_RD, own_RD)
-        logit_RV: Tensor = query_RD @ item_VD[:, :-1].T + item_VD[:, -1]
+        told_RD = self.horizons[0](states.told_RD)
+        logit_RV: Tensor = told_RD @ item_VD[:, :-1].T + item_VD[:, -1]
         logit_RV = logit_RV + self.affinity(states.shares, self.tower.category_VC)
         logit_RV = logit_RV.index_put((states.own.request_P, states.own.code_P), bonus_P, accumulate=True)
         logit_RV[:, :FIRST_ITEM] = -torch.inf
         return logit_RV
-
-    def query(self, told_RD: Tensor, own_RD: Tensor) -> Tensor:
-        """float [R, D]: what meets the item vectors for the next group; own_RD: `pooled_own`."""
-        query_RD: Tensor = self.horizons[0](told_RD) + self.neighbours * own_RD
-        return query_RD
 
     def _own_vectors(self, own: OwnItems) -> tuple[Tensor, Tensor]:
         code_N, place_P = torch.unique(own.code_P, return_inverse=True)
