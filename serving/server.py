@@ -29,6 +29,7 @@ from userfm.v1.embedding_pb2_grpc import add_EmbeddingServiceServicer_to_server
 
 SERVICE = "userfm.v1.EmbeddingService"
 DRAIN_SECONDS = 10.0
+SETTLE_SECONDS = 0.2
 
 log = logging.getLogger("userfm.serving")
 
@@ -80,6 +81,8 @@ async def _serve(
     await stop.wait()
     log.info("draining")
     await healthy.enter_graceful_shutdown()
+    # gRPC cancels what has arrived and was not handed to us yet, so the loop gets a moment to take it.
+    await asyncio.sleep(SETTLE_SECONDS)
     await server.stop(drain_seconds)
     service.close()
 

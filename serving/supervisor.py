@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import IO, Self
 
 from serving.errors import ServerError
+from serving.server import DRAIN_SECONDS
 
 _READY = "listening on "
 
@@ -19,13 +20,16 @@ _READY = "listening on "
 class ServerProcess:
     """`serving.server` over a store, in a fresh process; a context manager that drains it.
 
-    `address` is what a client takes, `pid` the process. Raises ServerError with the server's own sentence
-    when it does not start.
+    `address` is what a client takes, `pid` the process. `drain_seconds`: what is still running so long after
+    SIGTERM is cut off. Raises ServerError with the server's own sentence when it does not start.
     """
 
-    def __init__(self, store: str | Path, host: str = "127.0.0.1", port: int = 0) -> None:
+    def __init__(
+        self, store: str | Path, host: str = "127.0.0.1", port: int = 0, drain_seconds: float = DRAIN_SECONDS
+    ) -> None:
         # -P, because the folder we are in may own a package called serving.
         command = [sys.executable, "-P", "-m", "serving.server", str(store), "--host", host, "--port", str(port)]
+        command += ["--drain-seconds", str(drain_seconds)]
         # A file and not a pipe: nobody reads it while the server runs, and a full pipe would stop it.
         self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed by stop()
         self._process = subprocess.Popen(

@@ -64,7 +64,7 @@ class DeadlineExceeded(ClientError):
 
 
 class Unavailable(ClientError):
-    """No server answers at the address: UNAVAILABLE."""
+    """No server answers at the address (UNAVAILABLE), or it ended before it did (CANCELLED)."""
 
 
 class ServerFailure(ClientError):
@@ -78,6 +78,7 @@ _ERRORS = {
     grpc.StatusCode.RESOURCE_EXHAUSTED: Overloaded,
     grpc.StatusCode.DEADLINE_EXCEEDED: DeadlineExceeded,
     grpc.StatusCode.UNAVAILABLE: Unavailable,
+    grpc.StatusCode.CANCELLED: Unavailable,  # by a server that ends: this client cancels nothing
 }
 
 
@@ -266,8 +267,8 @@ class EmbeddingClient:
             return method(request, timeout=self.timeout)
         except grpc.RpcError as error:
             status, details = error.code(), error.details()
-            if status is grpc.StatusCode.UNAVAILABLE:
-                details = f"no server answers at {self.address}; start one with `userfm serve`"
+            if status in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED):
+                details = f"no server answers at {self.address}, or it is ending; start one with `userfm serve`"
             if status is grpc.StatusCode.DEADLINE_EXCEEDED:
                 details = f"{self.address} did not answer within {self.timeout:g} s"
             raise _ERRORS.get(status, ServerFailure)(details) from error
