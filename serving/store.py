@@ -62,7 +62,7 @@ class EmbeddingStore:
         """Insert or update vectors of one entity and return how many rows were sent.
 
         Sending the same rows again changes nothing, and a row never replaces one that has seen more events
-        (`event_seq`), so an interrupted push is repeated, or resumed by leaving out the ids in `pushed`. On
+        (`event_seq`), so an interrupted push is repeated, or resumed by leaving out what is in `pushed`. On
         return every row is on disk; `progress` hears the number of rows committed so far. Raises StoreError,
         SpaceConflict.
         """
@@ -102,12 +102,14 @@ class EmbeddingStore:
             _write_space(folder, space, str(copy.relative_to(self.root)))
         return copy
 
-    def pushed(self, space: Space, entity: Entity) -> pa.Array:
-        """The ids that already have a vector in this space, to leave out of a resumed push."""
+    def pushed(self, space: Space, entity: Entity) -> pa.Table:
+        """What already has a vector in this space, and how many events that vector has seen: columns id (text or
+        int64) and event_seq (int64), to leave out of a push what it would not change."""
         path = self._dataset(space, entity)
         if not _exists(path):
-            return pa.array([], pa.large_string())
-        return canonical(_open(path).to_table(columns=["id"])["id"])
+            return pa.table({"id": pa.array([], pa.large_string()), "event_seq": pa.array([], pa.int64())})
+        stored = _open(path).to_table(columns=["id", "event_seq"])
+        return pa.table({"id": canonical(stored["id"]), "event_seq": stored["event_seq"]})
 
     def publish(self, space: Space) -> Publication:
         """Make what has been pushed to `space` current, all of it or nothing.

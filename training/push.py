@@ -8,13 +8,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
+from numpy.typing import NDArray
 
 from foundation.repeat import FIRST_ITEM
 from foundation.space import Space
 from foundation.subgraph import Subgraph
+from serving.ids import canonical
 from serving.rows import Entity, VectorBatch
 from serving.store import EmbeddingStore
 from tokenization.corpus import Corpus
+from training.errors import RunError
+from training.holdout import list_values
 from training.pretrain import Run
 
 USERS = 256  # encoded at a time
@@ -28,15 +32,15 @@ def push(
 ) -> Space:
     """Write the run's users, items and model into the store under the run's space; `publish` makes it current.
 
-    Users who are there already are left out, so that an interrupted push goes on where it stopped. Raises
-    StoreError, SpaceConflict, ModelError.
+    Users whose vector has seen all their events are left out, so that an interrupted push goes on where it stopped
+    and a later one encodes only who has been active since. Raises RunError, StoreError, SpaceConflict, ModelError.
     """
     subgraph = Subgraph.from_pretrained(run.model)
     space = subgraph.space
+    if subgraph.tokenizer.fingerprint != corpus.tokenizer.fingerprint:
+        raise RunError(f"{corpus.folder} has tokens of another tokenizer than {run.folder}: push the run's own corpus")
     tokens = corpus.tokens()
-    done = store.pushed(space, Entity.USER)
-    waiting = pc.invert(pc.is_in(tokens["user_id"].cast(done.type), value_set=done))
-    tokens = tokens.filter(waiting)
+    tokens = tokens.filter(pa.array(_has_news(tokens, store.pushed(space, Entity.USER))))
     total = tokens.num_rows
     store.push(space, Entity.USER, user_batches(subgraph, tokens), lambda rows: progress("users", rows, total))
     items = len(corpus.tokenizer.items) - FIRST_ITEM
@@ -48,14 +52,31 @@ def push(
 def user_batches(subgraph: Subgraph, tokens: pa.Table) -> Iterator[VectorBatch]:
     """Embeddings of the users in a token table, each as of the user's last event."""
     for start in range(0, tokens.num_rows, USERS):
-        user_ids, batch = subgraph.pack(tokens.slice(start, USERS))
+        chunk = tokens.slice(start, USERS)
+        user_ids, batch = subgraph.pack(chunk)
         with torch.inference_mode():
             user_BD = subgraph(batch)
-        length_B = (batch.offset_B1[1:] - batch.offset_B1[:-1]).numpy()
+        end_B = batch.offset_B1[1:].numpy()
         last_B = batch.start_B.numpy().copy()
-        has_events = length_B > 0
-        last_B[has_events] += batch.time_T.numpy()[batch.offset_B1[1:].numpy()[has_events] - 1]
-        yield VectorBatch(user_ids, user_BD.numpy(), last_B, length_B)
+        has_events = end_B > batch.offset_B1[:-1].numpy()
+        last_B[has_events] += batch.time_T.numpy()[end_B[has_events] - 1]
+        yield VectorBatch(user_ids, user_BD.numpy(), last_B, _events_seen(chunk))
+
+
+def _has_news(tokens: pa.Table, pushed: pa.Table) -> NDArray[np.bool_]:
+    """[users] whether the token table knows more events of a user than the stored vector has seen."""
+    ids = canonical(tokens["user_id"])
+    if ids.type != pushed["id"].type:
+        return np.ones(len(ids), dtype=np.bool_)
+    stored = pushed["event_seq"].take(pc.index_in(ids, value_set=pushed["id"].combine_chunks()))
+    return np.asarray(_events_seen(tokens) > stored.fill_null(-1).to_numpy())
+
+
+def _events_seen(tokens: pa.Table) -> NDArray[np.int64]:
+    """[users] raw events, of which a token may hold several."""
+    count_T, offset_B1 = list_values(tokens["events"])
+    before_T = np.concatenate([[0], np.cumsum(count_T, dtype=np.int64)])
+    return np.asarray(before_T[offset_B1[1:]] - before_T[offset_B1[:-1]])
 
 
 def item_batches(subgraph: Subgraph) -> Iterator[VectorBatch]:

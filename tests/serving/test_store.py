@@ -78,8 +78,15 @@ def test_a_push_resumes_with_the_ids_that_are_missing(store, space, batch) -> No
     with pytest.raises(KeyboardInterrupt):
         store.push(space, Entity.USER, interrupted(), heard.append)
     assert heard == [70_000]
-    assert sorted(store.pushed(space, Entity.USER).to_pylist()) == sorted(f"u{i}" for i in range(70_000))
+    assert sorted(store.pushed(space, Entity.USER)["id"].to_pylist()) == sorted(f"u{i}" for i in range(70_000))
     assert len(store.pushed(space, Entity.ITEM)) == 0
+
+
+def test_what_is_pushed_says_how_many_events_it_has_seen(store, space, batch) -> None:
+    store.push(space, Entity.USER, [batch([3, 1], event_seq=5), batch([2], event_seq=7)])
+    store.push(space, Entity.USER, [batch([1], event_seq=9)])
+    found = store.pushed(space, Entity.USER).sort_by("id")
+    assert found.to_pydict() == {"id": [1, 2, 3], "event_seq": [9, 7, 5]}
 
 
 def test_ids_of_one_entity_are_of_one_kind(store, space, batch) -> None:
