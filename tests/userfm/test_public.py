@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import tomllib
@@ -107,3 +108,13 @@ except ImportError as error:
     assert done.stdout.startswith(f"userfm.{name} needs userfm's own package '{package}'"), done.stderr
     assert str(tmp_path / package) in done.stdout
     assert "userfm.client" in done.stdout
+
+
+def test_a_command_in_such_a_folder_says_so(tmp_path: Path) -> None:
+    (tmp_path / "serving").mkdir()
+    (tmp_path / "serving" / "__init__.py").write_text("")
+    serve = [sys.executable, "-m", "userfm", "serve", "store"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(serve, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith("userfm: `userfm serve` needs userfm's own package 'serving'")

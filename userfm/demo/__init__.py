@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -165,7 +166,9 @@ class _Demo:
         recipe = self.recipe()
         run = start(self.corpus, self.out / "run", recipe)
         began = time.monotonic()
-        with training(self.remarks, recipe.minutes) as on_step:
+        with warnings.catch_warnings(), training(self.remarks, recipe.minutes) as on_step:
+            # Ray's processes fork only to exec at once; Lance, which is loaded here already, is not used in between.
+            warnings.filterwarnings("ignore", message="lance is not fork-safe")
             space = pretrain(run, self.settings.workers, on_step)
         wall = time.monotonic() - began
         curve = _curve(run)

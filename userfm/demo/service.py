@@ -95,7 +95,7 @@ def _one_household(client: EmbeddingClient, history: pa.Table, products: Product
     moved = 1.0 - float(now @ after / (np.linalg.norm(now) * np.linalg.norm(after)))
     apart = float(np.abs(now - stored).max() / np.abs(stored).max())
     names = ", ".join(products.name(product) for product in basket["product_id"].to_pylist())
-    say(f"household {household} encoded live equals its stored vector to {apart:.0e} of its largest value")
+    say(f"household {household} encoded live differs from its stored vector by {apart:.0e} of the largest value")
     say(f"after a basket of {names} its vector has turned by a cosine distance of {moved:.4f}")
     return {"live_minus_stored": apart, "vector_moved": moved}
 
