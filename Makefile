@@ -23,13 +23,13 @@ demo: $(STAMP)  ## The whole pipeline on Complete Journey, into out/demo
 	$(BIN)/userfm demo --out $(DEMO_OUT)
 
 test: $(STAMP)  ## Fast tests; they need nothing but this repository
-	$(BIN)/python -m pytest -m 'not slow and not faults'
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'not slow and not faults'
 
 test-slow: $(STAMP)  ## Tests that need minutes
-	$(BIN)/python -m pytest -m slow
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow
 
 faults: $(STAMP)  ## Real crashes, full disks, torn files (some need Debian packages, see CONTRIBUTING.md)
-	$(BIN)/python -m pytest -m faults
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m faults
 
 lint: $(STAMP)  ## Style and strict types
 	$(BIN)/ruff check .

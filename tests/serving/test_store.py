@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -262,11 +263,21 @@ def start_writer(store: EmbeddingStore, space: Space) -> subprocess.Popen[str]:
 
 @pytest.mark.parametrize("moment", range(3))
 def test_a_kill_while_publishing_leaves_a_whole_version_current(store, space, moment: int) -> None:
+    kill_while_publishing(store, space, 0.05 + 0.037 * moment)
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("seed", range(30))
+def test_a_kill_at_a_seeded_moment_leaves_a_whole_version_current(store, space, seed: int) -> None:
+    kill_while_publishing(store, space, random.Random(seed).uniform(0.0, 0.4))
+
+
+def kill_while_publishing(store: EmbeddingStore, space: Space, seconds: float) -> None:
     """Users and items of one publication are of one seed: after SIGKILL at any moment both files agree."""
     writer = start_writer(store, space)
     assert writer.stdout is not None
     acknowledged = int(writer.stdout.readline())
-    time.sleep(0.05 + 0.037 * moment)
+    time.sleep(seconds)
     os.kill(writer.pid, signal.SIGKILL)
     writer.wait()
     acknowledged = max([acknowledged, *map(int, writer.stdout.read().split())])
