@@ -79,18 +79,19 @@ class _Bars:
 
 
 class _Lines:
-    """A line for each stage that is done."""
+    """A line for each stage that is done, with the time since the one before."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._begun: dict[str, float] = {}
+        self._before = time.monotonic()
 
     def __call__(self, stage: str, done: int, total: int) -> None:
-        begun = self._begun.setdefault(stage, time.monotonic())
-        if done >= total:
-            count = f": {total:,}" if total > 1 else ""
-            self._console.print(f"{stage}{count} ({time.monotonic() - begun:.1f} s)")
-            del self._begun[stage]
+        if done < total:
+            return
+        now = time.monotonic()
+        count = f": {total:,}" if total > 1 else ""
+        self._console.print(f"{stage}{count} ({now - self._before:.1f} s)")
+        self._before = now
 
 
 @contextmanager

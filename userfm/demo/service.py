@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from serving.store import EmbeddingStore
 from serving.supervisor import ServerProcess
 from training.metrics import Floats
-from userfm.client import ClientError, EmbeddingClient, Rankings
+from userfm.client import EmbeddingClient, Rankings, Unavailable
 from userfm.demo.households import Products
 
 LOOKUPS, SEARCHES, ENCODED = 1_000, 200, 40
@@ -135,7 +135,7 @@ def _drain(client: EmbeddingClient, server: ServerProcess, households: list[int]
         while True:
             try:
                 client.lookup_users(households[:64])
-            except ClientError:
+            except Unavailable:
                 return answered, 1
             answered += 1
 
