@@ -34,7 +34,7 @@ class Sampling:
     """
 
     tokens: int = 8_192
-    requests: int = 12
+    requests: int = 24
     negatives: int = 2_048
     negative_power: float = 0.75
     context_dropout: float = 0.2
@@ -180,7 +180,7 @@ def make_lesson(
     first_G = border_G1[:-1]
     owner_G = batch.user_T[first_G]
     asked_R = _draw_borders(owner_G, sampling.requests, draw)
-    context_RC = batch.facet_TF[first_G[asked_R]][:, list(config.context_columns)]
+    context_RC = _group_context(batch, border_G1, config)[asked_R]
     requests = Requests(
         user_R=owner_G[asked_R],
         end_R=first_G[asked_R],
@@ -228,6 +228,17 @@ def _draw_borders(owner_G: Tensor, per_user: int, draw: np.random.Generator) -> 
     first = np.flatnonzero(np.r_[True, owners[1:] != owners[:-1]]) if len(owners) else np.zeros(0, dtype=int)
     rank = np.arange(len(owners)) - np.repeat(first, np.diff(np.r_[first, len(owners)]))
     return torch.from_numpy(np.sort(candidate[order[rank < per_user]]))
+
+
+def _group_context(batch: EventBatch, border_G1: Tensor, config: ModelConfig) -> Tensor:
+    """int64 [G, C]; 0 where the tokens of a group disagree: that is no property of the request, as in `holdout`."""
+    code_TC = batch.facet_TF[:, list(config.context_columns)]
+    group_TC = segment_ids(border_G1)[:, None].expand_as(code_TC)
+    nothing_GC = code_TC.new_zeros(len(border_G1) - 1, code_TC.shape[1])
+    low_GC, high_GC = (
+        nothing_GC.scatter_reduce(0, group_TC, code_TC, extreme, include_self=False) for extreme in ("amin", "amax")
+    )
+    return torch.where(low_GC == high_GC, low_GC, 0)
 
 
 def _drop_context(context_RC: Tensor, dropout: float, draw: np.random.Generator) -> Tensor:
