@@ -92,5 +92,7 @@ def kiosk_corpus(kiosk: Kiosk, tmp_path_factory: pytest.TempPathFactory) -> Corp
     """The kiosk's log as a corpus."""
     tokenizer = Tokenizer.fit(kiosk.schema, kiosk.events, kiosk.items)
     tokens = tokenizer.transform(kiosk.events)
-    summary = {"events": kiosk.events.num_rows, "users": tokens.num_rows, "items": len(tokenizer.items.ids)}
+    count = len(tokens["events"].combine_chunks().flatten())
+    summary = {"events": kiosk.events.num_rows, "tokens": count, "users": tokens.num_rows}
+    summary["items"] = len(tokenizer.items.ids)
     return write_corpus(tmp_path_factory.mktemp("kiosk") / "corpus", [tokens], tokenizer, summary)

@@ -1,13 +1,21 @@
-"""Token tables written by hand, in the format of `Tokenizer.transform`."""
+"""Token tables written by hand, in the format of `Tokenizer.transform`; and a run trained on the kiosk's log."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
+from foundation.config import ModelConfig, RepeatConfig
+from tokenization.corpus import Corpus
+from training import data, pretrain
+from training.pretrain import Run
+from training.recipes import Optimisation, Recipe
+
+DAY = 86_400.0
 Token = tuple[float, int, int, int]  # time, group, item code (0 = no item), store code
 Log = Mapping[str, Sequence[Token]]
 TokenTable = Callable[[Log], pa.Table]
@@ -61,3 +69,38 @@ def random_log() -> Callable[[int], Log]:
         return np.sort(1 + rng.choice(19, rng.integers(1, 5), replace=False))
 
     return build
+
+
+@pytest.fixture(scope="session")
+def recipe(kiosk_corpus: Corpus) -> Recipe:
+    """Every number stated, so that no tuning of the named recipes moves what is tested with it."""
+    tokenizer = kiosk_corpus.tokenizer
+    model = ModelConfig(
+        facets=data.facet_configs(tokenizer),
+        item=data.item_config(tokenizer),
+        repeat=RepeatConfig(half_lives=(10 * DAY, 40 * DAY, math.inf), time_unit=DAY, width=8),
+        targets=(("quantity", 0.1), ("action", 0.1)),
+        width=16,
+        layers=1,
+        heads=2,
+        window=16,
+        horizons=2,
+    )
+    sampling = data.Sampling(tokens=60, requests=4, negatives=24, negative_power=0.75, context_dropout=0.2)
+    optimisation = Optimisation(
+        rate=6e-3, table_rate=2e-2, weight_decay=0.01, warmup=5, clip=1.0, later_share=0.3, embedding_share=0.3
+    )
+    return Recipe(model, sampling, optimisation, epochs=5, minutes=math.inf, checkpoint_seconds=math.inf, seed=3)
+
+
+@pytest.fixture(scope="session")
+def training_set(kiosk_corpus: Corpus, recipe: Recipe) -> data.TrainingSet:
+    return data.read_training_set(kiosk_corpus, recipe.model)
+
+
+@pytest.fixture(scope="session")
+def trained(kiosk_corpus: Corpus, recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A finished run of the kiosk; copy it before changing anything in it."""
+    run = pretrain.start(kiosk_corpus, tmp_path_factory.mktemp("trained") / "run", recipe)
+    pretrain.pretrain_bare(run)
+    return run
