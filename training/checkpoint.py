@@ -21,7 +21,8 @@ KEPT = 2  # the newest and the one before it, should the newest prove torn
 
 def save(folder: Path, step: int, state: Mapping[str, Any]) -> Path:
     """Write `state` as the newest checkpoint; returns its path. The folder is closed to other users (mode 0700)."""
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    folder.chmod(0o700)
     buffer = io.BytesIO()
     torch.save(dict(state), buffer)
     content = buffer.getvalue()
@@ -33,8 +34,10 @@ def save(folder: Path, step: int, state: Mapping[str, Any]) -> Path:
         os.fsync(file.fileno())
     fresh.rename(path)
     _sync_folder(folder)
-    for old in _newest_first(folder)[KEPT:]:
-        old.unlink()
+    # Later steps are torn, or of a life of the run that was given up: they take nobody's place.
+    before = [other for other in _newest_first(folder) if other.name < f"step-{step:09d}"]
+    for other in {*folder.glob("step-*")} - {path, *before[: KEPT - 1]}:
+        other.unlink()
     return path
 
 

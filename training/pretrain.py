@@ -62,7 +62,7 @@ class Run:
             told = json.loads((Path(folder) / "run.json").read_text())
             recipe = Recipe.from_json(json.dumps(told["recipe"]))
             return cls(Path(folder), Path(told["corpus"]), recipe, told["all_data"])
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, TypeError) as error:
             raise RunError(f"{folder} is no training run (run.json: {error}); make one with `userfm train`") from error
 
 

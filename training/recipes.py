@@ -12,6 +12,7 @@ from typing import Any, Self
 import numpy as np
 
 from foundation.config import ModelConfig, RepeatConfig
+from foundation.errors import ModelError
 from foundation.jagged import EventBatch
 from tokenization.corpus import Corpus
 from training.data import Sampling, facet_configs, item_config, trainable_events
@@ -63,7 +64,7 @@ class Recipe:
             model = ModelConfig.from_json(json.dumps(values.pop("model")))
             sampling, optimisation = Sampling(**values.pop("sampling")), Optimisation(**values.pop("optimisation"))
             return cls(model=model, sampling=sampling, optimisation=optimisation, **values)
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError, ModelError) as error:
             raise TrainingError(f"this recipe can't be read ({error}): start a new run") from error
 
 

@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+import torch
+
+from training import checkpoint
+from training.errors import RunError
+
+
+def state(value: float) -> dict[str, object]:
+    return {"model": {"weight": torch.full((3,), value)}, "progress": {"step": int(value), "seconds": 0.5}}
+
+
+def value_of(folder: Path) -> float | None:
+    found = checkpoint.load_newest(folder)
+    return None if found is None else float(found["model"]["weight"][0])
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name.split("-")[1] for path in folder.glob("step-*.pt"))
+
+
+def test_there_is_none_before_the_first(tmp_path: Path) -> None:
+    assert checkpoint.load_newest(tmp_path / "nowhere") is None
+
+
+def test_the_newest_is_read_and_the_one_before_it_kept(tmp_path: Path) -> None:
+    for step in (1, 2, 10, 9_999_999, 10_000_000):
+        checkpoint.save(tmp_path / "c", step, state(step))
+        assert value_of(tmp_path / "c") == step
+    assert names(tmp_path / "c") == ["009999999", "010000000"]
+
+
+@pytest.mark.parametrize("damage", [lambda b: b[:-1], lambda b: b"", lambda b: b[:99] + bytes([b[99] ^ 1]) + b[100:]])
+def test_a_torn_checkpoint_falls_back_to_the_one_before(tmp_path: Path, damage) -> None:
+    checkpoint.save(tmp_path, 1, state(1))
+    newest = checkpoint.save(tmp_path, 2, state(2))
+    newest.write_bytes(damage(newest.read_bytes()))
+    assert value_of(tmp_path) == 1
+
+
+def test_a_torn_checkpoint_does_not_take_the_place_of_a_whole_one(tmp_path: Path) -> None:
+    """A run that fell back saves steps below the torn one's: two whole checkpoints are there again soon."""
+    checkpoint.save(tmp_path, 10, state(10))
+    checkpoint.save(tmp_path, 20, state(20)).write_bytes(b"torn")
+    for step in (12, 14):
+        checkpoint.save(tmp_path, step, state(step))
+    assert names(tmp_path) == ["000000012", "000000014"]
+    assert value_of(tmp_path) == 14
+
+
+def test_none_whole_is_a_sentence(tmp_path: Path) -> None:
+    for step in (1, 2):
+        checkpoint.save(tmp_path, step, state(step)).write_bytes(b"torn")
+    with pytest.raises(RunError, match=r"no checkpoint in .* is whole: start the run anew with --restart"):
+        checkpoint.load_newest(tmp_path)
+
+
+@pytest.mark.parametrize("there", [None, 0o755])
+def test_the_folder_is_closed_to_others(tmp_path: Path, there: int | None) -> None:
+    folder = tmp_path / "run" / "checkpoints"
+    if there is not None:
+        folder.mkdir(parents=True)
+        folder.chmod(there)
+    before = os.umask(0)
+    try:
+        checkpoint.save(folder, 1, state(1))
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+
+
+def test_what_a_crash_left_half_written_is_neither_read_nor_kept(tmp_path: Path) -> None:
+    checkpoint.save(tmp_path, 1, state(1))
+    left = tmp_path / "step-000000002-0123456789abcdef.tmp"
+    left.write_bytes(b"half")
+    assert value_of(tmp_path) == 1
+    checkpoint.save(tmp_path, 3, state(3))
+    assert not left.exists()
+
+
+class Trap:
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.mkdir, (str(Path.cwd() / "sprung"),)
+
+
+def test_loading_runs_no_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file with the right checksum and a trap inside."""
+    monkeypatch.chdir(tmp_path)
+    checkpoint.save(tmp_path / "c", 1, {"trap": Trap()})
+    with pytest.raises(Exception, match="Weights only load failed"):
+        checkpoint.load_newest(tmp_path / "c")
+    assert not (tmp_path / "sprung").exists()

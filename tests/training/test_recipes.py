@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from tokenization.corpus import Corpus, write_corpus
+from tokenization.tokenizer import Tokenizer
+from training.errors import TrainingError
+from training.recipes import Name, Recipe, named, with_overrides
+
+DAY = 86_400
+
+
+@pytest.mark.parametrize("name", list(Name))
+def test_a_named_recipe_is_read_as_it_was_written(kiosk_corpus: Corpus, name: Name) -> None:
+    recipe = replace(named(name, kiosk_corpus), minutes=2.5)
+    assert Recipe.from_json(recipe.to_json()) == recipe
+    endless = replace(recipe, minutes=math.inf)
+    assert Recipe.from_json(endless.to_json()) == endless
+
+
+def test_a_recipe_takes_facets_items_and_targets_from_the_tokenizer(kiosk_corpus: Corpus) -> None:
+    model = named(Name.DEFAULT, kiosk_corpus).model
+    tokenizer = kiosk_corpus.tokenizer
+    assert [(f.name, f.size, f.role) for f in model.facets] == [(f.name, f.size, str(f.role)) for f in tokenizer.facets]
+    assert (model.item.facet, model.item.codes, model.item.text_width) == ("product", len(tokenizer.items), 256)
+    assert dict(model.item.categories) == tokenizer.items.category_sizes
+    assert dict(model.targets) == {"quantity": 0.1, "action": 0.1}
+
+
+def test_time_is_measured_in_what_the_log_before_validation_shows(kiosk_corpus: Corpus) -> None:
+    model = named(Name.DEFAULT, kiosk_corpus).model
+    rows = kiosk_corpus.tokens(["time"])["time"].to_pylist()
+    before = [sorted({at for at in row if at < kiosk_corpus.split.validation}) for row in rows]
+    times = [at for row in before for at in row]
+    gaps = [gap for row in before for gap in np.diff(row)]
+    finite = [half_life for half_life in model.repeat.half_lives if math.isfinite(half_life)]
+    assert max(finite) == pytest.approx(max(times) - min(times))
+    assert model.repeat.half_lives[-1] == math.inf
+    assert model.repeat.time_unit == pytest.approx(float(np.median(gaps)))
+
+
+def test_settings_are_replaced_by_name_or_by_path(kiosk_corpus: Corpus) -> None:
+    recipe = named(Name.DEFAULT, kiosk_corpus)
+    changed = with_overrides(
+        recipe, {"width": "128", "sampling.tokens": "99", "rate": "1e-4", "epochs": "2", "seed": "7"}
+    )
+    assert (changed.model.width, changed.sampling.tokens, changed.optimisation.rate) == (128, 99, 1e-4)
+    assert (changed.epochs, changed.seed) == (2, 7)
+    assert with_overrides(changed, {"backend": "reference"}).model.backend == "reference"
+    assert with_overrides(recipe, {}) == recipe
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "sentence"),
+    [
+        ("widht", "64", "no single setting 'widht'; did you mean 'width'?"),
+        ("model.widht", "64", "no single setting 'model.widht'; did you mean 'model.width'?"),
+        ("zzz", "1", "no single setting 'zzz': choose one of"),
+        ("width", "wide", "setting 'model.width' takes a int, got 'wide'"),
+        ("epochs", "2.5", "setting 'epochs' takes a int, got '2.5'"),
+        ("backend", "magic", "setting 'model.backend' takes a Backend, got 'magic'"),
+    ],
+)
+def test_a_setting_that_can_not_be_is_named_with_the_nearest(
+    kiosk_corpus: Corpus, key: str, value: str, sentence: str
+) -> None:
+    with pytest.raises(TrainingError) as error:
+        with_overrides(named(Name.SMALL, kiosk_corpus), {key: value})
+    assert sentence in str(error.value)
+
+
+@pytest.mark.parametrize("text", ["", "{}", "3", "[]", '{"model": 1}'])
+def test_what_is_no_recipe_is_refused(text: str) -> None:
+    with pytest.raises(TrainingError, match="this recipe can't be read"):
+        Recipe.from_json(text)
+
+
+def test_a_log_that_lies_behind_the_split_is_refused(kiosk, tmp_path) -> None:
+    tokenizer = Tokenizer.fit(kiosk.schema, kiosk.events, kiosk.items)
+    late = kiosk.events.filter(np.array(kiosk.events["time"]) >= tokenizer.split.validation)
+    corpus = write_corpus(tmp_path / "corpus", [tokenizer.transform(late)], tokenizer, {})
+    with pytest.raises(TrainingError, match="no event lies before the validation cut: move `split`"):
+        named(Name.DEFAULT, corpus)
