@@ -18,7 +18,7 @@ from foundation.model import FoundationModel
 from training import checkpoint
 from training.data import Position, TrainingSet, batches, lessons
 from training.errors import TrainingError
-from training.parallel import Ranks, broadcast, global_loss, sum_gradients
+from training.parallel import Ranks, broadcast, global_count, global_loss, sum_gradients
 from training.recipes import Optimisation, Recipe
 
 
@@ -153,7 +153,7 @@ def _step(
     addend.backward()  # type: ignore[no-untyped-call]
     sum_gradients(optimisers.parameters, ranks)
     norm = optimisers.step(factor)
-    return total, parts, norm, lesson.batch.tokens * ranks.count
+    return total, parts, norm, global_count(lesson.batch.tokens, ranks, addend.device)
 
 
 def _record(

@@ -46,6 +46,15 @@ def global_loss(losses: list[Loss], ranks: Ranks) -> tuple[Tensor, dict[str, flo
     return (shares * totals / weights).sum(), {loss.name: mean for loss, mean in zip(losses, means, strict=True)}
 
 
+def global_count(count: int, ranks: Ranks, device: torch.device) -> int:
+    """Σ over the ranks."""
+    if ranks.count == 1:
+        return count
+    total = torch.tensor([count], device=device)
+    dist.all_reduce(total)
+    return int(total)
+
+
 def sum_gradients(parameters: Iterable[Tensor], ranks: Ranks) -> None:
     """Add up gradients over the ranks, row-sparse ones by their rows."""
     if ranks.count == 1:

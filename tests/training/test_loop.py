@@ -1,0 +1,229 @@
+"""The loop, in this process and in others that die in the middle of it.
+
+The golden losses are those of the first steps on the kiosk's log. To accept a change on purpose, run that test with
+USERFM_WRITE_GOLDEN=1 and say why in the log.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from foundation.model import FoundationModel
+from tokenization.corpus import Corpus
+from training import pretrain
+from training.data import Position, TrainingSet, read_training_set
+from training.errors import TrainingError
+from training.loop import Optimisers, Progress, StepRecord, schedule, total_steps, train
+from training.parallel import Ranks
+from training.recipes import Recipe
+
+ROOT = Path(__file__).parents[2]
+GOLDEN = Path(__file__).parent / "golden" / "losses.json"
+TOLERANCE = 2e-3  # relative: other processors add up in another order, and a few steps let that grow
+STEPS = 20
+KILLED_IN = 11
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Sums are bit for bit the same only when they are divided among as many threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def twenty(recipe: Recipe, training_set: TrainingSet) -> Recipe:
+    """The recipe with as many tokens a batch as make twenty steps."""
+    changed = replace(recipe, epochs=2, sampling=replace(recipe.sampling, tokens=50), checkpoint_seconds=0.0)
+    assert total_steps(training_set, changed, Ranks.alone()) == STEPS
+    return changed
+
+
+def trained(
+    corpus: Corpus, recipe: Recipe, checkpoints: Path, stop: int | None = None
+) -> tuple[FoundationModel, list[StepRecord]]:
+    """Train with objects of its own, from the newest checkpoint if there is one."""
+    found = read_training_set(corpus, recipe.model)
+    model = pretrain.initial_model(found, corpus, recipe)
+    records: list[StepRecord] = []
+
+    def on_step(record: StepRecord) -> None:
+        if record.step == stop:
+            raise KeyboardInterrupt
+        records.append(record)
+
+    try:
+        train(model, found, recipe, checkpoints, Ranks.alone(), on_step)
+    except KeyboardInterrupt:
+        assert stop is not None
+    return model, records
+
+
+@pytest.fixture(scope="module")
+def straight(
+    kiosk_corpus: Corpus, twenty: Recipe, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[FoundationModel, list[StepRecord]]:
+    torch.set_num_threads(1)
+    return trained(kiosk_corpus, twenty, tmp_path_factory.mktemp("straight"))
+
+
+def assert_ends_alike(
+    straight: tuple[FoundationModel, list[StepRecord]], model: FoundationModel, records: list[StepRecord], first: int
+) -> None:
+    assert [record.step for record in records] == list(range(first, STEPS + 1))
+    assert [record.loss for record in records] == [record.loss for record in straight[1][first - 1 :]]
+    assert [record.tokens for record in records] == [record.tokens for record in straight[1][first - 1 :]]
+    for (name, weight), (_, expected) in zip(model.named_parameters(), straight[0].named_parameters(), strict=True):
+        assert torch.equal(weight, expected), name
+
+
+def test_training_is_the_same_again(straight, kiosk_corpus: Corpus, twenty: Recipe, tmp_path: Path) -> None:
+    assert_ends_alike(straight, *trained(kiosk_corpus, twenty, tmp_path), first=1)
+
+
+def test_a_killed_process_is_continued_by_another_bit_for_bit(
+    straight, kiosk_corpus: Corpus, twenty: Recipe, tmp_path: Path
+) -> None:
+    run = pretrain.start(kiosk_corpus, tmp_path / "run", twenty)
+    code = f"""
+        import os, signal
+        import torch
+        from training import pretrain
+
+        torch.set_num_threads(1)
+        def on_step(record):
+            if record.step == {KILLED_IN}:
+                os.kill(os.getpid(), signal.SIGKILL)
+        pretrain.pretrain_bare(pretrain.Run.open({str(run.folder)!r}), on_step)
+    """
+    killed = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert not run.finished
+    assert_ends_alike(straight, *trained(kiosk_corpus, twenty, run.folder / "checkpoints"), first=KILLED_IN)
+
+
+def test_a_torn_checkpoint_costs_the_steps_since_the_one_before(
+    straight, kiosk_corpus: Corpus, twenty: Recipe, tmp_path: Path
+) -> None:
+    trained(kiosk_corpus, twenty, tmp_path, stop=KILLED_IN)
+    newest = max(tmp_path.iterdir())
+    assert newest.name.startswith(f"step-{KILLED_IN - 1:09d}-")
+    newest.write_bytes(newest.read_bytes()[:-100])
+    assert_ends_alike(straight, *trained(kiosk_corpus, twenty, tmp_path), first=KILLED_IN - 1)
+
+
+def test_a_finished_run_takes_no_further_step(straight, kiosk_corpus: Corpus, twenty: Recipe, tmp_path: Path) -> None:
+    trained(kiosk_corpus, twenty, tmp_path)
+    model, records = trained(kiosk_corpus, twenty, tmp_path)
+    assert records == []
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), straight[0].parameters(), strict=True))
+
+
+def test_the_first_losses_are_the_golden_ones(kiosk_corpus: Corpus, recipe: Recipe, tmp_path: Path) -> None:
+    _, records = trained(kiosk_corpus, recipe, tmp_path, stop=7)
+    found = [{"loss": record.loss, **record.losses} for record in records]
+    if "USERFM_WRITE_GOLDEN" in os.environ:
+        GOLDEN.write_text(json.dumps(found, indent=1) + "\n")
+    golden = json.loads(GOLDEN.read_text())
+    assert len(found) == len(golden) == 6
+    for step, (one, expected) in enumerate(zip(found, golden, strict=True), start=1):
+        assert one == pytest.approx(expected, rel=TOLERANCE), f"step {step}"
+
+
+def test_the_loss_falls_and_is_the_sum_of_its_parts(straight) -> None:
+    records = straight[1]
+    assert sum(record.loss for record in records[-4:]) < sum(record.loss for record in records[:4])
+    shares = {"next": 1.0, "embedding": 0.3, "next_2": 0.3}
+    shares |= {f"{name}{ahead}": 0.05 for name in ("quantity", "action") for ahead in ("", "_2")}
+    for record in records:
+        assert record.loss == pytest.approx(sum(shares[name] * part for name, part in record.losses.items()), rel=1e-5)
+
+
+def test_a_record_tells_where_the_run_stands(straight, training_set: TrainingSet) -> None:
+    records = straight[1]
+    assert {record.steps for record in records} == {STEPS}
+    assert all(a.seconds < b.seconds and a.tokens < b.tokens for a, b in itertools.pairwise(records))
+    users = training_set.trainable
+    tokens = (training_set.events.offset_B1[users + 1] - training_set.events.offset_B1[users]).sum()
+    assert records[-1].tokens == 2 * int(tokens)  # two epochs
+    last = records[-1]
+    assert last.tokens_per_second == pytest.approx(last.tokens / last.seconds)
+    assert StepRecord(**json.loads(last.to_line())) == last
+    assert all(record.gradient_norm > 0 for record in records)
+
+
+def test_rates_warm_up_and_fall_to_a_fiftieth(recipe: Recipe) -> None:
+    def factor(step: int, seconds: float = 0.0, minutes: float = math.inf) -> float:
+        return schedule(Progress(step, Position(), seconds, 0), 100, replace(recipe, minutes=minutes))
+
+    assert [factor(step) for step in range(5)] == sorted(factor(step) for step in range(5))
+    assert factor(0) == pytest.approx(0.2, rel=1e-3)
+    assert factor(50) == pytest.approx(0.51)
+    assert factor(100) == pytest.approx(0.02)
+    assert factor(50, seconds=60, minutes=1.0) == pytest.approx(0.02)  # the minutes end before the epochs
+    assert factor(50, seconds=30, minutes=1.0) == factor(50)
+
+
+def test_minutes_end_a_run_before_its_epochs(kiosk_corpus: Corpus, recipe: Recipe, tmp_path: Path) -> None:
+    _, records = trained(kiosk_corpus, replace(recipe, minutes=1e-9), tmp_path)
+    assert len(records) == 1  # the first step uses them up
+    assert len(list(tmp_path.iterdir())) == 1
+    assert trained(kiosk_corpus, replace(recipe, minutes=1e-9), tmp_path)[1] == []
+
+
+def test_a_loss_that_is_no_number_stops_the_run_with_a_sentence(
+    kiosk_corpus: Corpus, recipe: Recipe, tmp_path: Path
+) -> None:
+    wild = replace(recipe, optimisation=replace(recipe.optimisation, rate=1e30, table_rate=1e30, warmup=1))
+    with pytest.raises(TrainingError, match=r"the loss is (nan|inf): lower `rate` or look for extreme values"):
+        trained(kiosk_corpus, wild, tmp_path)
+
+
+def test_only_rows_in_use_move_and_every_weight_has_one_optimiser(
+    kiosk_corpus: Corpus, recipe: Recipe, training_set: TrainingSet
+) -> None:
+    model = pretrain.initial_model(training_set, kiosk_corpus, recipe)
+    optimisers = Optimisers(model, recipe.optimisation)
+    assert {id(weight) for weight in optimisers.parameters} == {id(weight) for weight in model.parameters()}
+    assert len(optimisers.parameters) == len(list(model.parameters()))
+    before = model.tower.id.weight.detach().clone()
+    model.tower(torch.tensor([5, 9])).square().sum().backward()
+    for weight in optimisers.dense:
+        weight.grad = torch.zeros_like(weight) if weight.grad is None else weight.grad
+    model.tower.popularity(torch.tensor([5])).sum().backward()
+    optimisers.step(1.0)
+    moved = (model.tower.id.weight != before).any(1).nonzero().squeeze(1)
+    assert moved.tolist() == [5, 9]
+    assert all(weight.grad is None for weight in optimisers.parameters)
+
+
+def test_large_gradients_are_clipped(kiosk_corpus: Corpus, recipe: Recipe, training_set: TrainingSet) -> None:
+    model = pretrain.initial_model(training_set, kiosk_corpus, recipe)
+    optimisers = Optimisers(model, recipe.optimisation)
+    for weight in optimisers.dense:
+        weight.grad = torch.full_like(weight, 100.0)
+    for weight in optimisers.sparse_adam.param_groups[0]["params"]:
+        weight.grad = torch.zeros_like(weight, layout=torch.sparse_coo)
+    count = sum(weight.numel() for weight in optimisers.dense)
+    assert optimisers.step(1.0) == pytest.approx(100 * math.sqrt(count), rel=1e-3)

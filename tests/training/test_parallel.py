@@ -1,0 +1,216 @@
+"""Two ranks are two processes that talk over gloo; what they agree on is what one process finds alone."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import textwrap
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from foundation.learning import Loss, losses
+from foundation.model import FoundationModel
+from tokenization.corpus import Corpus
+from training import pretrain
+from training.data import Position, TrainingSet, lessons
+from training.parallel import Ranks, broadcast, global_loss, sum_gradients
+from training.pretrain import Run
+from training.recipes import Recipe
+
+ROOT = Path(__file__).parents[2]
+RANKS = 2
+STEPS = 3
+
+# One process: rank, port, run folder, file for what it found.
+WORKER = """
+    import sys
+    from dataclasses import replace
+    from pathlib import Path
+
+    import torch
+    import torch.distributed as dist
+
+    from foundation.learning import losses
+    from tokenization.corpus import Corpus
+    from training import pretrain
+    from training.data import Position, lessons, read_training_set
+    from training.loop import Optimisers, train
+    from training.parallel import Ranks, broadcast, global_loss, sum_gradients
+
+    rank, port, folder, out = int(sys.argv[1]), sys.argv[2], sys.argv[3], sys.argv[4]
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
+    ranks = Ranks.joined()
+    run = pretrain.Run.open(folder)
+    corpus, recipe = Corpus.open(run.corpus), run.recipe
+    training_set = read_training_set(corpus, recipe.model)
+    found = {}
+
+    model = pretrain.initial_model(training_set, corpus, replace(recipe, seed=recipe.seed + rank))
+    broadcast(model, ranks)
+    found["broadcast"] = {name: weight.detach().clone() for name, weight in model.named_parameters()}
+
+    _, lesson = next(lessons(training_set, recipe.model, recipe.sampling, recipe.seed, Position(), rank, ranks.count))
+    parts = losses(model, lesson, 0.3, 0.3)
+    addend, means = global_loss(parts, ranks)
+    addend.backward()
+    sum_gradients(Optimisers(model, recipe.optimisation).parameters, ranks)
+    found["means"] = means
+    found["weights"] = [float(part.weight) for part in parts]
+    found["sparse"] = [name for name, weight in model.named_parameters() if weight.grad.is_sparse]
+    found["gradients"] = {name: weight.grad.to_dense() for name, weight in model.named_parameters()}
+
+    table = torch.nn.Embedding(6, 2, sparse=True)
+    torch.nn.init.ones_(table.weight)
+    silent = torch.nn.Parameter(torch.zeros(2))
+    touched = torch.tensor([1, 4, 4]) if rank == 0 else torch.zeros(0, dtype=torch.int64)
+    ((table(touched) * (rank + 1)).sum() + (silent.sum() if rank == 1 else 0.0)).backward()
+    sum_gradients([table.weight, silent], ranks)
+    found["table"], found["silent"] = table.weight.grad.to_dense(), silent.grad
+
+    model = pretrain.initial_model(training_set, corpus, replace(recipe, seed=recipe.seed + rank))
+    steps = []
+    progress = train(model, training_set, recipe, Path(folder) / "checkpoints", ranks, lambda r: steps.append(r.loss))
+    found["trained"] = {name: weight.detach() for name, weight in model.named_parameters()}
+    found["steps"], found["step"], found["tokens"] = steps, progress.step, progress.tokens
+    torch.save(found, out)
+    dist.destroy_process_group()
+"""
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@dataclass(frozen=True)
+class Together:
+    """What each of the two ranks found, and the run they shared."""
+
+    run: Run
+    ranks: tuple[dict[str, Any], dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def together(kiosk_corpus: Corpus, recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Together:
+    folder = tmp_path_factory.mktemp("ranks")
+    run = pretrain.start(kiosk_corpus, folder / "run", replace(recipe, epochs=1))
+    port = free_port()
+    workers = [
+        subprocess.Popen(
+            [
+                sys.executable,
+                "-c",
+                textwrap.dedent(WORKER),
+                str(rank),
+                str(port),
+                str(run.folder),
+                str(folder / f"{rank}.pt"),
+            ],
+            cwd=ROOT,
+            env={**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(RANKS)
+    ]
+    for worker in workers:
+        _, said = worker.communicate(timeout=240)
+        assert worker.returncode == 0, said
+    found = [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(RANKS)]
+    return Together(run, (found[0], found[1]))
+
+
+@pytest.fixture(scope="module")
+def alone(kiosk_corpus: Corpus, recipe: Recipe, training_set: TrainingSet) -> tuple[dict[str, float], FoundationModel]:
+    """The same two lessons in one process: means of the losses, and the model with its gradients."""
+    model = pretrain.initial_model(training_set, kiosk_corpus, recipe)
+    union: dict[str, Loss] = {}
+    for rank in range(RANKS):
+        stream = lessons(training_set, recipe.model, recipe.sampling, recipe.seed, Position(), rank, RANKS)
+        for loss in losses(model, next(stream)[1], 0.3, 0.3):
+            before = union.get(loss.name, replace(loss, total=torch.zeros(()), weight=torch.zeros(())))
+            union[loss.name] = replace(loss, total=before.total + loss.total, weight=before.weight + loss.weight)
+    addend, means = global_loss(list(union.values()), Ranks.alone())
+    addend.backward()
+    return means, model
+
+
+def test_ranks_hold_unequal_numbers_of_targets(together: Together) -> None:
+    """Or the tests below would pass for a mean of means."""
+    one, other = (rank["weights"] for rank in together.ranks)
+    assert max(abs(a - b) / max(a, b) for a, b in zip(one, other, strict=True)) > 0.05
+
+
+def test_two_ranks_agree_with_one_in_every_loss(together: Together, alone: tuple[dict[str, float], Any]) -> None:
+    for rank in together.ranks:
+        assert rank["means"] == pytest.approx(alone[0], rel=1e-5)
+
+
+def test_two_ranks_agree_with_one_in_every_gradient(together: Together, alone: tuple[Any, FoundationModel]) -> None:
+    for rank in together.ranks:
+        assert set(rank["sparse"]) == {"tower.id.weight", "tower.bias.weight"}
+        for name, weight in alone[1].named_parameters():
+            expected = torch.zeros_like(weight) if weight.grad is None else weight.grad.to_dense()
+            torch.testing.assert_close(rank["gradients"][name], expected, rtol=1e-4, atol=1e-6, msg=name)
+
+
+def test_every_rank_starts_from_the_weights_of_the_first(
+    together: Together, kiosk_corpus: Corpus, recipe: Recipe, training_set: TrainingSet
+) -> None:
+    first = dict(pretrain.initial_model(training_set, kiosk_corpus, recipe).named_parameters())
+    other = dict(pretrain.initial_model(training_set, kiosk_corpus, replace(recipe, seed=4)).named_parameters())
+    assert not torch.equal(first["tower.id.weight"], other["tower.id.weight"])
+    for rank in together.ranks:
+        assert all(torch.equal(rank["broadcast"][name], weight) for name, weight in first.items())
+
+
+def test_a_rank_without_rows_or_without_a_gradient_gets_the_others(together: Together) -> None:
+    expected = torch.zeros(6, 2)
+    expected[1], expected[4] = 1.0, 2.0
+    for rank in together.ranks:
+        assert torch.equal(rank["table"], expected)
+        assert torch.equal(rank["silent"], torch.ones(2))
+
+
+def test_ranks_stay_together_through_training(together: Together) -> None:
+    one, other = together.ranks
+    for name, weight in one["trained"].items():
+        assert torch.equal(weight, other["trained"][name]), name
+    assert one["step"] == other["step"] == len(one["steps"]) >= STEPS
+    assert other["steps"] == []  # the first rank alone speaks
+    assert one["steps"][-1] < one["steps"][0]
+    assert one["tokens"] == other["tokens"]  # of both ranks
+    assert [path.name.split("-")[1] for path in (together.run.folder / "checkpoints").iterdir()] == [
+        f"{one['step']:09d}"
+    ]
+
+
+def test_alone_nothing_is_exchanged() -> None:
+    assert Ranks.joined() == Ranks.alone() == Ranks(0, 1)
+    weight = torch.nn.Parameter(torch.ones(2))
+    sum_gradients([weight], Ranks.alone())
+    assert weight.grad is None
+    broadcast(torch.nn.Linear(1, 1), Ranks.alone())
+
+
+def test_a_loss_without_targets_is_nothing() -> None:
+    addend, means = global_loss([Loss("next", torch.zeros(()), torch.zeros(()), 1.0)], Ranks.alone())
+    assert (addend.item(), means) == (0.0, {"next": 0.0})
+
+
+def test_parts_enter_with_their_shares_over_their_weights() -> None:
+    parts = [
+        Loss("next", torch.tensor(6.0), torch.tensor(3.0), 1.0),
+        Loss("embedding", torch.tensor(8.0), torch.tensor(2.0), 0.5),
+    ]
+    addend, means = global_loss(parts, Ranks.alone())
+    assert addend.item() == 2.0 + 0.5 * 4.0
+    assert means == {"next": 2.0, "embedding": 4.0}
