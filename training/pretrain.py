@@ -195,6 +195,8 @@ def _ray_session(address: str | None) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
+    # Ray starts workers at niceness 15: on one machine anything else would starve the training.
+    os.environ.setdefault("RAY_worker_niceness", "0")
     # Workers import this project from where the driver found it.
     paths = os.pathsep.join([str(Path(__file__).resolve().parents[1]), os.environ.get("PYTHONPATH", "")])
     ray.init(
