@@ -30,8 +30,8 @@ from training.scorers import inputs
 K = 10
 STEPS, SIZE, NEGATIVES = 300, 512, 2_048
 CHUNK = 64  # requests scored at a time, each over the whole catalogue
-JUDGED = 1_000  # search queries
-HOME_FIT = 256  # users of the validation part that the three numbers of the home head are fitted on
+JUDGED = 1_000  # requests for home, queries for search: the catalogue is ranked for each
+HOME_FIT = 128  # users of the validation part that the three numbers of the home head are fitted on
 
 Progress = Callable[[str, int, int], None]
 Figures = dict[str, float]
@@ -106,7 +106,7 @@ def _fit_home(heads: Heads, holdout: Holdout, progress: Progress) -> None:
         log_share_BV = torch.log_softmax(score_BV, dim=1)
         return -log_share_BV[row_E, item_E - FIRST_ITEM].mean()
 
-    _descend(heads.home_head, loss, steps=30, rate=0.05, stage="home", progress=progress)
+    _descend(heads.home_head, loss, steps=15, rate=0.1, stage="home", progress=progress)
 
 
 def _fit_item_to_item(
@@ -161,8 +161,13 @@ def _descend(
 
 @torch.no_grad()
 def _judge_home(heads: Heads, test: Holdout, popularity_V: Codes) -> Figures:
-    ranked = [top_k(heads.home(*inputs(heads.subgraph, requests)).numpy(), K) for _, requests in test.chunks(CHUNK)]
-    return _figures(np.concatenate(ranked), np.repeat(popularity_V[None, :K], len(test), axis=0), test.truth)
+    users = min(JUDGED, len(test))
+    ranked = [
+        top_k(heads.home(*inputs(heads.subgraph, test.requests(start, min(start + CHUNK, users)))).numpy(), K)
+        for start in range(0, users, CHUNK)
+    ]
+    popular_NK = np.repeat(popularity_V[None, :K], users, axis=0)
+    return _figures(np.concatenate(ranked), popular_NK, test.truth.slice(0, users))
 
 
 @torch.no_grad()

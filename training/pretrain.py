@@ -33,7 +33,7 @@ from training.parallel import Ranks
 from training.recipes import Recipe
 
 FORMAT = 1  # of run.json
-POLL_SECONDS = 0.5
+POLL_SECONDS = 1.0
 
 
 @dataclass(frozen=True)

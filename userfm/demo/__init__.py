@@ -63,7 +63,7 @@ class Settings:
     data: folder of the source tables; None, those of the installed package. shown: products on the map.
     """
 
-    minutes: float = 4.5
+    minutes: float = 4.25
     workers: int = 1
     recipe: Name = Name.DEFAULT
     overrides: Mapping[str, str] = field(default_factory=dict)
