@@ -1,0 +1,146 @@
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from foundation.subgraph import Subgraph
+from tokenization.corpus import Corpus, write_corpus
+from tokenization.tokenizer import Tokenizer
+from training import pretrain
+from training.errors import RunError, TrainingError
+from training.loop import StepRecord
+from training.pretrain import Run
+from training.recipes import Recipe
+
+
+def logged(run: Run) -> list[StepRecord]:
+    return [StepRecord(**json.loads(line)) for line in (run.folder / "training.jsonl").read_text().splitlines()]
+
+
+def test_a_run_is_opened_as_it_was_started(kiosk_corpus: Corpus, recipe: Recipe, tmp_path: Path) -> None:
+    run = pretrain.start(kiosk_corpus, tmp_path / "run", recipe)
+    assert not run.finished
+    opened = Run.open(str(run.folder))
+    assert (opened.recipe, opened.all_data) == (recipe, False)
+    assert opened.corpus == kiosk_corpus.folder.resolve()
+    told = json.loads((run.folder / "run.json").read_text())
+    assert told["split"] == asdict(kiosk_corpus.split)
+    assert told["tokenizer"] == kiosk_corpus.tokenizer.fingerprint
+
+
+def test_starting_the_same_run_again_finds_it(trained: Run, kiosk_corpus: Corpus, recipe: Recipe) -> None:
+    again = pretrain.start(kiosk_corpus, trained.folder, recipe)
+    assert again.finished
+    before = len(logged(trained))
+    assert pretrain.pretrain(again) == Subgraph.from_pretrained(again.model).space
+    assert len(logged(trained)) == before
+
+
+def test_another_recipe_corpus_or_split_needs_another_folder(
+    kiosk, kiosk_corpus: Corpus, recipe: Recipe, tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    pretrain.start(kiosk_corpus, folder, recipe)
+    with pytest.raises(RunError, match="holds a run with another recipe: choose another --out, or --restart"):
+        pretrain.start(kiosk_corpus, folder, replace(recipe, seed=4))
+    with pytest.raises(RunError, match="another all_data"):
+        pretrain.start(kiosk_corpus, folder, recipe, all_data=True)
+    tokenizer = Tokenizer.fit(kiosk.schema, kiosk.events.slice(0, 700), kiosk.items)
+    other = write_corpus(tmp_path / "other", [tokenizer.transform(kiosk.events)], tokenizer, {})
+    with pytest.raises(RunError, match="another corpus"):
+        pretrain.start(other, folder, recipe)
+
+
+@pytest.mark.parametrize("content", [None, "", "[]", "{}", '{"recipe": {}}', '{"recipe": 3, "corpus": "x"}'])
+def test_a_folder_that_is_no_run_is_a_sentence(tmp_path: Path, content: str | None) -> None:
+    if content is not None:
+        (tmp_path / "run.json").write_text(content)
+    with pytest.raises(TrainingError, match=r"is no training run .*make one with `userfm train`|recipe can't be read"):
+        Run.open(tmp_path)
+
+
+def test_a_trained_run_holds_its_log_its_curves_and_its_model(
+    trained: Run, kiosk_corpus: Corpus, recipe: Recipe
+) -> None:
+    assert trained.finished
+    records = logged(trained)
+    assert [record.step for record in records] == list(range(1, records[0].steps + 1))
+    assert list((trained.folder / "tensorboard").glob("events.*"))
+    subgraph = Subgraph.from_pretrained(trained.model)
+    assert subgraph.model.config == recipe.model
+    assert subgraph.tokenizer.fingerprint == kiosk_corpus.tokenizer.fingerprint
+    card = (trained.model / "README.md").read_text()
+    for said in ("# kiosk", "1 layers of width 16", f"{records[-1].step} steps", "seed 3", "Told at a request: store"):
+        assert said in card
+
+
+def test_item_vectors_are_of_the_last_event_that_training_read(trained: Run, kiosk_corpus: Corpus) -> None:
+    space = Subgraph.from_pretrained(trained.model).space
+    assert kiosk_corpus.split.validation is not None
+    assert kiosk_corpus.split.validation - 86_400 < space.as_of < kiosk_corpus.split.validation
+    assert (space.name, space.version, space.width) == ("kiosk", 1, 17)
+
+
+def test_a_model_starts_from_the_recipes_seed(kiosk_corpus: Corpus, recipe: Recipe, training_set) -> None:
+    def weights(seed: int) -> torch.Tensor:
+        model = pretrain.initial_model(training_set, kiosk_corpus, replace(recipe, seed=seed))
+        return torch.cat([weight.detach().flatten() for weight in model.parameters()])
+
+    assert torch.equal(weights(1), weights(1))
+    assert not torch.equal(weights(1), weights(2))
+
+
+@pytest.fixture(scope="module")
+def ray_session() -> Iterator[None]:
+    """One for all runs below: starting Ray takes longer than they do."""
+    import ray
+
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    yield
+    ray.shutdown()
+
+
+@pytest.mark.timeout(280)
+def test_ray_trains_the_run_that_plain_python_trains(
+    ray_session: None, trained: Run, kiosk_corpus: Corpus, recipe: Recipe, tmp_path: Path
+) -> None:
+    run = pretrain.start(kiosk_corpus, tmp_path / "run", recipe)
+    heard: list[StepRecord] = []
+    space = pretrain.pretrain(run, workers=1, on_step=heard.append)
+    assert run.finished
+    assert [record.step for record in heard] == [record.step for record in logged(trained)]
+    assert [r.loss for r in heard] == pytest.approx([r.loss for r in logged(trained)], rel=1e-3)
+    assert space == Subgraph.from_pretrained(run.model).space
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_worker_that_fails_is_a_sentence_with_its_cause(
+    ray_session: None, kiosk_corpus: Corpus, recipe: Recipe, tmp_path: Path
+) -> None:
+    corpus = Corpus.open(shutil.copytree(kiosk_corpus.folder, tmp_path / "corpus"))
+    run = pretrain.start(corpus, tmp_path / "run", recipe)
+    shutil.rmtree(corpus.folder)
+    with pytest.raises(
+        TrainingError, match=r"training stopped: .*corpus is no corpus; make one with `userfm tokenize`"
+    ):
+        pretrain.pretrain(run)
+    assert not run.finished
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_ray_trains_on_two_workers(ray_session: None, kiosk_corpus: Corpus, recipe: Recipe, tmp_path: Path) -> None:
+    run = pretrain.start(kiosk_corpus, tmp_path / "run", recipe)
+    heard: list[StepRecord] = []
+    pretrain.pretrain(run, workers=2, on_step=heard.append)
+    assert run.finished
+    assert [record.step for record in heard] == list(range(1, heard[-1].steps + 1))
+    assert heard[-1].steps < 2 * len(heard)
+    assert sum(record.loss for record in heard[-4:]) < sum(record.loss for record in heard[:4])
