@@ -21,7 +21,7 @@ from userfm.demo.households import Products
 BASKETS, LINES = 3, 8
 RECOMMENDED = 5
 REASONS = 6
-EXPLAINED = 48
+EXPLAINED = 32
 """Latest events that are left out one by one."""
 
 
