@@ -23,27 +23,31 @@ class Surface(StrEnum):
     HOME = "home"
 
 
+Users = Annotated[
+    Path | None,
+    typer.Option(
+        help="Whom to recommend to: a table whose first column has the ids, or a text file with one id a line. "
+        "Everybody where it is left out.",
+        show_default=False,
+    ),
+]
+Events = Annotated[
+    Path | None,
+    typer.Option(
+        help="A log in place of the corpus, with the columns of the schema: for users whom training never saw.",
+        show_default=False,
+    ),
+]
+
+
 def recommend(
     run: Annotated[Path, typer.Argument(help="Folder that `userfm train` wrote.", show_default=False)],
     corpus: Annotated[Path | None, typer.Argument(help="Corpus with the users' histories.", show_default=False)] = None,
     out: Annotated[
         Path | None, typer.Option(help="Table to write: .parquet, .csv or .arrow.", show_default=False)
     ] = None,
-    users: Annotated[
-        Path | None,
-        typer.Option(
-            help="Whom to recommend to: a table whose first column has the ids, or a text file with one id a line. "
-            "Everybody where it is left out.",
-            show_default=False,
-        ),
-    ] = None,
-    events: Annotated[
-        Path | None,
-        typer.Option(
-            help="A log in place of the corpus, with the columns of the schema: for users whom training never saw.",
-            show_default=False,
-        ),
-    ] = None,
+    users: Users = None,
+    events: Events = None,
     surface: Annotated[Surface, typer.Option(help="home: products for a user now.")] = Surface.HOME,
     k: Annotated[int, typer.Option("--k", "-k", min=1, help="Items for each user.")] = 20,
 ) -> None:

@@ -24,27 +24,30 @@ class RecipeName(StrEnum):
     SMALL = "small"
 
 
+OfRecipe = Annotated[
+    RecipeName, typer.Option(help="default: minutes on two cores. small: seconds, to see the pipeline through.")
+]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="NAME=VALUE", help="Change one number of the recipe; may be repeated."),
+]
+Minutes = Annotated[float | None, typer.Option(help="End the schedule after so many minutes.", show_default=False)]
+Address = Annotated[str | None, typer.Option(help="A running Ray cluster that shares the folder.", show_default=False)]
+AllData = Annotated[
+    bool, typer.Option("--all-data", help="Train on everything, for a release; such a run can't be evaluated.")
+]
+
+
 def train(
     corpus: Annotated[Path, typer.Argument(help="Folder that `userfm tokenize` wrote.", show_default=False)],
     out: Annotated[Path, typer.Option(help="Folder of the run.", show_default=False)],
-    recipe: Annotated[
-        RecipeName, typer.Option(help="default: minutes on two cores. small: seconds, to see the pipeline through.")
-    ] = RecipeName.DEFAULT,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="NAME=VALUE", help="Change one number of the recipe; may be repeated."),
-    ] = None,
-    minutes: Annotated[
-        float | None, typer.Option(help="End the schedule after so many minutes.", show_default=False)
-    ] = None,
+    recipe: OfRecipe = RecipeName.DEFAULT,
+    set_: Settings = None,
+    minutes: Minutes = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes, each with a GPU where there is one.")] = 1,
-    address: Annotated[
-        str | None, typer.Option(help="A running Ray cluster that shares the folder.", show_default=False)
-    ] = None,
+    address: Address = None,
     ray: Annotated[bool, typer.Option("--ray/--no-ray", help="On Ray Train, or in this very process.")] = True,
-    all_data: Annotated[
-        bool, typer.Option("--all-data", help="Train on everything, for a release; such a run can't be evaluated.")
-    ] = False,
+    all_data: AllData = False,
     restart: Annotated[bool, typer.Option("--restart", help="Throw away a run that is in the folder.")] = False,
 ) -> None:
     """Train the foundation model on a corpus, and the heads on the model.
