@@ -22,6 +22,7 @@ from foundation.subgraph import Subgraph
 from tokenization.corpus import Corpus
 from training.baselines import item_popularity
 from training.data import TrainingSet, read_training_set
+from training.errors import RunError
 from training.holdout import Columns, Holdout, Part, hold_out
 from training.metrics import Codes, ItemSets, hits, mean, ndcg_at, top_k
 from training.pretrain import Run
@@ -48,9 +49,14 @@ class _Baskets:
 def fit_heads(run: Run, corpus: Corpus, progress: Progress = lambda stage, done, total: None) -> dict[str, Figures]:
     """Fit and save the heads of a run; {home, search, item_to_item: {ndcg@10, baseline_ndcg@10, requests}}.
 
-    Search is missing where the items have no text. Raises ModelError and EvaluationError.
+    Search is missing where the items have no text. Raises ModelError, EvaluationError, and RunError for tokens of
+    another tokenizer.
     """
     subgraph = Subgraph.from_pretrained(run.model)
+    if subgraph.tokenizer.fingerprint != corpus.tokenizer.fingerprint:
+        raise RunError(
+            f"{corpus.folder} has tokens of another tokenizer than {run.folder}: fit its heads on its own corpus"
+        )
     heads = Heads.untrained(subgraph)
     config = subgraph.model.config
     training_set = read_training_set(corpus, config, run.all_data)
