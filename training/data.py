@@ -34,7 +34,7 @@ class Sampling:
     """
 
     tokens: int = 8_192
-    requests: int = 12
+    requests: int = 24
     negatives: int = 2_048
     negative_power: float = 0.75
     context_dropout: float = 0.2
