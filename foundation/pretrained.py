@@ -11,7 +11,7 @@ README.md           the model card
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,13 +61,13 @@ def save(
     card: str,
     lineage: Sequence[str] = (),
 ) -> Space:
-    """Write a model directory; returns the space whose fingerprint covers weights, config and tokenizer rules."""
+    """Write a model directory; returns the space whose fingerprint covers weights, config, tokenizer and items."""
     path.mkdir(parents=True, exist_ok=True)
     weights = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
     save_file(weights, path / "model.safetensors")
     (path / "config.json").write_text(model.config.to_json())
     tokenizer.save(path / "tokenizer")
-    space = Space(name, version, fingerprint(path, tokenizer), model.width, as_of, lineage=tuple(lineage))
+    space = Space(name, version, fingerprint(path, tokenizer, model.config), model.width, as_of, lineage=tuple(lineage))
     (path / "space.json").write_text(space.to_json())
     (path / "README.md").write_text(card)
     return space
@@ -81,7 +81,7 @@ def load(path: Path) -> Pretrained:
     config = ModelConfig.from_json((path / "config.json").read_text())
     space = Space.from_json((path / "space.json").read_text())
     tokenizer = Tokenizer.load(path / "tokenizer")
-    if fingerprint(path, tokenizer) != space.fingerprint:
+    if fingerprint(path, tokenizer, config) != space.fingerprint:
         raise ModelError(f"{path} is not the model that space.json describes: copy the whole folder again")
     model = FoundationModel(config, item_content(tokenizer.items))
     try:
@@ -91,9 +91,23 @@ def load(path: Path) -> Pretrained:
     return Pretrained(model.eval(), tokenizer, space)
 
 
-def fingerprint(path: Path, tokenizer: Tokenizer) -> str:
-    """sha256 hex over config.json, the weights and the tokenizer's own fingerprint."""
+def fingerprint(path: Path, tokenizer: Tokenizer, config: ModelConfig) -> str:
+    """sha256 hex over config.json, the weights, the tokenizer's own fingerprint and what is known of the trained items:
+    everything that an existing vector depends on."""
     digest = hashlib.sha256(tokenizer.fingerprint.encode())
     for name in ("config.json", "model.safetensors"):
         digest.update((path / name).read_bytes())
+    for part in _content(tokenizer.items, config.item.codes):
+        digest.update(part.tobytes())
     return digest.hexdigest()
+
+
+def _content(items: ItemTable, codes: int) -> Iterator[np.ndarray]:
+    """Categories and texts of the first `codes` items. Texts are counted as they first appear: how the table numbers
+    them may change when it grows."""
+    for column in items.categories.values():
+        yield column[:codes].astype("<i4")
+    _, first_U, text_V = np.unique(items.text_of[:codes], return_index=True, return_inverse=True)
+    place_U = np.argsort(np.argsort(first_U))
+    yield place_U[text_V].astype("<i4")
+    yield items.distinct_vectors[items.text_of[np.sort(first_U)]].astype("<f4")

@@ -8,8 +8,10 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -18,6 +20,7 @@ from foundation.errors import ModelError
 from foundation.jagged import EventBatch, requests_now
 from foundation.model import FoundationModel
 from foundation.subgraph import Subgraph
+from tokenization.content import ItemTable
 from tokenization.corpus import Corpus
 from tokenization.errors import UserfmError
 
@@ -72,6 +75,45 @@ def test_a_flipped_bit_in_the_weights_is_refused(copy: Path, place: float) -> No
     path.write_bytes(content)
     with pytest.raises(ModelError, match=r"is not the model that space\.json describes: copy the whole folder again"):
         Subgraph.from_pretrained(copy)
+
+
+@pytest.mark.parametrize("place", [0.3, 0.5, 0.8])
+def test_a_flipped_bit_in_the_texts_of_the_items_is_refused(copy: Path, place: float) -> None:
+    """Item vectors depend on them, so they are part of the space."""
+    path = copy / "tokenizer" / "text_vectors.arrow"
+    content = bytearray(path.read_bytes())
+    content[int(place * len(content))] ^= 0x40
+    path.write_bytes(content)
+    with pytest.raises(ModelError, match=r"is not the model that space\.json describes: copy the whole folder again"):
+        Subgraph.from_pretrained(copy)
+
+
+def test_new_items_leave_the_fingerprint_alone_and_new_contents_do_not(folder: Path) -> None:
+    loaded = pretrained.load(folder)
+    items, config = loaded.tokenizer.items, loaded.model.config
+
+    def found(changed: ItemTable) -> str:
+        # Of the vocabulary itself the tokenizer answers; here only the contents change.
+        tokenizer = replace(loaded.tokenizer, items=changed)
+        tokenizer.__dict__["fingerprint"] = loaded.tokenizer.fingerprint
+        return pretrained.fingerprint(folder, tokenizer, config)
+
+    order = np.random.default_rng(0).permutation(len(items.distinct_vectors))
+    renumbered = replace(
+        items, distinct_vectors=items.distinct_vectors[order], text_of=np.argsort(order).astype(np.int32)[items.text_of]
+    )
+    grown = replace(
+        renumbered,
+        text_of=np.append(renumbered.text_of, 0).astype(np.int32),
+        categories={name: np.append(codes, 1).astype(np.int32) for name, codes in items.categories.items()},
+    )
+    assert found(renumbered) == found(grown) == loaded.space.fingerprint
+    for other in (
+        replace(items, text_of=np.roll(items.text_of, 1)),
+        replace(items, categories={name: np.roll(codes, 1) for name, codes in items.categories.items()}),
+        replace(items, distinct_vectors=items.distinct_vectors * np.float32(1.0001)),
+    ):
+        assert found(other) != loaded.space.fingerprint
 
 
 def change(name: str, find: bytes, put: bytes) -> Callable[[Path], None]:
