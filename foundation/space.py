@@ -14,7 +14,7 @@ from foundation.errors import ModelError
 class Space:
     """Name, version and fingerprint of an embedding space.
 
-    fingerprint: sha256 hex over weights, configuration, tokenizer rules and the vocabulary prefix the model read.
+    fingerprint: sha256 hex over weights, configuration, tokenizer rules, and the vocabulary and item contents read.
     width: dimensions of a vector. metric: users and items meet by dot product.
     as_of: epoch seconds of the last event that training could read; item vectors are of that moment.
     lineage: ids of the spaces this one grew from, oldest first. aligned_to: id of the space its vectors are
