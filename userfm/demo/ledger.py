@@ -7,7 +7,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -101,10 +101,8 @@ def resident_bytes(process: psutil.Process) -> int:
     """Resident memory of a process and of its descendants; pages they share are counted in each of them."""
     total = 0
     for one in (process, *process.children(recursive=True)):
-        try:
+        with suppress(psutil.NoSuchProcess):  # it ended while we counted, and holds nothing any more
             total += one.memory_info().rss
-        except psutil.NoSuchProcess:  # it ended while we counted
-            continue
     return total
 
 
