@@ -17,15 +17,15 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from benchmarks.measure import Outcome, Verdict
+from benchmarks.measure import Measured
+from training.tables import STYLES
 
 MODULES = {
     "serve": "benchmarks.serve",
     "tokenize": "benchmarks.tokenize",
     "train_step": "benchmarks.train_step",
 }
-"""Each has `run(progress) -> Outcome`. Only the one asked for is imported: a machine that only trains has no gRPC."""
-_COLOURS = {Verdict.MET: "green", Verdict.MISSED: "bold red", Verdict.INCONCLUSIVE: "yellow"}
+"""Each has `run(progress) -> Measured`. Only the one asked for is imported: a machine that only trains has no gRPC."""
 
 
 def main(arguments: list[str]) -> None:
@@ -35,21 +35,21 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--json", type=Path, required=True, metavar="FILE", help="where to write the figures")
     chosen = parser.parse_args(arguments)
     console = Console()
-    outcome = _run(chosen.name, console)
+    measured = _run(chosen.name, console)
     report = {
         "name": chosen.name,
         "command": f"python -m benchmarks {' '.join(arguments)}",
         "commit": commit(),
         "machine": machine(),
-        "figures": dict(outcome.figures),
-        "bars": [asdict(bar) for bar in outcome.bars],
+        "figures": dict(measured.figures),
+        "bars": [asdict(bar) for bar in measured.bars],
     }
     chosen.json.parent.mkdir(parents=True, exist_ok=True)
     chosen.json.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    console.print(table(chosen.name, outcome))
+    console.print(table(chosen.name, measured))
 
 
-def _run(name: str, console: Console) -> Outcome:
+def _run(name: str, console: Console) -> Measured:
     with Progress(console=console, transient=True) as bars:
         tasks = {name: bars.add_task(name, total=None)}
 
@@ -57,21 +57,21 @@ def _run(name: str, console: Console) -> Outcome:
             task = tasks[stage] if stage in tasks else tasks.setdefault(stage, bars.add_task(stage))
             bars.update(task, completed=done, total=total)
 
-        run: Callable[[Callable[[str, int, int], None]], Outcome] = import_module(MODULES[name]).run
+        run: Callable[[Callable[[str, int, int], None]], Measured] = import_module(MODULES[name]).run
         return run(progress)
 
 
-def table(name: str, outcome: Outcome) -> Table:
-    """Every figure, and beside those with a bar, the bar and the verdict."""
-    held = {bar.name: bar for bar in outcome.bars}
+def table(name: str, measured: Measured) -> Table:
+    """Every figure, and beside those with a bar, the bar and how that ended."""
+    held = {bar.name: bar for bar in measured.bars}
     drawn = Table(title=name)
-    for column in ("figure", "value", "bar", "verdict"):
-        drawn.add_column(column, justify="left" if column in ("figure", "verdict") else "right")
-    for figure, value in outcome.figures.items():
+    for column in ("figure", "value", "bar", "outcome"):
+        drawn.add_column(column, justify="left" if column in ("figure", "outcome") else "right")
+    for figure, value in measured.figures.items():
         bar = held.get(figure)
-        verdict = f"[{_COLOURS[bar.verdict]}]{bar.verdict}[/]" if bar else ""
+        outcome = f"[{STYLES[bar.outcome]}]{bar.outcome}[/]" if bar else ""
         drawn.add_row(
-            figure, f"{value:,.4g}" if value < 1000 else f"{value:,.0f}", f"{bar.bar:,.6g}" if bar else "", verdict
+            figure, f"{value:,.4g}" if value < 1000 else f"{value:,.0f}", f"{bar.bar:,.6g}" if bar else "", outcome
         )
     return drawn
 

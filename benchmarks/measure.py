@@ -1,27 +1,20 @@
-"""Measuring on noisy machines: two things in turns, the ratio of each pair, a verdict that may be "inconclusive"."""
+"""Measuring on noisy machines: two things in turns, the ratio of each pair, an outcome that may be "inconclusive"."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 
 import numpy as np
 from numpy.typing import NDArray
+
+from training.verdicts import Outcome
 
 Floats = NDArray[np.float64]
 PAIRS = 9
 """So many turns at least: fewer give an interval that means little."""
 _RESAMPLES = 10_000
-
-
-class Verdict(StrEnum):
-    """What a measurement says of a bar."""
-
-    MET = "met"
-    MISSED = "missed"
-    INCONCLUSIVE = "inconclusive"
 
 
 @dataclass(frozen=True)
@@ -35,16 +28,16 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Bar:
-    """A figure held against what it has to reach."""
+    """A figure held against what it has to reach, and how that ended."""
 
     name: str
     value: float
     bar: float
-    verdict: Verdict
+    outcome: Outcome
 
 
 @dataclass(frozen=True)
-class Outcome:
+class Measured:
     """What one benchmark found: figures by name, and those of them that have a bar."""
 
     figures: Mapping[str, float]
@@ -103,5 +96,5 @@ def at_least(name: str, found: Estimate, bar: float) -> Bar:
 
 
 def _judged(name: str, found: Estimate, bar: float, met: bool, missed: bool) -> Bar:
-    verdict = Verdict.MET if met else Verdict.MISSED if missed else Verdict.INCONCLUSIVE
-    return Bar(name, found.median, bar, verdict)
+    outcome = Outcome.MET if met else Outcome.MISSED if missed else Outcome.INCONCLUSIVE
+    return Bar(name, found.median, bar, outcome)

@@ -23,7 +23,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from benchmarks.measure import Estimate, Outcome, at_least, estimate, in_turns
+from benchmarks.measure import Estimate, Measured, at_least, estimate, in_turns
 from foundation.space import Space
 from serving.rows import Entity, VectorBatch
 from serving.store import EmbeddingStore
@@ -46,7 +46,7 @@ _UNLIMITED = [("grpc.max_receive_message_length", -1)]
 Progress = Callable[[str, int, int], None]
 
 
-def run(progress: Progress) -> Outcome:
+def run(progress: Progress) -> Measured:
     """Figures: rates of requests and their ratio, latencies of one caller, and what push and publish take."""
     with tempfile.TemporaryDirectory() as folder:
         store, rows_per_second, publish_seconds = _filled(EmbeddingStore(Path(folder) / "store"))
@@ -75,7 +75,7 @@ def run(progress: Progress) -> Outcome:
         "ids_per_lookup": IDS,
         "in_flight": IN_FLIGHT,
     }
-    return Outcome(figures, (at_least("lookup_over_echo", ratio, LOOKUP_OVER_ECHO),))
+    return Measured(figures, (at_least("lookup_over_echo", ratio, LOOKUP_OVER_ECHO),))
 
 
 def _filled(store: EmbeddingStore) -> tuple[EmbeddingStore, float, float]:

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from benchmarks.measure import Outcome, at_least, at_most, estimate, in_turns
+from benchmarks.measure import Measured, at_least, at_most, estimate, in_turns
 from tokenization.corpus import Corpus
 from tokenization.pipeline import tokenize
 from userfm import complete_journey
@@ -25,13 +25,13 @@ EVENTS_PER_SECOND = 1_480_000 / 25
 """The demo leaves its first step 25 s on two cores."""
 
 
-def run(progress: Callable[[str, int, int], None]) -> Outcome:
+def run(progress: Callable[[str, int, int], None]) -> Measured:
     """Figures: events, tokens, seconds, floor_seconds, time_over_floor with its interval, events_per_second."""
     with tempfile.TemporaryDirectory() as folder:
         return _measured(Path(folder), progress)
 
 
-def _measured(folder: Path, progress: Callable[[str, int, int], None]) -> Outcome:
+def _measured(folder: Path, progress: Callable[[str, int, int], None]) -> Measured:
     events, items = complete_journey.prepare(folder, progress)
     corpus = folder / "corpus"
 
@@ -60,7 +60,7 @@ def _measured(folder: Path, progress: Callable[[str, int, int], None]) -> Outcom
         at_most("time_over_floor", ratio, TIME_OVER_FLOOR),
         at_least("events_per_second", speed, EVENTS_PER_SECOND),
     )
-    return Outcome(figures, bars)
+    return Measured(figures, bars)
 
 
 def _read_sort_group_write(events: Path, out: Path) -> None:

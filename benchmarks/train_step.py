@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from benchmarks.measure import Outcome, at_least, at_most, estimate, in_turns
+from benchmarks.measure import Measured, at_least, at_most, estimate, in_turns
 from foundation.learning import Lesson, losses
 from foundation.model import FoundationModel
 from tokenization.corpus import Corpus
@@ -30,7 +30,7 @@ DATA_WAIT = 0.05
 SPEEDUP_OVER_DENSE = 1.0
 
 
-def run(progress: Callable[[str, int, int], None]) -> Outcome:
+def run(progress: Callable[[str, int, int], None]) -> Measured:
     """Figures: step_seconds, tokens_per_second, data_wait and speedup_over_dense with their intervals."""
     with tempfile.TemporaryDirectory() as folder:
         events, items = complete_journey.prepare(Path(folder), progress)
@@ -38,7 +38,7 @@ def run(progress: Callable[[str, int, int], None]) -> Outcome:
         return _measured(corpus, progress)
 
 
-def _measured(corpus: Corpus, progress: Callable[[str, int, int], None]) -> Outcome:
+def _measured(corpus: Corpus, progress: Callable[[str, int, int], None]) -> Measured:
     recipe = default(corpus)
     training_set = read_training_set(corpus, recipe.model)
     longest = int(np.diff(training_set.events.offset_B1.numpy()).max())
@@ -71,7 +71,7 @@ def _measured(corpus: Corpus, progress: Callable[[str, int, int], None]) -> Outc
         at_most("data_wait", wait, DATA_WAIT),
         at_least("speedup_over_dense", speedup, SPEEDUP_OVER_DENSE),
     )
-    return Outcome(figures, bars)
+    return Measured(figures, bars)
 
 
 def _step(model: FoundationModel, recipe: Recipe, held: list[Lesson]) -> Callable[[], None]:

@@ -6,7 +6,8 @@ import pytest
 from rich.console import Console
 
 from benchmarks.__main__ import MODULES, commit, machine, main, table
-from benchmarks.measure import Bar, Outcome, Verdict
+from benchmarks.measure import Bar, Measured
+from training.verdicts import Outcome
 
 
 @pytest.mark.parametrize("name", MODULES)
@@ -22,9 +23,9 @@ def test_an_unknown_name_is_refused_with_the_known_ones(capsys: pytest.CaptureFi
 
 
 def test_what_is_missed_is_printed_as_missed() -> None:
-    outcome = Outcome({"ratio": 3.25, "rows": 1_234_567}, (Bar("ratio", 3.25, 2.5, Verdict.MISSED),))
+    measured = Measured({"ratio": 3.25, "rows": 1_234_567}, (Bar("ratio", 3.25, 2.5, Outcome.MISSED),))
     console = Console(record=True, width=80)
-    console.print(table("some", outcome))
+    console.print(table("some", measured))
     text = console.export_text()
     assert "missed" in text
     assert "3.25" in text

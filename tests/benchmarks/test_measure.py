@@ -3,7 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from benchmarks.measure import Estimate, Verdict, at_least, at_most, estimate, in_turns
+from benchmarks.measure import Estimate, at_least, at_most, estimate, in_turns
+from training.verdicts import Outcome
 
 
 def test_two_things_take_turns_after_one_that_does_not_count() -> None:
@@ -37,20 +38,20 @@ def test_an_estimate_is_the_same_every_time() -> None:
     assert estimate(values) == estimate(values)
 
 
-def test_a_verdict_is_sure_only_where_the_whole_interval_is() -> None:
+def test_an_outcome_is_sure_only_where_the_whole_interval_is() -> None:
     found = Estimate(2.0, 1.8, 2.4)
-    assert [at_most("x", found, bar).verdict for bar in (2.5, 2.4, 2.2, 1.8, 1.7)] == [
-        Verdict.MET,
-        Verdict.MET,
-        Verdict.INCONCLUSIVE,
-        Verdict.INCONCLUSIVE,
-        Verdict.MISSED,
+    assert [at_most("x", found, bar).outcome for bar in (2.5, 2.4, 2.2, 1.8, 1.7)] == [
+        Outcome.MET,
+        Outcome.MET,
+        Outcome.INCONCLUSIVE,
+        Outcome.INCONCLUSIVE,
+        Outcome.MISSED,
     ]
-    assert [at_least("x", found, bar).verdict for bar in (1.7, 1.8, 2.2, 2.4, 2.5)] == [
-        Verdict.MET,
-        Verdict.MET,
-        Verdict.INCONCLUSIVE,
-        Verdict.INCONCLUSIVE,
-        Verdict.MISSED,
+    assert [at_least("x", found, bar).outcome for bar in (1.7, 1.8, 2.2, 2.4, 2.5)] == [
+        Outcome.MET,
+        Outcome.MET,
+        Outcome.INCONCLUSIVE,
+        Outcome.INCONCLUSIVE,
+        Outcome.MISSED,
     ]
     assert at_most("x", found, 2.5).value == 2.0
