@@ -92,14 +92,23 @@ def load(path: Path) -> Pretrained:
 
 
 def fingerprint(path: Path, tokenizer: Tokenizer, config: ModelConfig) -> str:
-    """sha256 hex over config.json, the weights, the tokenizer's own fingerprint and what is known of the trained items:
-    everything that an existing vector depends on."""
-    digest = hashlib.sha256(tokenizer.fingerprint.encode())
+    """sha256 hex over config.json, the weights, the tokenizer as far as the model was trained on its vocabularies, and
+    what is known of the trained items: everything that an existing vector depends on, and nothing that grew since.
+
+    Raises VocabularyError where the tokenizer's vocabularies are shorter than those that the model was trained on.
+    """
+    digest = hashlib.sha256(tokenizer.prefix_fingerprint(_trained_sizes(config)).encode())
     for name in ("config.json", "model.safetensors"):
         digest.update((path / name).read_bytes())
     for part in _content(tokenizer.items, config.item.codes):
         digest.update(part.tobytes())
     return digest.hexdigest()
+
+
+def _trained_sizes(config: ModelConfig) -> dict[str, int]:
+    """How many codes each vocabulary had in training, as `Tokenizer.prefix_fingerprint` takes them."""
+    facets = {facet.name: facet.size for facet in config.facets}
+    return facets | {f"item.{name}": size for name, size in config.item.categories}
 
 
 def _content(items: ItemTable, codes: int) -> Iterator[np.ndarray]:

@@ -14,7 +14,8 @@ from foundation.errors import ModelError
 class Space:
     """Name, version and fingerprint of an embedding space.
 
-    fingerprint: sha256 hex over weights, configuration, tokenizer rules, and the vocabulary and item contents read.
+    fingerprint: sha256 hex over weights, configuration, tokenizer rules, and the vocabularies and item contents that
+    the model was trained on; what they grow by later changes no existing vector, and not the fingerprint either.
     width: dimensions of a vector. metric: users and items meet by dot product.
     as_of: epoch seconds of the last event that training could read; item vectors are of that moment.
     lineage: ids of the spaces this one grew from, oldest first. aligned_to: id of the space its vectors are

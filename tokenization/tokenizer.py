@@ -26,7 +26,7 @@ from tokenization.merging import Merged, in_order, merge, settle
 from tokenization.schema import EventSchema, Kind
 from tokenization.sources import TableLike, clean, items_rule, numbers_of, read_events, read_items
 from tokenization.split import Split, resolve
-from tokenization.vocabulary import Vocabulary
+from tokenization.vocabulary import FIRST, Vocabulary
 
 FORMAT = 1
 CLOCK_FACETS = ("hour", "weekday", "gap")
@@ -192,18 +192,34 @@ class Tokenizer:
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 (hex) of what decides tokens: rules, codecs, vocabularies. Equal fingerprints, equal tokens."""
+        return self.prefix_fingerprint({name: v.size for name, v in self._all_vocabularies.items()})
+
+    def prefix_fingerprint(self, sizes: Mapping[str, int]) -> str:
+        """The fingerprint this tokenizer had when its vocabularies had so many codes, whatever they grew by since.
+
+        Args:
+            sizes: numbers of codes, 0 and 1 included, by name of a vocabulary, `item.<column>` for the categories of
+                items; of a vocabulary that is not named no id counts.
+
+        Raises:
+            VocabularyError: a vocabulary has fewer codes.
+        """
         rules = self.schema.to_dict()
         for key in ("name", "targets", "split", "items"):
             rules.pop(key, None)
-        vocabularies = {**self.vocabularies, **{f"item.{n}": v for n, v in self.items.vocabularies.items()}}
+        vocabularies = self._all_vocabularies
         told = {
             "format": FORMAT,
             "rules": rules,
             "facets": [facet.name for facet in self.facets],
             "numbers": {name: codec.edges for name, codec in self.numbers.items()},
-            "vocabularies": {name: v.prefix_hash() for name, v in vocabularies.items()},
+            "vocabularies": {n: v.prefix_hash(sizes.get(n, FIRST) - FIRST) for n, v in vocabularies.items()},
         }
         return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def _all_vocabularies(self) -> dict[str, Vocabulary]:
+        return {**self.vocabularies, **{f"item.{name}": v for name, v in self.items.vocabularies.items()}}
 
     def save(self, folder: str | Path) -> None:
         """Write tokenizer.json, vocabularies and the item table as Arrow files; made if absent."""

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 
@@ -23,6 +24,7 @@ from foundation.subgraph import Subgraph
 from tokenization.content import ItemTable
 from tokenization.corpus import Corpus
 from tokenization.errors import UserfmError
+from tokenization.tokenizer import Tokenizer
 
 ROOT = Path(__file__).parents[2]
 
@@ -93,10 +95,7 @@ def test_new_items_leave_the_fingerprint_alone_and_new_contents_do_not(folder: P
     items, config = loaded.tokenizer.items, loaded.model.config
 
     def found(changed: ItemTable) -> str:
-        # Of the vocabulary itself the tokenizer answers; here only the contents change.
-        tokenizer = replace(loaded.tokenizer, items=changed)
-        tokenizer.__dict__["fingerprint"] = loaded.tokenizer.fingerprint
-        return pretrained.fingerprint(folder, tokenizer, config)
+        return pretrained.fingerprint(folder, replace(loaded.tokenizer, items=changed), config)
 
     order = np.random.default_rng(0).permutation(len(items.distinct_vectors))
     renumbered = replace(
@@ -114,6 +113,41 @@ def test_new_items_leave_the_fingerprint_alone_and_new_contents_do_not(folder: P
         replace(items, distinct_vectors=items.distinct_vectors * np.float32(1.0001)),
     ):
         assert found(other) != loaded.space.fingerprint
+
+
+def grown(tokenizer: Tokenizer) -> Tokenizer:
+    """The same with an id more in every vocabulary, and with two new items."""
+    items, candidates = tokenizer.items, tokenizer.schema.candidates
+    more = replace(
+        items,
+        ids=items.ids.grow(pa.array([998, 999])),
+        categories={
+            name: np.append(codes, [2, v.size]).astype(np.int32)
+            for (name, codes), v in zip(items.categories.items(), items.vocabularies.values(), strict=True)
+        },
+        vocabularies={name: v.grow(pa.array(["grown"])) for name, v in items.vocabularies.items()},
+        text=pa.concat_arrays([items.text, pa.array(["new", "newer"])]),
+        text_of=np.append(items.text_of, [0, len(items.distinct_vectors)]).astype(np.int32),
+        distinct_vectors=np.concatenate([items.distinct_vectors, np.ones_like(items.distinct_vectors[:1])]),
+    )
+    vocabularies = {
+        name: v.grow(pa.array(["grown"])) for name, v in tokenizer.vocabularies.items() if name != candidates
+    }
+    return replace(tokenizer, items=more, vocabularies={**vocabularies, candidates: more.ids})
+
+
+def test_a_tokenizer_that_grew_is_still_of_the_models_space(copy: Path, kiosk) -> None:
+    before = Subgraph.from_pretrained(copy)
+    later = grown(before.tokenizer)
+    assert later.fingerprint != before.tokenizer.fingerprint
+    later.save(copy / "tokenizer")
+    after = Subgraph.from_pretrained(copy)
+    assert after.space == before.space
+    (_, batch), (_, same) = before.tokenize(kiosk.events), after.tokenize(kiosk.events)
+    (user, item), (same_user, more_items) = vectors(before.model, batch), vectors(after.model, same)
+    assert torch.equal(user, same_user)
+    assert torch.equal(item, more_items[: len(item)])
+    assert len(more_items) == len(item) + 2
 
 
 def change(name: str, find: bytes, put: bytes) -> Callable[[Path], None]:

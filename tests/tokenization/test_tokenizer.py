@@ -3,6 +3,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -310,6 +311,19 @@ def test_the_fingerprint_covers_rules_and_not_aims(
     turned = {name: rule.model_dump() for name, rule in reversed(declare().entities.items())}
     for rules in (declare(merge=None), declare(entities=turned), declare(action={"column": "what"})):
         assert Tokenizer.fit(rules, log, items).fingerprint != tokenizer.fingerprint
+
+
+def test_growth_leaves_the_fingerprint_of_the_prefix_alone(tokenizer: Tokenizer) -> None:
+    sizes = {name: v.size for name, v in tokenizer.vocabularies.items()}
+    sizes |= {f"item.{name}": v.size for name, v in tokenizer.items.vocabularies.items()}
+    assert tokenizer.prefix_fingerprint(sizes) == tokenizer.fingerprint
+    stores = tokenizer.vocabularies["store"].grow(pa.array(["s5"]))
+    grown = replace(tokenizer, vocabularies={**tokenizer.vocabularies, "store": stores})
+    assert grown.fingerprint != tokenizer.fingerprint
+    assert grown.prefix_fingerprint(sizes) == tokenizer.fingerprint
+    assert grown.prefix_fingerprint(sizes | {"store": stores.size}) == grown.fingerprint
+    with pytest.raises(VocabularyError, match="ids, fewer than"):
+        tokenizer.prefix_fingerprint(sizes | {"store": stores.size})
 
 
 def test_cleaned_events_are_taken_as_they_are(tokenizer: Tokenizer, schema: EventSchema, log: pa.Table) -> None:
