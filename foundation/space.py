@@ -14,6 +14,7 @@ from foundation.errors import ModelError
 class Space:
     """Name, version and fingerprint of an embedding space.
 
+    version: counts the models of one name; a store gives it on the first push, until then it is 1.
     fingerprint: sha256 hex over weights, configuration, tokenizer rules, and the vocabularies and item contents that
     the model was trained on; what they grow by later changes no existing vector, and not the fingerprint either.
     width: dimensions of a vector. metric: users and items meet by dot product.

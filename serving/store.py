@@ -4,7 +4,7 @@
       current.json                      what is served: users, items and model together
       publications/00000001.json ...    every publication there has been
       spaces/journey-v1/
-        space.json                      the space, and the model folder pushed last
+        space.json                      the space, the model folder pushed last, and when
         user.lance/  item.lance/        the system of record: one dataset for each entity
         snapshots/user-3/ item-2/       raw arrays of one Lance version
         models/5f0c.../                 a copy of the model, so the store alone can be served
@@ -15,12 +15,13 @@ Lance starts threads that a fork does not carry over: processes that use a store
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import re
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ import lance
 import numpy as np
 import pyarrow as pa
 
+from foundation.errors import ModelError
 from foundation.space import Space
 from serving.durable import SCRATCH, locked, new_folder, sync_tree, sync_up, write_file
 from serving.errors import CorruptStore, NothingPublished, SpaceConflict, StoreError
@@ -56,6 +58,30 @@ class EmbeddingStore:
     def __init__(self, root: str | Path) -> None:
         self.root = Path(root)
 
+    def spaces(self) -> list[Space]:
+        """Every space there is, the one whose model was pushed last at the end; those still without a model first.
+
+        Raises CorruptStore.
+        """
+        found = [_read_space(path.parent) for path in self.root.glob("spaces/*/space.json")]
+        return [held.space for held in sorted(found, key=lambda held: (held.pushed_at, held.space.version))]
+
+    def numbered(self, space: Space) -> Space:
+        """The space under the version that it has in this store, for every push into it.
+
+        A fingerprint that the store knows keeps its version. A new one keeps the version it comes with where that is
+        free, and takes the one after the highest of its name where it is not: training can't know what the store
+        holds. The version is taken when this returns. Raises StoreError, CorruptStore.
+        """
+        self._space_folder(space)  # says so where the name is none, before there is a folder for the lock
+        with locked(self.root / "spaces.lock"):
+            held = [other for other in self.spaces() if other.name == space.name]
+            versions = {other.fingerprint: other.version for other in held}
+            free = max(versions.values()) + 1 if space.version in versions.values() else space.version
+            known = replace(space, version=versions.get(space.fingerprint, free))
+            self._claim(known)
+        return known
+
     def push(
         self, space: Space, entity: Entity, batches: Iterable[VectorBatch], progress: Progress | None = None
     ) -> int:
@@ -81,7 +107,8 @@ class EmbeddingStore:
         return rows
 
     def push_model(self, space: Space, model: str | Path) -> Path:
-        """Copy a model directory into the space's folder, for the next `publish` to name. Returns the copy.
+        """Copy a model directory into the space's folder, for the next `publish` to name. Returns the copy, in which
+        space.json is this very `space`, version and all.
 
         Raises StoreError when `model` is no model directory, SpaceConflict when it is of another space.
         """
@@ -94,12 +121,14 @@ class EmbeddingStore:
         self._claim(space)
         folder = self._space_folder(space)
         with locked(folder / "space.lock"):
-            copy = folder / "models" / _digest(source)
+            described = space.to_json().encode()
+            copy = folder / "models" / _digest(source, described)
             if not copy.exists():
                 copy.parent.mkdir(exist_ok=True)
                 with new_folder(copy) as scratch:
                     shutil.copytree(source, scratch, dirs_exist_ok=True)
-            _write_space(folder, space, str(copy.relative_to(self.root)))
+                    (scratch / "space.json").write_bytes(described)
+            _write_space(folder, _Held(space, str(copy.relative_to(self.root)), time.time()))
         return copy
 
     def pushed(self, space: Space, entity: Entity) -> pa.Table:
@@ -119,7 +148,8 @@ class EmbeddingStore:
         or StoreError, and then what was served before still is.
         """
         folder = self._space_folder(space)
-        claimed, model = _read_space(folder)
+        held = _read_space(folder)
+        claimed = held.space
         if claimed.fingerprint != space.fingerprint:
             raise SpaceConflict(_conflict("the space to publish", space, claimed))
         with locked(self.root / "publish.lock"):
@@ -132,7 +162,7 @@ class EmbeddingStore:
                 space=claimed,
                 user=bases[0],
                 item=bases[1],
-                model=model,
+                model=held.model,
                 published_at=time.time(),
             )
             if before and before.serves_the_same(publication):
@@ -184,8 +214,8 @@ class EmbeddingStore:
         with locked(folder / "space.lock"):
             if not (folder / "space.json").exists():
                 (folder / "snapshots").mkdir(exist_ok=True)
-                _write_space(folder, space, None)
-            claimed, _ = _read_space(folder)
+                _write_space(folder, _Held(space, None, 0.0))
+            claimed = _read_space(folder).space
         if claimed.fingerprint != space.fingerprint or claimed.width != space.width:
             raise SpaceConflict(_conflict("the vectors to push", space, claimed))
 
@@ -202,6 +232,16 @@ class EmbeddingStore:
             with new_folder(folder) as scratch:
                 write_snapshot(scratch, rows, entity, space.fingerprint)
         return Base(dataset.version, str(folder.relative_to(self.root)), dataset.count_rows())
+
+
+@dataclass(frozen=True)
+class _Held:
+    """A space of the store. model: the folder pushed last, below the store's root; pushed_at: when, in seconds since
+    1970 UTC, 0 where none was."""
+
+    space: Space
+    model: str | None
+    pushed_at: float
 
 
 def _commits(batches: Iterable[VectorBatch], width: int) -> Iterator[pa.Table]:
@@ -271,30 +311,36 @@ def _sweep(folder: Path) -> None:
         shutil.rmtree(left)
 
 
-def _digest(folder: Path) -> str:
-    """A name for a folder's content: 16 hex digits of SHA-256 over names and bytes of its files."""
+def _digest(model: Path, described: bytes) -> str:
+    """A name for a model's content: 16 hex digits of SHA-256 over names and bytes of its files, space.json being
+    `described`."""
     digest = hashlib.sha256()
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        with path.open("rb") as file:
-            digest.update(f"{path.relative_to(folder)}\0{hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
+    for path in sorted(path for path in model.rglob("*") if path.is_file()):
+        name = str(path.relative_to(model))
+        with io.BytesIO(described) if name == "space.json" else path.open("rb") as file:
+            digest.update(f"{name}\0{hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
     return digest.hexdigest()[:16]
 
 
-def _write_space(folder: Path, space: Space, model: str | None) -> None:
-    content = {"space": json.loads(space.to_json()), "model": model}
+def _write_space(folder: Path, held: _Held) -> None:
+    content = {"space": json.loads(held.space.to_json()), "model": held.model, "pushed_at": held.pushed_at}
     write_file(folder / "space.json", (json.dumps(content, indent=2) + "\n").encode())
 
 
-def _read_space(folder: Path) -> tuple[Space, str | None]:
+def _read_space(folder: Path) -> _Held:
     path = folder / "space.json"
     if not path.exists():
         raise StoreError(f"nothing has been pushed to {folder}; run `userfm push` first")
-    content = json.loads(path.read_text())
-    return Space.from_json(json.dumps(content["space"])), content["model"]
+    try:
+        content = json.loads(path.read_text())
+        space = Space.from_json(json.dumps(content["space"]))
+        return _Held(space, content["model"], content.get("pushed_at", 0.0))
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, ModelError) as error:
+        raise CorruptStore(f"{path} can't be read; push this space into an empty store") from error
 
 
 def _conflict(what: str, offered: Space, held: Space) -> str:
     return (
         f"{what} has fingerprint {offered.fingerprint[:12]} (width {offered.width}), the store holds {held.id} with"
-        f" {held.fingerprint[:12]} (width {held.width}); give the new model the next version"
+        f" {held.fingerprint[:12]} (width {held.width}); `EmbeddingStore.numbered` gives the new model the next version"
     )

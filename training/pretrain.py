@@ -33,6 +33,7 @@ from training.parallel import Ranks
 from training.recipes import Recipe
 
 FORMAT = 1  # of run.json
+UNNUMBERED = 1  # version of a space that no store has given one yet
 POLL_SECONDS = 1.0
 
 
@@ -153,8 +154,9 @@ def _train_here(run: Run, ranks: Ranks, on_step: Callable[[StepRecord], None]) -
     name = corpus.tokenizer.schema.name
     if ranks.rank == 0:
         card = _card(run, corpus, progress)
-        pretrained.save(model, corpus.tokenizer, run.model, name, 1, training_set.end, card)
-    return Space.from_json((run.model / "space.json").read_text()) if ranks.rank == 0 else Space(name, 1, "", 0, 0.0)
+        pretrained.save(model, corpus.tokenizer, run.model, name, UNNUMBERED, training_set.end, card)
+        return Space.from_json((run.model / "space.json").read_text())
+    return Space(name, UNNUMBERED, "", 0, 0.0)
 
 
 def _work(config: dict[str, Any]) -> None:

@@ -30,15 +30,18 @@ Progress = Callable[[str, int, int], None]
 def push(
     run: Run, corpus: Corpus, store: EmbeddingStore, progress: Progress = lambda stage, done, total: None
 ) -> Space:
-    """Write the run's users, items and model into the store under the run's space; `publish` makes it current.
+    """Write the run's users, items and model into the store; `publish` makes them current.
+
+    Returns their space, under the version that this store gives it: a model that is new to the store takes the next
+    free one of its name, the same model pushed again the one it has.
 
     Users whose vector has seen all their events are left out, so that an interrupted push goes on where it stopped
-    and a later one encodes only who has been active since. Raises RunError, StoreError, SpaceConflict, ModelError.
+    and a later one encodes only who has been active since. Raises RunError, StoreError, ModelError.
     """
     subgraph = Subgraph.from_pretrained(run.model)
-    space = subgraph.space
     if subgraph.tokenizer.fingerprint != corpus.tokenizer.fingerprint:
         raise RunError(f"{corpus.folder} has tokens of another tokenizer than {run.folder}: push the run's own corpus")
+    space = store.numbered(subgraph.space)
     tokens = corpus.tokens()
     tokens = tokens.filter(pa.array(_has_news(tokens, store.pushed(space, Entity.USER))))
     total = tokens.num_rows

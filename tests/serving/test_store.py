@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
 import textwrap
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -114,11 +116,51 @@ def test_spaces_never_mix(store, space, batch, fill) -> None:
         lambda: store.push(other, Entity.USER, [batch(["ann"])]),
         lambda: store.publish(other),
     ):
-        with pytest.raises(SpaceConflict, match="give the new model the next version"):
+        with pytest.raises(SpaceConflict, match="gives the new model the next version"):
             refused()
     following = replace(other, version=2)
     fill(store, following, seed=5)
     assert store.current().space == following
+
+
+def test_a_store_gives_a_new_fingerprint_the_next_version(store, space, batch) -> None:
+    assert store.spaces() == []
+    assert store.numbered(space) == space
+    for version, letter in ((2, "e"), (3, "d")):
+        other = replace(space, fingerprint=letter * 64)
+        assert store.numbered(other) == store.numbered(other) == replace(other, version=version)
+    assert store.numbered(replace(space, version=7, as_of=3.0)) == replace(space, as_of=3.0)
+    assert store.numbered(replace(space, fingerprint="c" * 64, version=9)).version == 9
+    assert store.numbered(replace(space, fingerprint="b" * 64)).version == 10
+    assert store.numbered(replace(space, fingerprint="b" * 64, name="other")).version == 1
+    assert [held.id for held in store.spaces() if held.name == "shop"] == [f"shop-v{n}" for n in (1, 2, 3, 9, 10)]
+
+
+def test_two_that_ask_at_once_get_two_versions(store, space) -> None:
+    others = [replace(space, fingerprint=f"{number:064d}") for number in range(8)]
+    with ThreadPoolExecutor(8) as threads:
+        found = list(threads.map(store.numbered, others))
+    assert sorted(held.version for held in found) == list(range(1, 9))
+
+
+def test_the_space_whose_model_was_pushed_last_is_the_last(store, space, tmp_path) -> None:
+    spaces = [store.numbered(replace(space, fingerprint=letter * 64)) for letter in "fed"]
+    for held in (spaces[1], spaces[0]):
+        folder = tmp_path / held.id
+        folder.mkdir()
+        (folder / "space.json").write_text(held.to_json())
+        store.push_model(held, folder)
+    assert store.spaces() == [spaces[2], spaces[1], spaces[0]]
+    # And a copy of the store, in which every file is of now, says the same.
+    copy = EmbeddingStore(shutil.copytree(store.root, tmp_path / "copy", copy_function=shutil.copyfile))
+    assert copy.spaces() == store.spaces()
+
+
+def test_a_torn_description_of_a_space_is_named(store, space) -> None:
+    store.numbered(space)
+    (store.root / "spaces" / "shop-v1" / "space.json").write_text('{"space": {"na')
+    with pytest.raises(CorruptStore, match=r"shop-v1/space\.json can't be read"):
+        store.spaces()
 
 
 def test_a_space_name_is_no_path(store, space, batch) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,14 +10,15 @@ import pytest
 import torch
 
 from foundation.subgraph import Subgraph
-from serving.errors import SpaceConflict
 from serving.rows import Entity
 from serving.store import EmbeddingStore
 from tokenization.corpus import Corpus, write_corpus
 from tokenization.tokenizer import Tokenizer
+from training import pretrain
 from training.errors import RunError
 from training.pretrain import Run
 from training.push import item_batches, push, user_batches
+from training.recipes import Recipe
 
 DAY = 86_400.0
 
@@ -134,12 +136,34 @@ def test_a_corpus_of_another_tokenizer_is_refused(trained: Run, kiosk, store: Em
         push(trained, other, store)
 
 
-def test_another_model_under_the_same_name_is_refused(
-    trained: Run, kiosk_corpus: Corpus, subgraph: Subgraph, store: EmbeddingStore
-) -> None:
-    from dataclasses import replace
+@pytest.fixture(scope="module")
+def retrained(kiosk_corpus: Corpus, recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    run = pretrain.start(kiosk_corpus, tmp_path_factory.mktemp("retrained") / "run", replace(recipe, epochs=1, seed=4))
+    pretrain.pretrain_bare(run)
+    return run
 
-    other = replace(subgraph.space, fingerprint="0" * 64)
-    store.push(other, Entity.USER, user_batches(subgraph, kiosk_corpus.tokens().slice(0, 2)))
-    with pytest.raises(SpaceConflict, match="give the new model the next version"):
-        push(trained, kiosk_corpus, store)
+
+def test_a_model_that_was_trained_again_takes_the_next_version(
+    trained: Run, retrained: Run, kiosk_corpus: Corpus, subgraph: Subgraph, store: EmbeddingStore
+) -> None:
+    first, second = (push(run, kiosk_corpus, store) for run in (trained, retrained))
+    assert (first.id, second.id) == ("kiosk-v1", "kiosk-v2")
+    assert store.spaces() == [first, second]
+    users = kiosk_corpus.user_ids
+    for space, run in ((first, trained), (second, retrained)):
+        made = store.publish(space)
+        assert made.space == space
+        expected = vectors(Subgraph.from_pretrained(run.model), kiosk_corpus.tokens())[1]
+        np.testing.assert_allclose(served(store, Entity.USER, users), expected, atol=1e-5)
+        model = store.model(made)
+        assert model is not None
+        assert Subgraph.from_pretrained(model).space == space
+    assert store.rollback().space == first
+
+
+def test_the_same_model_keeps_the_version_it_has(
+    trained: Run, retrained: Run, kiosk_corpus: Corpus, store: EmbeddingStore
+) -> None:
+    for run, version in ((retrained, 1), (trained, 2), (retrained, 1), (trained, 2)):
+        assert push(run, kiosk_corpus, store).version == version
+    assert len(store.spaces()) == 2

@@ -110,6 +110,27 @@ def test_a_store_goes_back_to_what_it_served(
     assert "nothing was published" in capsys.readouterr().err
 
 
+def test_a_model_trained_again_goes_into_the_same_store_as_the_next_version(
+    shop: Any, command: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store, run = tmp_path / "store", tmp_path / "retrained"
+
+    def said(*arguments: object) -> str:
+        capsys.readouterr()
+        assert command(*arguments) == 0
+        return " ".join(capsys.readouterr().out.split())
+
+    assert "holds shop-v1" in said("push", shop.run, "--store", store)
+    assert "serves shop-v1, epoch 1" in said("publish", store)
+    again = ("--recipe", "small", "--set", "epochs=1", "--set", "seed=1", "--no-ray")
+    assert "is a model of shop: vectors of width" in said("train", shop.corpus, "--out", run, *again)
+    assert "holds shop-v2" in said("push", run, "--store", store)
+    assert "serves shop-v2, epoch 2: 40 users, 40 items" in said("publish", store)
+    assert "holds shop-v2" in said("push", run, "--store", store)
+    assert "serves shop-v1, epoch 3" in said("publish", store, "--rollback")
+    assert "serves shop-v2, epoch 4" in said("publish", store, "--space", "shop-v2")
+
+
 def test_query_asks_the_server_for_everything_it_serves(
     shop: Any, command: Any, address: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,6 +9,7 @@ import typer
 
 if TYPE_CHECKING:
     from foundation.space import Space
+    from serving.store import EmbeddingStore
 
 
 def publish(
@@ -35,22 +35,20 @@ def publish(
     from userfm.cli.console import results
 
     opened = EmbeddingStore(store)
-    made = opened.rollback() if rollback else opened.publish(pushed_space(store, space))
+    made = opened.rollback() if rollback else opened.publish(pushed_space(opened, space))
     results().print(
         f"{store} serves {made.space.id}, epoch {made.epoch}: {made.user.rows:,} users, {made.item.rows:,} items"
     )
 
 
-def pushed_space(store: Path, wanted: str | None) -> Space:
+def pushed_space(store: EmbeddingStore, wanted: str | None) -> Space:
     """The space of that id among those pushed to a store, or the one pushed last. Raises StoreError without it."""
-    from foundation.space import Space
     from serving.errors import StoreError
     from tokenization.errors import nearest
 
-    written = {path.parent.name: path for path in store.glob("spaces/*/space.json")}
-    if not written:
-        raise StoreError(f"nothing has been pushed to {store}; run `userfm push RUN --store {store}` first")
-    if wanted is not None and wanted not in written:
-        raise StoreError(f"{store} has no space {wanted!r}; {nearest(wanted, sorted(written))}")
-    newest = wanted or max(written, key=lambda name: written[name].stat().st_mtime)
-    return Space.from_json(json.dumps(json.loads(written[newest].read_text(encoding="utf-8"))["space"]))
+    spaces = {space.id: space for space in store.spaces()}
+    if not spaces:
+        raise StoreError(f"nothing has been pushed to {store.root}; run `userfm push RUN --store {store.root}` first")
+    if wanted is not None and wanted not in spaces:
+        raise StoreError(f"{store.root} has no space {wanted!r}; {nearest(wanted, sorted(spaces))}")
+    return spaces[wanted or list(spaces)[-1]]

@@ -17,14 +17,15 @@ def push(
 ) -> None:
     """Encode every user and every item, and write the vectors into a store.
 
-    They go into the space of the run's model, beside the model itself, and are
-    not served before `userfm publish`. A push that was cut off goes on where it
-    stopped when it is repeated.
+    They go into a space of their own, beside the model itself: a model that is
+    new to the store takes the next version (shop-v2 after shop-v1). Nothing is
+    served before `userfm publish`. The same run pushed again keeps its version,
+    goes on where a push was cut off, and encodes only users with new events.
 
     \b
-    Example:
+    Examples:
       userfm push run --store store
-      userfm publish store
+      userfm push retrained --store store && userfm publish store
     """
     from serving.store import EmbeddingStore
     from tokenization.corpus import Corpus

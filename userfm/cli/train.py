@@ -86,7 +86,7 @@ def train(
     with stages(console) as progress:
         fitted_heads(run, opened, progress)
     results().print(
-        f"{run.model} holds {space.id}: vectors of width {space.width}, fingerprint {space.fingerprint[:12]}"
+        f"{run.model} is a model of {space.name}: vectors of width {space.width}, fingerprint {space.fingerprint[:12]}"
     )
 
 
