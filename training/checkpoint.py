@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import io
+import logging
 import os
+import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,11 @@ import torch
 
 from training.errors import RunError
 
+log = logging.getLogger("userfm.training")
+
 KEPT = 2  # the newest and the one before it, should the newest prove torn
+# What reading raises: the disk; the checksum; torch, for bytes that are whole but nothing it would load.
+_UNREADABLE = (OSError, ValueError, RuntimeError, EOFError, KeyError, pickle.UnpicklingError)
 
 
 def save(folder: Path, step: int, state: Mapping[str, Any]) -> Path:
@@ -42,19 +48,29 @@ def save(folder: Path, step: int, state: Mapping[str, Any]) -> Path:
 
 
 def load_newest(folder: Path) -> dict[str, Any] | None:
-    """The newest checkpoint that is whole; None where there is none.
+    """The newest checkpoint that is whole, its tensors on the CPU; None where there is none.
 
-    Raises RunError where checkpoints exist and none is whole.
+    One that is damaged is passed over with a warning in the log. Raises RunError where checkpoints exist and none is
+    whole.
     """
     paths = _newest_first(folder)
     for path in paths:
-        content = path.read_bytes()
-        if hashlib.sha256(content).hexdigest()[:16] == path.stem.rsplit("-", 1)[1]:
-            state: dict[str, Any] = torch.load(io.BytesIO(content), weights_only=True)
-            return state
+        try:
+            return _read(path)
+        except _UNREADABLE as error:
+            why = (str(error).splitlines() or [type(error).__name__])[0]
+            log.warning("%s is damaged, the checkpoint before it is taken: %s", path, why)
     if paths:
         raise RunError(f"no checkpoint in {folder} is whole: start the run anew with --restart")
     return None
+
+
+def _read(path: Path) -> dict[str, Any]:
+    content = path.read_bytes()
+    if hashlib.sha256(content).hexdigest()[:16] != path.stem.rsplit("-", 1)[1]:
+        raise ValueError("its bytes are not those that were written")
+    state: dict[str, Any] = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    return state
 
 
 def _newest_first(folder: Path) -> list[Path]:

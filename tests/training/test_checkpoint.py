@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import os
 import stat
 from pathlib import Path
@@ -92,6 +93,36 @@ def test_loading_runs_no_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     """A file with the right checksum and a trap inside."""
     monkeypatch.chdir(tmp_path)
     checkpoint.save(tmp_path / "c", 1, {"trap": Trap()})
-    with pytest.raises(Exception, match="Weights only load failed"):
+    with pytest.raises(RunError, match=r"no checkpoint in .* is whole: start the run anew with --restart"):
         checkpoint.load_newest(tmp_path / "c")
     assert not (tmp_path / "sprung").exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"PK", b"no archive of torch's", "an archive cut short", "a trap"])
+def test_what_torch_can_not_read_is_passed_over_with_a_warning(
+    tmp_path: Path, content: bytes | str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Files with the right checksum: whoever wrote them, or what wrote them, was mistaken."""
+    checkpoint.save(tmp_path, 1, state(1))
+    if content == "a trap":
+        newest = checkpoint.save(tmp_path, 2, {"trap": Trap()})
+    else:
+        damaged = checkpoint.save(tmp_path, 2, state(2))
+        content = damaged.read_bytes()[:300] if isinstance(content, str) else content
+        damaged.unlink()
+        newest = tmp_path / f"step-000000002-{hashlib.sha256(content).hexdigest()[:16]}.pt"
+        newest.write_bytes(content)
+    assert value_of(tmp_path) == 1
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    assert f"{newest} is damaged, the checkpoint before it is taken" in record.getMessage()
+    assert "\n" not in record.getMessage()
+
+
+def test_a_checkpoint_that_can_not_be_opened_is_passed_over(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    checkpoint.save(tmp_path, 1, state(1))
+    newest = checkpoint.save(tmp_path, 2, state(2))
+    newest.unlink()
+    newest.mkdir()
+    assert value_of(tmp_path) == 1
+    assert str(newest) in caplog.text
