@@ -53,10 +53,22 @@ def load_newest(folder: Path) -> dict[str, Any] | None:
     One that is damaged is passed over with a warning in the log. Raises RunError where checkpoints exist and none is
     whole.
     """
+    newest = _newest(folder)
+    return None if newest is None else newest[1]
+
+
+def newest_step(folder: Path) -> int:
+    """The step after which a run goes on that continues from `load_newest`: 0 where it begins. Raises RunError as that
+    does."""
+    newest = _newest(folder)
+    return 0 if newest is None else newest[0]
+
+
+def _newest(folder: Path) -> tuple[int, dict[str, Any]] | None:
     paths = _newest_first(folder)
     for path in paths:
         try:
-            return _read(path)
+            return int(path.name.split("-")[1]), _read(path)
         except _UNREADABLE as error:
             why = (str(error).splitlines() or [type(error).__name__])[0]
             log.warning("%s is damaged, the checkpoint before it is taken: %s", path, why)

@@ -1,7 +1,7 @@
 """The loop on Ray Train: a run directory in, a trained model in it out.
 
 run/run.json        what was asked: recipe, corpus, split
-run/training.jsonl  one line a step
+run/training.jsonl  one line a step, of the run as it went on: what a crash threw away is not in it
 run/tensorboard/    the same for TensorBoard
 run/checkpoints/    private to the run; a second call continues from them
 run/model/          the model directory
@@ -26,6 +26,7 @@ from foundation import pretrained
 from foundation.model import FoundationModel
 from foundation.space import Space
 from tokenization.corpus import Corpus
+from training import checkpoint
 from training.data import TrainingSet, read_training_set, recent_counts
 from training.errors import RunError, TrainingError
 from training.loop import Progress, StepRecord, train
@@ -50,6 +51,16 @@ class Run:
     def model(self) -> Path:
         """The model directory."""
         return self.folder / "model"
+
+    @property
+    def log(self) -> Path:
+        """training.jsonl."""
+        return self.folder / "training.jsonl"
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of its checkpoints."""
+        return self.folder / "checkpoints"
 
     @property
     def finished(self) -> bool:
@@ -150,7 +161,7 @@ def _train_here(run: Run, ranks: Ranks, on_step: Callable[[StepRecord], None]) -
             write(record)
             on_step(record)
 
-        progress = train(model, training_set, run.recipe, run.folder / "checkpoints", ranks, logged)
+        progress = train(model, training_set, run.recipe, run.checkpoints, ranks, logged)
     name = corpus.tokenizer.schema.name
     if ranks.rank == 0:
         card = _card(run, corpus, progress)
@@ -167,14 +178,19 @@ def _work(config: dict[str, Any]) -> None:
 
 @contextmanager
 def _log(run: Run, ranks: Ranks) -> Iterator[Callable[[StepRecord], None]]:
-    """training.jsonl and TensorBoard of rank 0, flushed line by line so that a driver can follow."""
+    """training.jsonl and TensorBoard of rank 0, flushed line by line so that a driver can follow.
+
+    Steps after the newest checkpoint are taken out of both: the run does them again.
+    """
     if ranks.rank != 0:
         yield lambda record: None
         return
     from torch.utils.tensorboard import SummaryWriter
 
-    with (run.folder / "training.jsonl").open("a", buffering=1) as lines:
-        board = SummaryWriter(str(run.folder / "tensorboard"))
+    step = checkpoint.newest_step(run.checkpoints)
+    _cut_back(run.log, step)
+    with run.log.open("a", buffering=1) as lines:
+        board = SummaryWriter(str(run.folder / "tensorboard"), purge_step=step + 1)
 
         def write(record: StepRecord) -> None:
             lines.write(record.to_line() + "\n")
@@ -187,6 +203,21 @@ def _log(run: Run, ranks: Ranks) -> Iterator[Callable[[StepRecord], None]]:
             yield write
         finally:
             board.close()
+
+
+def _cut_back(log: Path, step: int) -> None:
+    """Drop the records after `step`, and a line that a crash left unfinished.
+
+    The shorter log takes the place of the longer one: whoever follows it sees another file, not one cut under its feet.
+    """
+    if not log.exists():
+        return
+    lines = log.read_bytes().splitlines(keepends=True)
+    kept = [line for line in lines if line.endswith(b"\n") and json.loads(line)["step"] <= step]
+    if len(kept) < len(lines):
+        fresh = log.with_suffix(".tmp")
+        fresh.write_bytes(b"".join(kept))
+        fresh.rename(log)
 
 
 @contextmanager
@@ -224,7 +255,9 @@ def _fit_watched(trainer: Any, run: Run, on_step: Callable[[StepRecord], None]) 
         except Exception as error:  # noqa: BLE001  handed to the caller below
             failure.append(error)
 
-    log = _Tail(run.folder / "training.jsonl")
+    step = checkpoint.newest_step(run.checkpoints)
+    _cut_back(run.log, step)  # rank 0 does the same, but only after what it does again might have been told from here
+    log = _Tail(run.log, step)
     thread = threading.Thread(target=fit, daemon=True)
     thread.start()
     while thread.is_alive():
@@ -237,21 +270,28 @@ def _fit_watched(trainer: Any, run: Run, on_step: Callable[[StepRecord], None]) 
 
 
 class _Tail:
-    """The records that are appended to a log from now on."""
+    """The records of a log after `step`, each step once, also where workers that failed do some of them again."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, step: int) -> None:
         self.path = path
-        self.place = path.stat().st_size if path.exists() else 0
+        self.step = step
+        self.place = 0
+        self.file_id = 0
 
     def new_records(self) -> Iterator[StepRecord]:
         if not self.path.exists():
             return
         with self.path.open("rb") as file:
+            if (file_id := os.fstat(file.fileno()).st_ino) != self.file_id:  # new, or cut back
+                self.file_id, self.place = file_id, 0
             file.seek(self.place)
             for line in file:
                 if line.endswith(b"\n"):
                     self.place += len(line)
-                    yield StepRecord(**json.loads(line))
+                    record = StepRecord(**json.loads(line))
+                    if record.step > self.step:
+                        self.step = record.step
+                        yield record
 
 
 def _threads(workers: int) -> int:

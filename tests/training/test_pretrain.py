@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, replace
@@ -96,6 +97,50 @@ def test_a_model_starts_from_the_recipes_seed(kiosk_corpus: Corpus, recipe: Reci
     assert not torch.equal(weights(1), weights(2))
 
 
+class Crash(Exception):
+    """Power fails, say."""
+
+
+def crash_at(run: Run, last: int) -> None:
+    """Train in this process until step `last` is logged, and leave half a line behind it."""
+
+    def on_step(record: StepRecord) -> None:
+        if record.step == last:
+            raise Crash
+
+    with pytest.raises(Crash):
+        pretrain.pretrain_bare(run, on_step)
+    with run.log.open("a") as log:
+        log.write('{"step": ')
+
+
+@pytest.mark.parametrize("checkpoint_seconds", [0.0, math.inf])
+def test_a_run_that_goes_on_logs_each_step_once(
+    trained: Run, kiosk_corpus: Corpus, recipe: Recipe, tmp_path: Path, checkpoint_seconds: float
+) -> None:
+    """Whether the newest checkpoint is of the step before the crash, or there is none."""
+    run = pretrain.start(kiosk_corpus, tmp_path / "run", replace(recipe, checkpoint_seconds=checkpoint_seconds))
+    for last in (5, 9):
+        crash_at(run, last)
+    heard: list[int] = []
+    pretrain.pretrain_bare(run, lambda record: heard.append(record.step))
+    expected = logged(trained)
+    assert heard == [record.step for record in expected][-len(heard) :]
+    assert [record.step for record in logged(run)] == [record.step for record in expected]
+    assert [r.loss for r in logged(run)] == pytest.approx([r.loss for r in expected], rel=1e-3)
+
+
+def test_a_run_without_a_whole_checkpoint_keeps_its_log(kiosk_corpus: Corpus, recipe: Recipe, tmp_path: Path) -> None:
+    run = pretrain.start(kiosk_corpus, tmp_path / "run", replace(recipe, checkpoint_seconds=0.0))
+    crash_at(run, 3)
+    before = run.log.read_bytes()
+    for path in run.checkpoints.iterdir():
+        path.write_bytes(b"torn")
+    with pytest.raises(RunError, match=r"no checkpoint in .* is whole"):
+        pretrain.pretrain_bare(run)
+    assert run.log.read_bytes() == before
+
+
 @pytest.fixture(scope="module")
 def ray_session() -> Iterator[None]:
     """One for all runs below: starting Ray takes longer than they do."""
@@ -117,6 +162,20 @@ def test_ray_trains_the_run_that_plain_python_trains(
     assert [record.step for record in heard] == [record.step for record in logged(trained)]
     assert [r.loss for r in heard] == pytest.approx([r.loss for r in logged(trained)], rel=1e-3)
     assert space == Subgraph.from_pretrained(run.model).space
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(280)
+def test_ray_goes_on_with_a_run_that_was_cut_off(
+    ray_session: None, trained: Run, kiosk_corpus: Corpus, recipe: Recipe, tmp_path: Path
+) -> None:
+    run = pretrain.start(kiosk_corpus, tmp_path / "run", replace(recipe, checkpoint_seconds=0.0))
+    crash_at(run, 9)
+    heard: list[int] = []
+    pretrain.pretrain(run, on_step=lambda record: heard.append(record.step))
+    steps = [record.step for record in logged(trained)]
+    assert heard == steps[8:]
+    assert [record.step for record in logged(run)] == steps
 
 
 @pytest.mark.slow

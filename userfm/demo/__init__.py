@@ -251,9 +251,7 @@ class _Demo:
 
 
 def _curve(run: Run) -> pa.Table:
-    """training.jsonl; where a run was cut off and repeated some steps, what came last counts."""
-    lines = (run.folder / "training.jsonl").read_text(encoding="utf-8").splitlines()
-    by_step = {record["step"]: record for record in map(json.loads, lines)}
-    rows = [by_step[step] for step in sorted(by_step)]
+    """training.jsonl as columns."""
+    rows = [json.loads(line) for line in run.log.read_text(encoding="utf-8").splitlines()]
     names = ("step", "steps", "seconds", "loss", "tokens", "tokens_per_second")
     return pa.table({name: [row[name] for row in rows] for name in names})
