@@ -30,6 +30,7 @@ from userfm.v1.embedding_pb2_grpc import add_EmbeddingServiceServicer_to_server
 SERVICE = "userfm.v1.EmbeddingService"
 DRAIN_SECONDS = 10.0
 SETTLE_SECONDS = 0.2
+END_SECONDS = 5.0
 
 log = logging.getLogger("userfm.serving")
 
@@ -84,7 +85,18 @@ async def _serve(
     # gRPC cancels what has arrived and was not handed to us yet, so the loop gets a moment to take it.
     await asyncio.sleep(SETTLE_SECONDS)
     await server.stop(drain_seconds)
+    await _others_to_end()
     service.close()
+
+
+async def _others_to_end() -> None:
+    """Wait for the requests that were cut off: stopping tells them to end, and doesn't wait until they have.
+
+    A loop that closes over them makes each leave the traceback of its cancellation in the log.
+    """
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    if others:
+        await asyncio.wait(others, timeout=END_SECONDS)
 
 
 def _server(limits: Limits) -> grpc.aio.Server:

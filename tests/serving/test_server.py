@@ -124,6 +124,16 @@ def test_what_outlasts_the_drain_is_unavailable(large: EmbeddingStore) -> None:
         assert set(found) <= {0, 256}
         assert 0 in found
         assert process.wait(timeout=60) == 0
+        assert [line.split(" INFO ")[1].split()[0] for line in process.log().splitlines()] == ["serving", "draining"]
+
+
+def test_a_drain_that_cuts_off_a_watch_leaves_no_traceback(published: EmbeddingStore) -> None:
+    with ServerProcess(published.root, drain_seconds=1) as process, grpc.insecure_channel(process.address) as channel:
+        watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
+        assert next(watch).status == health_pb2.HealthCheckResponse.SERVING
+        process.drain()
+        assert process.wait(timeout=60) == 0
+        assert [line.split(" INFO ")[1].split()[0] for line in process.log().splitlines()] == ["serving", "draining"]
 
 
 def test_a_server_that_stops_frees_its_port(store, space, fill) -> None:
