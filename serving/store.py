@@ -123,7 +123,8 @@ class EmbeddingStore:
         with locked(folder / "space.lock"):
             described = space.to_json().encode()
             copy = folder / "models" / _digest(source, described)
-            if not copy.exists():
+            if not _unchanged(copy):
+                shutil.rmtree(copy, ignore_errors=True)
                 copy.parent.mkdir(exist_ok=True)
                 with new_folder(copy) as scratch:
                     shutil.copytree(source, scratch, dirs_exist_ok=True)
@@ -143,8 +144,8 @@ class EmbeddingStore:
     def publish(self, space: Space) -> Publication:
         """Make what has been pushed to `space` current, all of it or nothing.
 
-        Checks the vectors (count, width, finite, norms, checksums), writes snapshots, syncs them, then moves
-        one pointer. Publishing what is already current changes nothing. Raises PublishRefused, CorruptStore
+        Checks the vectors (count, width, finite, norms, checksums) and the model, writes snapshots, syncs them, then
+        moves one pointer. Publishing what is already current changes nothing. Raises PublishRefused, CorruptStore
         or StoreError, and then what was served before still is.
         """
         folder = self._space_folder(space)
@@ -165,6 +166,7 @@ class EmbeddingStore:
                 model=held.model,
                 published_at=time.time(),
             )
+            self.model(publication)  # raises where it is damaged
             if before and before.serves_the_same(publication):
                 return before
             make_current(self.root, publication)
@@ -191,8 +193,14 @@ class EmbeddingStore:
         return Snapshot.open(self.root / publication.base(entity).snapshot)
 
     def model(self, publication: Publication) -> Path | None:
-        """The folder of the published model, if there is one."""
-        return None if publication.model is None else self.root / publication.model
+        """The folder of the published model with its heads, if there is one. Raises CorruptStore where a file of it is
+        not what was pushed."""
+        if publication.model is None:
+            return None
+        folder = self.root / publication.model
+        if not _unchanged(folder):
+            raise CorruptStore(f"{folder} is not the model that was pushed there; push its run again, or roll back")
+        return folder
 
     def _current_or_none(self) -> Publication | None:
         try:
@@ -320,6 +328,12 @@ def _digest(model: Path, described: bytes) -> str:
         with io.BytesIO(described) if name == "space.json" else path.open("rb") as file:
             digest.update(f"{name}\0{hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
     return digest.hexdigest()[:16]
+
+
+def _unchanged(model: Path) -> bool:
+    """Whether a copied model is there, every file of it as it was pushed."""
+    described = model / "space.json"
+    return described.is_file() and _digest(model, described.read_bytes()) == model.name
 
 
 def _write_space(folder: Path, held: _Held) -> None:

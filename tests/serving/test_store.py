@@ -265,6 +265,30 @@ def test_the_model_is_copied_and_published_with_the_vectors(store, space, tmp_pa
     assert store.model(store.publish(space)) != copy
 
 
+@pytest.mark.parametrize("name", ["heads/home.safetensors", "model.safetensors", "space.json"])
+def test_a_bit_flipped_in_the_model_is_refused_and_mended_by_pushing_again(
+    store, space, tmp_path, fill, name: str
+) -> None:
+    model = tmp_path / "model"
+    (model / "heads").mkdir(parents=True)
+    (model / "space.json").write_text(space.to_json())
+    for weights in ("heads/home.safetensors", "model.safetensors"):
+        (model / weights).write_bytes(bytes(100))
+    store.push_model(space, model)
+    fill(store)
+    copy = store.model(store.current())
+    assert copy is not None
+    content = bytearray((copy / name).read_bytes())
+    content[50] ^= 1
+    (copy / name).write_bytes(content)
+    for refused in (lambda: store.model(store.current()), lambda: store.publish(space)):
+        with pytest.raises(CorruptStore, match=r"is not the model that was pushed there; push its run again"):
+            refused()
+    assert store.push_model(space, model) == copy
+    assert store.model(store.publish(space)) == copy
+    assert store.current().epoch == 1
+
+
 def test_a_model_of_another_space_is_refused(store, space, tmp_path) -> None:
     with pytest.raises(StoreError, match=r"no model directory: it has no space\.json"):
         store.push_model(space, tmp_path)
