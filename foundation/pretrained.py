@@ -108,7 +108,8 @@ def fingerprint(path: Path, tokenizer: Tokenizer, config: ModelConfig) -> str:
 def _trained_sizes(config: ModelConfig) -> dict[str, int]:
     """How many codes each vocabulary had in training, as `Tokenizer.prefix_fingerprint` takes them."""
     facets = {facet.name: facet.size for facet in config.facets}
-    return facets | {f"item.{name}": size for name, size in config.item.categories}
+    categories = {f"item.{name}": size for name, size in config.item.categories}
+    return facets | {config.item.facet: config.item.codes} | categories
 
 
 def _content(items: ItemTable, codes: int) -> Iterator[np.ndarray]:
