@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from training.verdicts import Figures, Outcome, verdicts
 
@@ -98,7 +99,8 @@ def print_figures(figures: Figures, console: Console) -> None:
     ]
     _print(console, "Speed and size", ["Figure", "Value"], speeds)
     for verdict in verdicts(figures):
-        console.print(f"[{STYLES[verdict.outcome]}]{verdict.outcome.value:>12}[/]  {verdict.text}", highlight=False)
+        outcome = Text(f"{verdict.outcome:>12}", STYLES[verdict.outcome])
+        console.print(Text.assemble(outcome, "  ", verdict.text))
 
 
 def _print(console: Console, title: str, head: list[str], rows: list[Row]) -> None:
@@ -106,7 +108,8 @@ def _print(console: Console, title: str, head: list[str], rows: list[Row]) -> No
         return
     table = Table(title=title, title_justify="left", title_style="bold", header_style="dim")
     for place, name in enumerate(head):
-        table.add_column(name, justify="right" if place else "left", no_wrap=True)
+        # Where the screen is too narrow a cell goes on below: no figure is cut.
+        table.add_column(name, justify="right" if place else "left", overflow="fold")
     for row in rows:
         table.add_row(row.name, *row.cells, style="bold" if row.emphasis else None)
     console.print(table)

@@ -162,6 +162,23 @@ def test_query_asks_the_server_for_everything_it_serves(
     assert ask("search", "milk", "-k", 1)[0]["item"] % 5 == 3
 
 
+def test_a_table_is_whole_where_nobody_watches(shop: Any, address: str) -> None:
+    """Written to a file by a process of its own: no terminal says how wide a line may be."""
+
+    def written(*arguments: object) -> str:
+        command = [sys.executable, "-m", "userfm", *map(str, arguments)]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+    evaluated = written("evaluate", shop.run, shop.corpus)
+    assert "…" not in evaluated
+    head = next(line for line in evaluated.splitlines() if "Coverage@10" in line)
+    assert all(name in head for name in ("Method", "Recall@10", "Recall@50", "NDCG@10"))
+    (row,) = [line for line in evaluated.splitlines() if "Personal count, decayed" in line and line.count("[") == 3][:1]
+    assert re.search(r"\d\.\d{3} \[\d\.\d{3}, \d\.\d{3}\].*\.\d{4}", row)
+    long = "user-" + "x" * 100 + "-[bold]"
+    assert long in written("query", "user", long, "--address", address)
+
+
 def test_query_prints_a_table(command: Any, address: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert command("query", "user", "c01", "--address", address) == 0
     assert "c01" in capsys.readouterr().out

@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from training.loop import StepRecord
-from userfm.cli.console import describe, seconds_left, share_done, stages, training
+from userfm.cli.console import describe, results, seconds_left, share_done, stages, training
 
 
 def step(number: int, seconds: float = 10.0) -> StepRecord:
@@ -39,6 +39,11 @@ def test_in_a_terminal_each_stage_has_a_bar() -> None:
         progress("tokenize", 500, 3000)
     assert "tokenize" in screen.getvalue()
     assert "500 of 3,000" in screen.getvalue()
+
+
+def test_results_are_text_and_not_markup(capsys: pytest.CaptureFixture[str]) -> None:
+    results().print("run[bold]/model")
+    assert capsys.readouterr().out == "run[bold]/model\n"
 
 
 def test_a_training_step_says_loss_speed_and_time_left() -> None:

@@ -16,7 +16,8 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 
 Report = Callable[[str, int, int], None]
 """(stage, done, total)."""
-WIDTH = 110
+WIDEST = 10_000
+"""Columns where no terminal says how many."""
 LINE_SECONDS = 15.0
 """Between two lines about training where there is no terminal."""
 
@@ -37,14 +38,17 @@ class Step(Protocol):
 
 
 def results() -> Console:
-    """Where results go; wide enough for the tables where no terminal says how wide."""
-    console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=max(console.width, WIDTH))
+    """Where results go. A terminal folds what is too wide for it; elsewhere a line is as long as it needs to be.
+
+    What is printed is text and not markup: ids and paths may hold brackets.
+    """
+    console = Console(highlight=False, markup=False)
+    return console if console.is_terminal else Console(highlight=False, markup=False, width=WIDEST)
 
 
 def progress_console() -> Console:
     """Where progress and remarks go."""
-    return Console(stderr=True, highlight=False)
+    return Console(stderr=True, highlight=False, markup=False)
 
 
 @contextmanager

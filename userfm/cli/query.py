@@ -220,7 +220,7 @@ def _print(rows: Sequence[Mapping[str, Any]], as_json: bool) -> None:
 
     table = Table()
     for name in rows[0] if rows else ():
-        table.add_column(name)
+        table.add_column(name, overflow="fold")
     for row in rows:
         table.add_row(*("–" if value is None else str(value) for value in row.values()))
     results().print(table)

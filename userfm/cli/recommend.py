@@ -188,7 +188,7 @@ def _show(table: pa.Table, console: Console) -> None:
 
     drawn = Table()
     for name in table.column_names:
-        drawn.add_column(name)
+        drawn.add_column(name, overflow="fold")
     for row in table.slice(0, 20).to_pylist():
         drawn.add_row(*(f"{value:.3f}" if isinstance(value, float) else str(value) for value in row.values()))
     console.print(drawn)

@@ -71,8 +71,8 @@ def show(corpus: Corpus, console: Console) -> None:
 
     told = corpus.summary
     table = Table(title=f"Corpus {corpus.folder}", title_justify="left", title_style="bold", show_header=False)
-    table.add_column(style="dim")
-    table.add_column(justify="right")
+    table.add_column(style="dim", overflow="fold")
+    table.add_column(justify="right", overflow="fold")
     table.add_row("events", f"{told['events']:,}")
     table.add_row("events a second", f"{told['events_per_second']:,.0f}")
     table.add_row("tokens", f"{told['tokens']:,}")

@@ -23,6 +23,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 from rich.console import Console
+from rich.rule import Rule
+from rich.text import Text
 
 from foundation.subgraph import Subgraph
 from serving.store import EmbeddingStore
@@ -53,6 +55,7 @@ LEAD = (
 )
 FINAL_STEPS = 20
 """The final loss is the mean over so many last steps."""
+HEADLINE_WIDTH = 110
 
 
 @dataclass(frozen=True)
@@ -100,7 +103,7 @@ def run(out: Path, console: Console, remarks: Console, settings: Settings, began
             "store": demo.stage(ledger, "Push and publish", demo.push),
             "serving": demo.stage(ledger, "Serve", demo.serve),
         }
-        console.rule("[bold]Show", align="left")
+        _headline("Show", console)
         report = demo.report(figures)
     figures |= {
         "version": __version__,
@@ -126,7 +129,7 @@ class _Demo:
 
     def stage(self, ledger: Ledger, name: str, work: Callable[[], Figures]) -> Figures:
         """A stage under its headline."""
-        self.console.rule(f"[bold]{name}", align="left")
+        _headline(name, self.console)
         if ledger.done(name):
             self.console.print("done before")
         return ledger.stage(name, work)
@@ -248,6 +251,10 @@ class _Demo:
             item_map=drawn,
             stories=stories(corpus, subgraph, products),
         )
+
+
+def _headline(name: str, console: Console) -> None:
+    console.print(Rule(Text(name, "bold"), align="left"), width=min(console.width, HEADLINE_WIDTH))
 
 
 def _curve(run: Run) -> pa.Table:
