@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
 from foundation.learning import Loss
+
+Moved = TypeVar("Moved")
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,26 @@ class Ranks:
     def joined(cls) -> Ranks:
         """The process group that somebody (Ray Train, torchrun) has opened; alone where there is none."""
         return cls(dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else cls.alone()
+
+
+def own_device() -> torch.device:
+    """Where a process trains that nobody has told: on its GPU where there is one (torchrun says which), else on the
+    CPU."""
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+
+
+def on_device(value: Moved, device: torch.device) -> Moved:
+    """A tensor, or what dataclasses and tuples hold of them, on a device; anything else as it is."""
+    moved: Any = value
+    if isinstance(value, Tensor):
+        moved = value.to(device)
+    elif isinstance(value, tuple):
+        moved = tuple(on_device(part, device) for part in value)
+    elif is_dataclass(value) and not isinstance(value, type):
+        moved = replace(value, **{field.name: on_device(getattr(value, field.name), device) for field in fields(value)})
+    return cast(Moved, moved)
 
 
 def global_loss(losses: list[Loss], ranks: Ranks) -> tuple[Tensor, dict[str, float]]:

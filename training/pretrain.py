@@ -30,7 +30,7 @@ from training import checkpoint
 from training.data import TrainingSet, read_training_set, recent_counts
 from training.errors import RunError, TrainingError
 from training.loop import Progress, StepRecord, train
-from training.parallel import Ranks
+from training.parallel import Ranks, own_device
 from training.recipes import Recipe
 
 FORMAT = 1  # of run.json
@@ -141,7 +141,7 @@ def pretrain(
 
 def pretrain_bare(run: Run, on_step: Callable[[StepRecord], None] = lambda record: None) -> Space:
     """The same in this process, without Ray; joins a process group that is open (torchrun)."""
-    return _train_here(run, Ranks.joined(), on_step)
+    return _train_here(run, Ranks.joined(), own_device(), on_step)
 
 
 def initial_model(training_set: TrainingSet, corpus: Corpus, recipe: Recipe) -> FoundationModel:
@@ -151,10 +151,10 @@ def initial_model(training_set: TrainingSet, corpus: Corpus, recipe: Recipe) -> 
     return FoundationModel(recipe.model, pretrained.item_content(corpus.tokenizer.items, recent_V))
 
 
-def _train_here(run: Run, ranks: Ranks, on_step: Callable[[StepRecord], None]) -> Space:
+def _train_here(run: Run, ranks: Ranks, device: torch.device, on_step: Callable[[StepRecord], None]) -> Space:
     corpus = Corpus.open(run.corpus)
     training_set = read_training_set(corpus, run.recipe.model, run.all_data)
-    model = initial_model(training_set, corpus, run.recipe)
+    model = initial_model(training_set, corpus, run.recipe).to(device)  # drawn on the CPU: the same on every device
     with _log(run, ranks) as write:
 
         def logged(record: StepRecord) -> None:
@@ -172,8 +172,10 @@ def _train_here(run: Run, ranks: Ranks, on_step: Callable[[StepRecord], None]) -
 
 def _work(config: dict[str, Any]) -> None:
     """What each Ray worker runs."""
+    from ray.train.torch import get_device
+
     torch.set_num_threads(config["threads"])
-    _train_here(Run.open(config["folder"]), Ranks.joined(), lambda record: None)
+    _train_here(Run.open(config["folder"]), Ranks.joined(), get_device(), lambda record: None)
 
 
 @contextmanager

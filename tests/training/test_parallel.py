@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import textwrap
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from foundation.model import FoundationModel
 from tokenization.corpus import Corpus
 from training import pretrain
 from training.data import Position, TrainingSet, lessons
-from training.parallel import Ranks, broadcast, global_loss, sum_gradients
+from training.parallel import Ranks, broadcast, global_loss, on_device, own_device, sum_gradients
 from training.pretrain import Run
 from training.recipes import Recipe
 
@@ -214,3 +214,27 @@ def test_parts_enter_with_their_shares_over_their_weights() -> None:
     addend, means = global_loss(parts, Ranks.alone())
     assert addend.item() == 2.0 + 0.5 * 4.0
     assert means == {"next": 2.0, "embedding": 4.0}
+
+
+def tensors_of(value: Any) -> list[torch.Tensor]:
+    if isinstance(value, torch.Tensor):
+        return [value]
+    parts = value if isinstance(value, tuple) else [getattr(value, field.name) for field in fields(value)]
+    return [tensor for part in parts for tensor in tensors_of(part)]
+
+
+def test_a_lesson_goes_to_a_device_with_every_tensor_of_it(recipe: Recipe, training_set: TrainingSet) -> None:
+    _, lesson = next(lessons(training_set, recipe.model, recipe.sampling, recipe.seed, Position(), 0, 1))
+    before = tensors_of(lesson)
+    assert len(before) > 10
+    moved = on_device(lesson, torch.device("meta"))
+    assert type(moved) is type(lesson)
+    assert [(t.shape, t.dtype) for t in tensors_of(moved)] == [(t.shape, t.dtype) for t in before]
+    assert {tensor.device.type for tensor in tensors_of(moved)} == {"meta"}
+    assert all(a is b for a, b in zip(tensors_of(on_device(lesson, torch.device("cpu"))), before, strict=True))
+
+
+def test_a_process_trains_on_its_own_gpu_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    expected = "cuda:0" if torch.cuda.is_available() else "cpu"
+    assert str(own_device()) == expected

@@ -141,6 +141,20 @@ def test_a_run_without_a_whole_checkpoint_keeps_its_log(kiosk_corpus: Corpus, re
     assert run.log.read_bytes() == before
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device: run this test on a machine that has one")
+def test_a_gpu_trains_the_run_that_the_cpu_trains(
+    kiosk_corpus: Corpus, recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on_gpu = pretrain.start(kiosk_corpus, tmp_path / "gpu", recipe)
+    torch.cuda.reset_peak_memory_stats()
+    pretrain.pretrain_bare(on_gpu)
+    assert torch.cuda.max_memory_allocated() > 0
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    on_cpu = pretrain.start(kiosk_corpus, tmp_path / "cpu", recipe)
+    pretrain.pretrain_bare(on_cpu)
+    assert [r.loss for r in logged(on_gpu)] == pytest.approx([r.loss for r in logged(on_cpu)], rel=1e-2)
+
+
 @pytest.fixture(scope="module")
 def ray_session() -> Iterator[None]:
     """One for all runs below: starting Ray takes longer than they do."""
