@@ -65,13 +65,13 @@ def table(name: str, measured: Measured) -> Table:
     """Every figure, and beside those with a bar, the bar and how that ended."""
     held = {bar.name: bar for bar in measured.bars}
     drawn = Table(title=name)
-    for column in ("figure", "value", "bar", "outcome"):
-        drawn.add_column(column, justify="left" if column in ("figure", "outcome") else "right")
+    for column in ("figure", "value", "bar", "verdict"):
+        drawn.add_column(column, justify="left" if column in ("figure", "verdict") else "right")
     for figure, value in measured.figures.items():
         bar = held.get(figure)
-        outcome = f"[{STYLES[bar.outcome]}]{bar.outcome}[/]" if bar else ""
+        verdict = f"[{STYLES[bar.verdict]}]{bar.verdict}[/]" if bar else ""
         drawn.add_row(
-            figure, f"{value:,.4g}" if value < 1000 else f"{value:,.0f}", f"{bar.bar:,.6g}" if bar else "", outcome
+            figure, f"{value:,.4g}" if value < 1000 else f"{value:,.0f}", f"{bar.bar:,.6g}" if bar else "", verdict
         )
     return drawn
 

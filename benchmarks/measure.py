@@ -33,7 +33,7 @@ class Bar:
     name: str
     value: float
     bar: float
-    outcome: Outcome
+    verdict: Outcome
 
 
 @dataclass(frozen=True)
@@ -96,5 +96,5 @@ def at_least(name: str, found: Estimate, bar: float) -> Bar:
 
 
 def _judged(name: str, found: Estimate, bar: float, met: bool, missed: bool) -> Bar:
-    outcome = Outcome.MET if met else Outcome.MISSED if missed else Outcome.INCONCLUSIVE
-    return Bar(name, found.median, bar, outcome)
+    verdict = Outcome.MET if met else Outcome.MISSED if missed else Outcome.INCONCLUSIVE
+    return Bar(name, found.median, bar, verdict)

@@ -17,7 +17,7 @@ from foundation.repeat import FIRST_ITEM, Meetings
 
 
 class CategoryAffinity(nn.Module):
-    """Logit bonus of every candidate by how much of its categories the user takes."""
+    """How much more of each category a user takes than everybody does; an item gains what its categories do."""
 
     def __init__(self, config: ItemConfig, content: ItemContent) -> None:
         super().__init__()
@@ -43,16 +43,33 @@ class CategoryAffinity(nn.Module):
             found.append(count_RS / torch.clamp(count_RS.sum(1, keepdim=True), min=1e-6))
         return tuple(found)
 
-    def forward(self, share_RS: tuple[Tensor, ...], category_NC: Tensor) -> Tensor | float:
-        """float [R, N] for candidates with the given category codes; 0 where items have no categories."""
-        bonus_RN: Tensor | float = 0.0
+    def forward(self, share_RS: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """Logit bonus of each category to each user, float [R, S] for each kind of category."""
+        lifts = []
         for level, own_RS in enumerate(share_RS):
             everybody_S: Tensor = getattr(self, f"share_{level}")
             prior = self.log_prior_C[level].exp()
-            lift_RS = torch.log((own_RS / everybody_S + prior) / (1 + prior))
-            code_N = _known(category_NC[:, level], len(everybody_S))
-            bonus_RN = bonus_RN + self.weight_C[level] * lift_RS.index_select(1, code_N)
-        return bonus_RN
+            lifts.append(self.weight_C[level] * torch.log((own_RS / everybody_S + prior) / (1 + prior)))
+        return tuple(lifts)
+
+
+def candidate_lifts(lift_RS: tuple[Tensor, ...], category_NC: Tensor) -> Tensor | float:
+    """float [R, N] for candidates with the given category codes; 0 where items have no categories."""
+    return sum(
+        (
+            one_RS.index_select(1, _known(category_NC[:, level], one_RS.shape[1]))
+            for level, one_RS in enumerate(lift_RS)
+        ),
+        start=0.0,
+    )
+
+
+def pair_lifts(lift_RS: tuple[Tensor, ...], row_P: Tensor, category_PC: Tensor) -> Tensor | float:
+    """float [P] for pairs of a request and an item with the given category codes."""
+    return sum(
+        (one_RS[row_P, _known(category_PC[:, level], one_RS.shape[1])] for level, one_RS in enumerate(lift_RS)),
+        start=0.0,
+    )
 
 
 def _known(code_N: Tensor, size: int) -> Tensor:

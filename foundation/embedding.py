@@ -66,18 +66,22 @@ class ItemTower(nn.Module):
         self.register_buffer("category_VC", content.category_VC, persistent=False)
         self.register_buffer("text_UX", content.text_UX, persistent=False)
         self.register_buffer("text_row_V", content.text_row_V, persistent=False)
+        # Saved with the weights: what the bias starts from, and what the heads call popular.
+        log_recent_V = torch.log(content.recent_V[: config.item.codes] + 0.1)
+        self.register_buffer("log_recent_V", log_recent_V)
         self._initialise(content.recent_V[: config.item.codes])
 
     category_VC: Tensor
     text_UX: Tensor
     text_row_V: Tensor
+    log_recent_V: Tensor
 
     def _initialise(self, recent_V: Tensor) -> None:
         # Rows of items without events never receive a gradient: zero, so that only content speaks for them.
         seen_V1 = (recent_V > 0)[:, None]
         with torch.no_grad():
             self.id.weight.normal_(std=0.02).mul_(seen_V1)
-            self.bias.weight.copy_(torch.log(recent_V + 0.1)[:, None])
+            self.bias.weight.copy_(self.log_recent_V[:, None])
 
     @property
     def codes(self) -> int:
@@ -97,8 +101,13 @@ class ItemTower(nn.Module):
         return self.text_UX[self.text_row_V[code_N]]
 
     def popularity(self, code_N: Tensor) -> Tensor:
-        """float [N]: how likely the item is for anybody, as a logit."""
+        """float [N]: how likely the item is for anybody, as a logit; learned beside the user's own items, so those
+        who have it already count little."""
         return known_rows(self.bias, code_N).squeeze(1)
+
+    def log_recent(self, code_N: Tensor) -> Tensor:
+        """float [N]: log of the item's recent meetings before the split, whoever met it; of none for later items."""
+        return self.log_recent_V[torch.where(code_N < len(self.log_recent_V), code_N, 1)]
 
 
 class EventEmbedding(nn.Module):

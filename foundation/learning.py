@@ -6,11 +6,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from foundation.affinity import candidate_lifts, pair_lifts
 from foundation.jagged import EventBatch, Requests
 from foundation.model import FoundationModel, UserStates
-from foundation.objectives import Negatives, Targets, candidate_weights, facet_cross_entropy, set_softmax
+from foundation.objectives import (
+    Negatives,
+    Shown,
+    Targets,
+    facet_cross_entropy,
+    negative_weights,
+    set_softmax,
+    shown,
+)
 from foundation.pooling import pooled_own
 from foundation.repeat import FIRST_ITEM
 
@@ -36,13 +46,25 @@ class Loss:
 
 
 @dataclass(frozen=True)
-class _Columns:
-    """The N distinct candidates of a step, and where own items, negatives and targets stand among them."""
+class _Candidates:
+    """The N distinct candidates of a step, its M negatives first.
+
+    column_V: of each item code, for those among the N. own_P: columns of the users' own items.
+    """
 
     code_N: Tensor
+    column_V: Tensor
     own_P: Tensor
-    negative_M: Tensor
-    target_E: tuple[Tensor, ...]
+
+
+@dataclass(frozen=True)
+class _Contest:
+    """What competes to be the groups at one horizon: weighted negatives, and shown pairs with their columns."""
+
+    target: Targets
+    pairs: Shown
+    column_A: Tensor
+    weight_RM: Tensor
 
 
 def losses(model: FoundationModel, lesson: Lesson, later_share: float, embedding_share: float) -> list[Loss]:
@@ -52,33 +74,43 @@ def losses(model: FoundationModel, lesson: Lesson, later_share: float, embedding
     metric is that of the store.
     """
     states = model(lesson.batch, lesson.requests)
-    targets = tuple(_with_items(target) for target in lesson.targets)
-    columns = _columns(states, lesson.negatives, targets)
-    item_ND, popularity_N = model.tower(columns.code_N), model.tower.popularity(columns.code_N)
     own = states.own
-    bare_P = model.bare_repeat(own.feature_PX, own.request_P, states.bare_RD, item_ND, columns.own_P)
-    told_P = model.told_repeat(own.told_PX, own.request_P, states.told_RD, item_ND, columns.own_P)
-    weights = [_weights(states, lesson.negatives, columns, horizon, target) for horizon, target in enumerate(targets)]
-
-    affinity_RN = model.affinity(states.shares, model.tower.category_VC[columns.code_N])
-
-    def item_loss(state_RD: Tensor, bonus_P: Tensor | None, horizon: int) -> tuple[Tensor, Tensor]:
-        logit_RN = state_RD @ item_ND.T + popularity_N
-        if bonus_P is not None:
-            logit_RN = logit_RN + affinity_RN
-            logit_RN = logit_RN.index_put((own.request_P, columns.own_P), bonus_P, accumulate=True)
-        target = targets[horizon]
-        return set_softmax(logit_RN, weights[horizon], target.request_E, columns.target_E[horizon], target.weight_E)
-
-    own_RD = pooled_own(own, bare_P, len(states.bare_RD), item_ND, columns.own_P)
-    user_RD = model.pooling(states.bare_RD, own_RD)
-    found = [
-        Loss("next", *item_loss(model.horizons[0](states.told_RD), told_P, 0), share=1.0),
-        Loss("embedding", *item_loss(user_RD, None, 0), share=embedding_share),
+    targets = tuple(_with_items(target) for target in lesson.targets)
+    candidates = _candidates(own.code_P, lesson.negatives, targets, model.tower.codes)
+    item_ND, popularity_N = model.tower(candidates.code_N), model.tower.popularity(candidates.code_N)
+    # Own items compete at once only: what returns later is for the horizons' dot products to find among the rest.
+    nobodys = (own.request_P[:0], own.code_P[:0])
+    owns = [(own.request_P, own.code_P), *(nobodys for _ in targets[1:])]
+    contests = [
+        _contest(states, lesson.negatives, candidates, mine, target) for mine, target in zip(owns, targets, strict=True)
     ]
-    for horizon in range(1, len(targets)):
-        ahead = item_loss(model.horizons[horizon](states.bare_RD), None, horizon)
-        found.append(Loss(f"next_{horizon + 1}", *ahead, share=later_share))
+
+    def item_loss(
+        state_RD: Tensor, contest: _Contest, bonus_RM: Tensor | float = 0.0, bonus_A: Tensor | float = 0.0
+    ) -> tuple[Tensor, Tensor]:
+        logit_RN = state_RD @ item_ND.T + popularity_N
+        negative_RM = logit_RN[:, : contest.weight_RM.shape[1]] + (contest.weight_RM + bonus_RM)
+        shown_A = logit_RN[contest.pairs.row_A, contest.column_A] + bonus_A
+        return set_softmax(negative_RM, shown_A, contest.pairs, contest.target.request_E, contest.target.weight_E)
+
+    def bonuses() -> tuple[Tensor | float, Tensor]:
+        pairs, category_VC = contests[0].pairs, model.tower.category_VC
+        lifts = model.affinity(states.shares)
+        told_P = model.told_repeat(own.told_PX, own.request_P, states.told_RD, item_ND, candidates.own_P)
+        # The own items are the first of the pairs; a target that is new to the user has no past to read.
+        told_A = F.pad(told_P, (0, len(pairs.row_A) - len(told_P)))
+        lift_A = pair_lifts(lifts, pairs.row_A, category_VC[pairs.code_A])
+        return candidate_lifts(lifts, category_VC[lesson.negatives.code_M]), told_A + lift_A
+
+    bare_P = model.bare_repeat(own.feature_PX, own.request_P, states.bare_RD, item_ND, candidates.own_P)
+    own_RD = pooled_own(own, bare_P, len(states.bare_RD), item_ND, candidates.own_P)
+    found = [
+        Loss("next", *item_loss(model.horizons[0](states.told_RD), contests[0], *bonuses()), share=1.0),
+        Loss("embedding", *item_loss(model.pooling(states.bare_RD, own_RD), contests[0]), share=embedding_share),
+    ]
+    for ahead, contest in enumerate(contests[1:], start=1):
+        later = item_loss(model.horizons[ahead](states.bare_RD), contest)
+        found.append(Loss(f"next_{ahead + 1}", *later, share=later_share))
     return found + _facet_losses(model, states, lesson.targets)
 
 
@@ -101,18 +133,20 @@ def _with_items(target: Targets) -> Targets:
     return Targets(target.request_E[keep_E], target.item_E[keep_E], target.facet_EF[keep_E], target.weight_E[keep_E])
 
 
-def _columns(states: UserStates, negatives: Negatives, targets: Sequence[Targets]) -> _Columns:
-    parts = [states.own.code_P, negatives.code_N, *(target.item_E for target in targets)]
-    code_N, place = torch.unique(torch.cat(parts), return_inverse=True)
-    own_P, negative_M, *target_E = place.split([len(part) for part in parts])
-    return _Columns(code_N, own_P, negative_M, tuple(target_E))
+def _candidates(own_P: Tensor, negatives: Negatives, targets: Sequence[Targets], codes: int) -> _Candidates:
+    parts = torch.cat([own_P, *(target.item_E for target in targets)])
+    wanted_V = torch.zeros(codes, dtype=torch.bool, device=parts.device)
+    wanted_V[parts] = True
+    wanted_V[negatives.code_M] = False
+    code_N = torch.cat([negatives.code_M, wanted_V.nonzero().squeeze(1)])
+    column_V = torch.zeros(codes, dtype=torch.int64, device=parts.device)
+    column_V[code_N] = torch.arange(len(code_N), device=parts.device)
+    return _Candidates(code_N, column_V, column_V[own_P])
 
 
-def _weights(states: UserStates, negatives: Negatives, columns: _Columns, horizon: int, target: Targets) -> Tensor:
-    return candidate_weights(
-        len(states.bare_RD),
-        len(columns.code_N),
-        (columns.negative_M, negatives.log_expected_N),
-        (states.own.request_P, columns.own_P),
-        (target.request_E, columns.target_E[horizon]),
-    )
+def _contest(
+    states: UserStates, negatives: Negatives, candidates: _Candidates, own: tuple[Tensor, Tensor], target: Targets
+) -> _Contest:
+    pairs = shown(own, (target.request_E, target.item_E), len(candidates.column_V))
+    weight_RM = negative_weights(negatives, pairs, len(states.bare_RD))
+    return _Contest(target, pairs, candidates.column_V[pairs.code_A], weight_RM)

@@ -9,7 +9,7 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from foundation.affinity import CategoryAffinity
+from foundation.affinity import CategoryAffinity, candidate_lifts
 from foundation.attention import group_windows
 from foundation.conditioning import Conditioning
 from foundation.config import ModelConfig
@@ -119,7 +119,7 @@ class FoundationModel(nn.Module):
         bonus_P = self.told_repeat(states.own.told_PX, states.own.request_P, states.told_RD, own_ND, place_P)
         told_RD = self.horizons[0](states.told_RD)
         logit_RV: Tensor = told_RD @ item_VD[:, :-1].T + item_VD[:, -1]
-        logit_RV = logit_RV + self.affinity(states.shares, self.tower.category_VC)
+        logit_RV = logit_RV + candidate_lifts(self.affinity(states.shares), self.tower.category_VC)
         logit_RV = logit_RV.index_put((states.own.request_P, states.own.code_P), bonus_P, accumulate=True)
         logit_RV[:, :FIRST_ITEM] = -torch.inf
         return logit_RV

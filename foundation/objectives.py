@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from foundation.jagged import segment_max, segment_sum
+
 
 @dataclass(frozen=True)
 class Targets:
@@ -25,43 +27,73 @@ class Targets:
 
 @dataclass(frozen=True)
 class Negatives:
-    """Items drawn once for the whole batch. code_N: int64, distinct. log_expected_N: log of the expected number
-    of times each was drawn, the correction of sampled softmax (Bengio & Senécal, 2008; Yi et al., 2019)."""
+    """M items drawn once for the whole batch. code_M: int64, distinct, ascending. log_expected_M: log of the expected
+    number of times each was drawn, the correction of sampled softmax (Bengio & Senécal, 2008; Yi et al., 2019)."""
 
-    code_N: Tensor
-    log_expected_N: Tensor
+    code_M: Tensor
+    log_expected_M: Tensor
 
 
-def candidate_weights(
-    requests: int,
-    candidates: int,
-    negative: tuple[Tensor, Tensor],
-    own: tuple[Tensor, Tensor],
-    target: tuple[Tensor, Tensor],
-) -> Tensor:
-    """Log weight of each candidate in each request's softmax denominator, float [R, N]; −inf leaves it out.
+@dataclass(frozen=True)
+class Shown:
+    """A pairs (request, candidate) that always take part in the request's softmax, with weight 1.
 
-    negative: (columns, log expected count): stand for the rest of the catalogue. own, target: (rows, columns) that
-    always take part, with weight 1; where one was also drawn as a negative, that accidental hit is thereby undone.
+    row_A: int64 request. code_A: int64 item code. place_E: where among the A each target stands.
     """
-    columns, log_expected = negative
-    weight_RN = torch.full((requests, candidates), -torch.inf, device=log_expected.device)
-    weight_RN[:, columns] = -log_expected
-    weight_RN[own] = 0.0
-    weight_RN[target] = 0.0
-    return weight_RN
+
+    row_A: Tensor
+    code_A: Tensor
+    place_E: Tensor
+
+
+def shown(own: tuple[Tensor, Tensor], target: tuple[Tensor, Tensor], codes: int) -> Shown:
+    """Own items and targets, each pair once.
+
+    own, target: (row of the request, item code); own pairs are distinct and ascend by row, then code. codes: more
+    than the largest code.
+    """
+    own_P, target_E = (row * codes + code for row, code in (own, target))
+    place_E = torch.searchsorted(own_P, target_E)
+    padded = torch.cat([own_P, own_P.new_full((1,), -1)])
+    fresh_E = padded[place_E] != target_E
+    fresh, among_fresh = torch.unique(target_E[fresh_E], return_inverse=True)
+    place_E[fresh_E] = len(own_P) + among_fresh
+    return Shown(torch.cat([own[0], fresh // codes]), torch.cat([own[1], fresh % codes]), place_E)
+
+
+def negative_weights(negatives: Negatives, pairs: Shown, requests: int) -> Tensor:
+    """Log weight of each of the M negatives in each request's denominator, float [R, M].
+
+    −log of the expected count, so that those drawn stand for the rest of the catalogue; −inf for an accidental
+    hit, a negative that the request is shown anyway.
+    """
+    weight_RM = (-negatives.log_expected_M).expand(requests, -1).clone()
+    column_A = torch.searchsorted(negatives.code_M, pairs.code_A)
+    padded = torch.cat([negatives.code_M, negatives.code_M.new_full((1,), -1)])
+    hit_A = padded[column_A] == pairs.code_A
+    weight_RM[pairs.row_A[hit_A], column_A[hit_A]] = -torch.inf
+    return weight_RM
 
 
 def set_softmax(
-    logit_RN: Tensor, log_weight_RN: Tensor, row_E: Tensor, column_E: Tensor, weight_E: Tensor
+    negative_RM: Tensor, shown_A: Tensor, pairs: Shown, row_E: Tensor, weight_E: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Cross-entropy of every member of a target set under one softmax a request; (sum, weight).
 
     The members share their denominator: the likelihood of a set drawn with replacement, as in the dense
     all-action loss of Pancha et al., PinnerFormer, arXiv:2205.04507.
+
+    negative_RM: logits of the negatives plus their log weights. shown_A: logits of the shown pairs. row_E: request
+    of each target.
     """
-    log_total_R = torch.logsumexp(logit_RN + log_weight_RN, dim=1)
-    loss_E = log_total_R[row_E] - logit_RN[row_E, column_E]
+    requests = len(negative_RM)
+    top_R = segment_max(shown_A.detach(), pairs.row_A, requests)
+    if negative_RM.shape[1]:
+        top_R = torch.maximum(top_R, negative_RM.detach().amax(1))
+    top_R = torch.where(top_R > -torch.inf, top_R, 0.0)  # a request without candidates has no target either
+    total_R = torch.exp(negative_RM - top_R[:, None]).sum(1)
+    total_R = total_R + segment_sum(torch.exp(shown_A - top_R[pairs.row_A]), pairs.row_A, requests)
+    loss_E = torch.log(total_R[row_E]) + top_R[row_E] - shown_A[pairs.place_E]
     return (loss_E * weight_E).sum(), weight_E.sum()
 
 

@@ -57,8 +57,8 @@ class Columns:
 class Meetings:
     """E pairs (request, earlier token) and the P pairs (request, item of its user) that they count for.
 
-    request_E, token_E, pair_E: int64. age_E: float32 time units before the request. weight_EX: float32, one column
-    a half-life. request_P, code_P: int64; items that the user met only later are among the P, with no E.
+    request_E, token_E, pair_E: int64; pair_E is P where the token holds no item. age_E: float32 time units before
+    the request. weight_EX: float32, one column a half-life. request_P, code_P: int64, ascending.
     """
 
     request_E: Tensor
@@ -97,8 +97,8 @@ class RepeatPath(nn.Module):
         """float [P]. item_ND: vectors of the distinct items in play; place_P: each pair's row among them."""
         x_PX = self.features(feature_PX) + self.item(item_ND).index_select(0, place_P)
         x_PX = x_PX + self.state(state_RD).index_select(0, request_P)
-        x_PX = F.gelu(x_PX)
-        x_PX = x_PX + F.gelu(self.hidden(x_PX))
+        x_PX = F.relu(x_PX)
+        x_PX = x_PX + F.relu(self.hidden(x_PX))
         logit_P1: Tensor = self.out(x_PX) + self.rule(feature_PX)
         return logit_P1.squeeze(1)
 
@@ -134,22 +134,26 @@ def meet(batch: EventBatch, requests: Requests, columns: Columns, config: Repeat
     token_E = ranges(batch.offset_B1[:-1][requests.user_R], history_R)
     slots_R = slots_B[requests.user_R]
     first_R = slots_R.cumsum(0) - slots_R
-    pair_E = first_R[request_E] + slot_T[token_E] - first_slot_B[requests.user_R][request_E]
-    code_P = slot_code[ranges(first_slot_B[requests.user_R], slots_R)] % base
+    slot_E = (first_R - first_slot_B[requests.user_R])[request_E] + slot_T[token_E]
+    # Of all slots of its user a request keeps those that it has met and that hold an item.
+    code_S = slot_code[ranges(first_slot_B[requests.user_R], slots_R)] % base
+    met_S = torch.zeros_like(code_S, dtype=torch.bool)
+    met_S[slot_E] = True
+    kept_S = (met_S & (code_S >= FIRST_ITEM)).nonzero().squeeze(1)
+    pair_S = torch.full_like(code_S, len(kept_S))
+    pair_S[kept_S] = torch.arange(len(kept_S), device=kept_S.device)
     age_E, weight_EX = _decay(batch, requests, request_E, token_E, config)
-    return Meetings(request_E, token_E, pair_E, age_E, weight_EX, ranges_owner(slots_R), code_P)
+    return Meetings(request_E, token_E, pair_S[slot_E], age_E, weight_EX, ranges_owner(slots_R)[kept_S], code_S[kept_S])
 
 
 def own_items(
     batch: EventBatch, requests: Requests, meetings: Meetings, columns: Columns, config: RepeatConfig
 ) -> OwnItems:
     """Every distinct item that each request's user met in groups before it, with its features."""
-    feature_PX, met_P = _features(batch, requests, meetings)
+    feature_PX = _features(batch, requests, meetings)
     context_PX = _context_features(batch, requests, meetings, columns.context, slow_decay(config))
-    keep_P = met_P & (meetings.code_P >= FIRST_ITEM)
-    feature_PX = feature_PX[keep_P]
-    told_PX = torch.cat([feature_PX, context_PX[keep_P]], dim=1)
-    return OwnItems(meetings.request_P[keep_P], meetings.code_P[keep_P], feature_PX, told_PX)
+    told_PX = torch.cat([feature_PX, context_PX], dim=1)
+    return OwnItems(meetings.request_P, meetings.code_P, feature_PX, told_PX)
 
 
 def _decay(
@@ -160,17 +164,17 @@ def _decay(
     return age_E, torch.exp2(-age_E[:, None] / half_life_X)
 
 
-def _features(batch: EventBatch, requests: Requests, meetings: Meetings) -> tuple[Tensor, Tensor]:
-    """float32 features [P, X] and bool [P] whether the item was met before the request at all."""
-    _request_E, token_E, pair_E, request_P = meetings.request_E, meetings.token_E, meetings.pair_E, meetings.request_P
+def _features(batch: EventBatch, requests: Requests, meetings: Meetings) -> Tensor:
+    """float32 features [P, X]."""
+    token_E, pair_E, request_P = meetings.token_E, meetings.pair_E, meetings.request_P
     age_E, weight_EX = meetings.age_E, meetings.weight_EX
     pairs = len(request_P)
     border_G1 = group_offsets(batch)
     group_T = segment_ids(border_G1)
 
-    count_PX = segment_sum(weight_EX, pair_E, pairs)
+    count_PX = segment_sum(weight_EX, pair_E, pairs + 1)[:pairs]
     groups_PX = _groups_met(weight_EX, border_G1, group_T, meetings, len(requests))[request_P]
-    met_P = torch.zeros(pairs, device=age_E.device).index_add_(0, pair_E, torch.ones_like(age_E))
+    met_P = torch.bincount(pair_E, minlength=pairs + 1)[:pairs].float()
     last_P = _extreme(age_E, pair_E, pairs, "amin")
     first_P = _extreme(age_E, pair_E, pairs, "amax")
     newest_P = _extreme(group_T[token_E], pair_E, pairs, "amax")
@@ -190,7 +194,7 @@ def _features(batch: EventBatch, requests: Requests, meetings: Meetings) -> tupl
         torch.where(again_P, torch.log1p(last_P / (interval_P + 1)), 0.0)[:, None],
         again_P.float()[:, None],
     ]
-    return torch.cat(columns, dim=1), met_P > 0
+    return torch.cat(columns, dim=1)
 
 
 def _context_features(
@@ -202,7 +206,8 @@ def _context_features(
     asked_EC = requests.context_RC[meetings.request_E]
     same_EC = (code_TC[meetings.token_E] == asked_EC) | (asked_EC == 0)
     weight_EC = same_EC * meetings.weight_EX[:, slow, None]
-    count_PC = segment_sum(weight_EC, meetings.pair_E, len(meetings.request_P))
+    pairs = len(meetings.request_P)
+    count_PC = segment_sum(weight_EC, meetings.pair_E, pairs + 1)[:pairs]
     first_T, first_TC = _first_of_group(batch, code_TC)
     counts_EC = torch.where(asked_EC == 0, first_T[meetings.token_E, None], first_TC[meetings.token_E])
     some_E = first_TC.any(1)[meetings.token_E]
@@ -231,6 +236,6 @@ def _groups_met(weight_EX: Tensor, border_G1: Tensor, group_T: Tensor, meetings:
 
 
 def _extreme(value_E: Tensor, pair_E: Tensor, pairs: int, reduce: str) -> Tensor:
-    return torch.zeros(pairs, dtype=value_E.dtype, device=value_E.device).scatter_reduce_(
-        0, pair_E, value_E, reduce, include_self=False
-    )
+    """Smallest or largest value of each pair; the row of what belongs to none is cut off."""
+    found_P = torch.zeros(pairs + 1, dtype=value_E.dtype, device=value_E.device)
+    return found_P.scatter_reduce_(0, pair_E, value_E, reduce, include_self=False)[:pairs]

@@ -124,13 +124,17 @@ def item_config(tokenizer: Tokenizer) -> ItemConfig:
     )
 
 
-def recent_counts(training_set: TrainingSet, item_column: int) -> Tensor:
-    """float32 [V]: each item's meetings, decayed with a half-life of a twelfth of the log's span."""
+def recency(training_set: TrainingSet) -> Tensor:
+    """float64 [T]: what each event counts at the end, half for every twelfth of the log's span that has passed."""
     events = training_set.events
     age_T = training_set.end - (events.time_T + events.start_B[events.user_T])
-    weight_T = torch.exp2(-age_T / max(float(age_T.max()) / 12, 1.0))
+    return torch.exp2(-age_T / max(float(age_T.max()) / 12, 1.0))
+
+
+def recent_counts(training_set: TrainingSet, item_column: int) -> Tensor:
+    """float32 [V]: each item's meetings, decayed by `recency`."""
     count_V = torch.zeros(len(training_set.count_V), dtype=torch.float64)
-    count_V.index_add_(0, events.facet_TF[:, item_column], weight_T)
+    count_V.index_add_(0, training_set.events.facet_TF[:, item_column], recency(training_set))
     count_V[:FIRST_ITEM] = 0.0
     return count_V.float()
 
@@ -212,11 +216,11 @@ def draw_negatives(count_V: np.ndarray, sampling: Sampling, draw: np.random.Gene
     share_V = count_V**sampling.negative_power
     share_V = share_V / share_V.sum()
     drawn = np.searchsorted(np.cumsum(share_V), draw.random(sampling.negatives), side="right")
-    code_N = np.unique(np.minimum(drawn, len(count_V) - 1))
-    code_N = code_N[share_V[code_N] > 0]
+    code_M = np.unique(np.minimum(drawn, len(count_V) - 1))
+    code_M = code_M[share_V[code_M] > 0]
     # Probability of being among the draws at all, since duplicates are dropped.
-    log_expected_N = np.log(-np.expm1(sampling.negatives * np.log1p(-np.minimum(share_V[code_N], 1 - 1e-9))))
-    return Negatives(torch.from_numpy(code_N), torch.from_numpy(log_expected_N).float())
+    log_expected_M = np.log(-np.expm1(sampling.negatives * np.log1p(-np.minimum(share_V[code_M], 1 - 1e-9))))
+    return Negatives(torch.from_numpy(code_M), torch.from_numpy(log_expected_M).float())
 
 
 def _draw_borders(owner_G: Tensor, per_user: int, draw: np.random.Generator) -> Tensor:

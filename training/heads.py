@@ -16,12 +16,11 @@ import torch
 from torch import Tensor, nn
 
 from foundation.heads import Heads, text_encoder
-from foundation.jagged import EventBatch
 from foundation.repeat import FIRST_ITEM
 from foundation.subgraph import Subgraph
 from tokenization.corpus import Corpus
 from training.baselines import item_popularity
-from training.data import TrainingSet, read_training_set
+from training.data import TrainingSet, read_training_set, recency
 from training.errors import RunError
 from training.holdout import Columns, Holdout, Part, hold_out
 from training.metrics import Codes, ItemSets, hits, mean, ndcg_at, top_k
@@ -40,10 +39,11 @@ Figures = dict[str, float]
 
 @dataclass(frozen=True)
 class _Baskets:
-    """Items of groups: item_T codes (all ≥ 2), group_T int64 ids, ascending."""
+    """Items of groups: item_T codes (all ≥ 2), group_T int64 ids, ascending; late_T: Σ of recency up to each."""
 
     item_T: np.ndarray
     group_T: np.ndarray
+    late_T: np.ndarray
 
 
 def fit_heads(run: Run, corpus: Corpus, progress: Progress = lambda stage, done, total: None) -> dict[str, Figures]:
@@ -71,7 +71,7 @@ def fit_heads(run: Run, corpus: Corpus, progress: Progress = lambda stage, done,
     _fit_home(heads, hold_out(tokens, columns, corpus.split, Part.VALIDATION), progress)
     figures["home"] = _judge_home(heads, test, popularity_V)
 
-    bought = _baskets(training_set.events, config.item_column)
+    bought = _baskets(training_set, config.item_column)
     _fit_item_to_item(heads, bought, training_set, draw, progress)
     figures["item_to_item"] = _judge_item_to_item(heads, test, popularity_V, draw)
 
@@ -118,9 +118,13 @@ def _fit_home(heads: Heads, holdout: Holdout, progress: Progress) -> None:
 def _fit_item_to_item(
     heads: Heads, bought: _Baskets, training_set: TrainingSet, draw: np.random.Generator, progress: Progress
 ) -> None:
-    """Pairs of one group; in each step all of its targets compete, corrected for how often they are drawn."""
+    """Pairs of one group; in each step all of its targets compete, corrected for how often they are drawn.
+
+    Pairs are drawn as lately as popularity counts, or the head would have to unlearn last spring's.
+    """
     vector_VD, popularity_V = heads.item_VD[:, :-1], heads.popularity_V
-    log_share_V = torch.from_numpy(np.log(training_set.count_V / training_set.count_V.sum() + 1e-12)).float()
+    recent_V = np.bincount(bought.item_T, np.diff(bought.late_T, prepend=0.0), minlength=len(training_set.count_V))
+    log_share_V = torch.from_numpy(np.log(recent_V / recent_V.sum() + 1e-12)).float()
 
     def loss() -> Tensor:
         source, target = _pairs(bought, SIZE, draw)
@@ -133,6 +137,7 @@ def _fit_item_to_item(
         corrected_SN = score_SN - log_share_V[torch.from_numpy(code_N)]
         return nn.functional.cross_entropy(corrected_SN, torch.from_numpy(place))
 
+    heads.item_to_item_head.forget_source()
     _descend(heads.item_to_item_head, loss, STEPS, rate=3e-3, stage="item_to_item", progress=progress)
 
 
@@ -222,16 +227,19 @@ def _figures(ranked_NK: Codes, popular_NK: Codes, truth: ItemSets) -> Figures:
     return {"ndcg@10": ndcg(ranked_NK), "baseline_ndcg@10": ndcg(popular_NK), "requests": float(len(truth))}
 
 
-def _baskets(events: EventBatch, item_column: int) -> _Baskets:
+def _baskets(training_set: TrainingSet, item_column: int) -> _Baskets:
+    events = training_set.events
     item_T = events.facet_TF[:, item_column].numpy()
     groups = events.user_T.numpy() * (int(events.group_T.max()) + 1) + events.group_T.numpy()
+    late_T = recency(training_set).numpy()
     keep = item_T >= FIRST_ITEM
-    return _Baskets(item_T[keep], groups[keep])
+    return _Baskets(item_T[keep], groups[keep], np.cumsum(late_T[keep]))
 
 
 def _pairs(bought: _Baskets, size: int, draw: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """`size` pairs of different items of one group."""
-    first = draw.integers(0, len(bought.item_T), size * 4)
+    """`size` pairs of different items of one group, late groups more often."""
+    first = np.searchsorted(bought.late_T, draw.random(size * 4) * bought.late_T[-1], side="right")
+    first = np.minimum(first, len(bought.item_T) - 1)
     low = np.searchsorted(bought.group_T, bought.group_T[first])
     high = np.searchsorted(bought.group_T, bought.group_T[first], side="right")
     second = draw.integers(low, high)

@@ -18,7 +18,7 @@ from foundation.model import FoundationModel
 from training import checkpoint
 from training.data import Position, TrainingSet, batches, lessons
 from training.errors import TrainingError
-from training.parallel import Ranks, broadcast, global_count, global_loss, sum_gradients
+from training.parallel import Ranks, broadcast, global_count, global_loss, on_device, sum_gradients
 from training.recipes import Optimisation, Recipe
 
 
@@ -61,7 +61,9 @@ class Optimisers:
         self.config = config
         self.dense = [weight for weight in model.parameters() if id(weight) not in ids]
         self.parameters = [*self.dense, *rows]
-        self.adamw = torch.optim.AdamW(self.dense, lr=config.rate, betas=(0.9, 0.98), weight_decay=config.weight_decay)
+        self.adamw = torch.optim.AdamW(
+            self.dense, lr=config.rate, betas=(0.9, 0.98), weight_decay=config.weight_decay, fused=True
+        )
         self.sparse_adam = torch.optim.SparseAdam(rows, lr=config.table_rate)
 
     def step(self, factor: float) -> float:
@@ -94,7 +96,8 @@ def train(
 ) -> Progress:
     """Train to the end of the recipe, continuing from the newest checkpoint; returns where it ended.
 
-    on_step is called on rank 0. Raises TrainingError when the loss is no longer finite.
+    The lessons go to the device that the model is on. on_step is called on rank 0. Raises TrainingError when the
+    loss is no longer finite or the checkpoints are of another model.
     """
     optimisers = Optimisers(model, recipe.optimisation)
     progress = _resume(model, optimisers, checkpoints) or Progress()
@@ -104,11 +107,12 @@ def train(
         training_set, recipe.model, recipe.sampling, recipe.seed, progress.position, ranks.rank, ranks.count
     )
     saved, clock = time.monotonic(), time.monotonic()
+    device = model.empty_D.device
     model.train()
-    while progress.step < steps and not _out_of_time(progress, recipe, ranks):
+    while progress.step < steps and not _out_of_time(progress, recipe, ranks, device):
         position, lesson = next(stream)
         factor = schedule(progress, steps, recipe)
-        loss, parts, norm, tokens = _step(model, optimisers, lesson, recipe, ranks, factor)
+        loss, parts, norm, tokens = _step(model, optimisers, on_device(lesson, device), recipe, ranks, factor)
         now = time.monotonic()
         progress = Progress(progress.step + 1, position, progress.seconds + now - clock, progress.tokens + tokens)
         clock = now
@@ -163,9 +167,9 @@ def _record(
     return StepRecord(progress.step, steps, progress.seconds, loss, parts, progress.tokens, speed, rate, norm)
 
 
-def _out_of_time(progress: Progress, recipe: Recipe, ranks: Ranks) -> bool:
+def _out_of_time(progress: Progress, recipe: Recipe, ranks: Ranks, device: torch.device) -> bool:
     """Rank 0's clock decides for all: ranks that stop at different steps would wait for one another forever."""
-    over = torch.tensor([progress.seconds >= 60 * recipe.minutes], dtype=torch.int64)
+    over = torch.tensor([progress.seconds >= 60 * recipe.minutes], dtype=torch.int64, device=device)
     if ranks.count > 1:
         torch.distributed.broadcast(over, src=0)
     return bool(over.item())
@@ -180,7 +184,12 @@ def _resume(model: nn.Module, optimisers: Optimisers, checkpoints: Path) -> Prog
     state = checkpoint.load_newest(checkpoints)
     if state is None:
         return None
-    model.load_state_dict(state["model"])
-    optimisers.load(state["optimisers"])
+    try:
+        model.load_state_dict(state["model"])
+        optimisers.load(state["optimisers"])
+    except (RuntimeError, ValueError) as error:
+        raise TrainingError(
+            f"the checkpoints in {checkpoints} are of another model or userfm than this: take a new run directory"
+        ) from error
     saved = state["progress"]
     return Progress(saved["step"], Position(**saved["position"]), saved["seconds"], saved["tokens"])

@@ -81,7 +81,7 @@ def named(name: Name, corpus: Corpus) -> Recipe:
 
 
 def default(corpus: Corpus) -> Recipe:
-    """Two layers of width 64 over windows of 128 tokens; half-lives and time unit from the corpus itself."""
+    """Two layers of width 64 over windows of 64 tokens; half-lives and time unit from the corpus itself."""
     tokenizer = corpus.tokenizer
     item = item_config(tokenizer)
     span, gap = _span_and_gap(corpus)
@@ -93,7 +93,7 @@ def default(corpus: Corpus) -> Recipe:
         item=item,
         repeat=RepeatConfig(half_lives=half_lives, time_unit=gap),
         targets=targets,
-        window=128,
+        window=64,
     )
     return Recipe(model)
 
@@ -101,7 +101,7 @@ def default(corpus: Corpus) -> Recipe:
 def small(corpus: Corpus) -> Recipe:
     """One layer of width 32, two epochs: to see a pipeline through, not to judge by."""
     recipe = default(corpus)
-    model = replace(recipe.model, width=32, layers=1, heads=1, window=64)
+    model = replace(recipe.model, width=32, layers=1, heads=1)
     return replace(recipe, model=model, epochs=2, sampling=replace(recipe.sampling, negatives=256))
 
 

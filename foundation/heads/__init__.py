@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import Self
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from foundation.errors import ModelError
@@ -19,6 +17,7 @@ from foundation.heads.search import SearchHead
 from foundation.jagged import EventBatch
 from foundation.repeat import FIRST_ITEM
 from foundation.subgraph import Subgraph
+from foundation.weights import load_weights, save_weights
 from tokenization.content import TextEncoder
 
 __all__ = ["Heads", "HomeHead", "ItemToItemHead", "SearchHead"]
@@ -47,16 +46,13 @@ class Heads:
     def load(cls, model: Path, subgraph: Subgraph) -> Self:
         """Read `heads/` of a model directory; heads that were never fitted start from what the model says.
 
-        Raises ModelError where a file is torn or of another model.
+        Raises ModelError where a bit of a file has changed, or where it is of another model.
         """
         heads = cls.untrained(subgraph)
         for name, module in heads.modules().items():
             path = Path(model) / "heads" / f"{name}.safetensors"
             if path.exists():
-                try:
-                    module.load_state_dict(load_file(path))
-                except (SafetensorError, RuntimeError) as error:
-                    raise ModelError(f"{path} does not fit this model: fit the heads again") from error
+                load_weights(module, path, subgraph.space.fingerprint)
             module.eval()
         return heads
 
@@ -65,9 +61,7 @@ class Heads:
         folder = Path(model) / "heads"
         folder.mkdir(exist_ok=True)
         for name, module in self.modules().items():
-            save_file(
-                {key: value.contiguous() for key, value in module.state_dict().items()}, folder / f"{name}.safetensors"
-            )
+            save_weights(module, folder / f"{name}.safetensors", self.subgraph.space.fingerprint)
 
     def modules(self) -> dict[str, torch.nn.Module]:
         """The modules that exist, by the name of their file."""
@@ -76,8 +70,10 @@ class Heads:
 
     @property
     def popularity_V(self) -> Tensor:
-        """float32 [V]: the popularity dimension of the item vectors."""
-        return self.item_VD[:, -1]
+        """float32 [V]: log of each item's recent meetings. (The popularity in an item's vector is what is left of
+        it beside the users' own items.)"""
+        tower = self.subgraph.model.tower
+        return tower.log_recent(torch.arange(tower.codes, device=self.item_VD.device))
 
     def home(self, batch: EventBatch, at_B: Tensor | None = None, context_BC: Tensor | None = None) -> Tensor:
         """float32 [B, V]: products for each user at a moment, in a context (int64 codes, 0 = not told)."""

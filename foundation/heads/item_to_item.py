@@ -14,10 +14,16 @@ class ItemToItemHead(nn.Module):
         super().__init__()
         self.source = nn.Linear(width, width)
         self.target = nn.Linear(width, width, bias=False)
-        self.popularity = nn.Parameter(torch.tensor(0.5))
+        self.popularity = nn.Parameter(torch.tensor(1.0))
         with torch.no_grad():
             self.source.weight.copy_(torch.eye(width))
             self.target.weight.copy_(torch.eye(width))
+
+    def forget_source(self) -> None:
+        """Score by popularity alone: where fitting starts, so that it can only add to it."""
+        with torch.no_grad():
+            self.source.weight.zero_()
+            self.source.bias.zero_()
 
     def forward(self, source_ID: Tensor, target_ND: Tensor, popularity_N: Tensor) -> Tensor:
         """float [I, N] scores of targets for each source item."""

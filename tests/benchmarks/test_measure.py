@@ -38,16 +38,16 @@ def test_an_estimate_is_the_same_every_time() -> None:
     assert estimate(values) == estimate(values)
 
 
-def test_an_outcome_is_sure_only_where_the_whole_interval_is() -> None:
+def test_a_verdict_is_sure_only_where_the_whole_interval_is() -> None:
     found = Estimate(2.0, 1.8, 2.4)
-    assert [at_most("x", found, bar).outcome for bar in (2.5, 2.4, 2.2, 1.8, 1.7)] == [
+    assert [at_most("x", found, bar).verdict for bar in (2.5, 2.4, 2.2, 1.8, 1.7)] == [
         Outcome.MET,
         Outcome.MET,
         Outcome.INCONCLUSIVE,
         Outcome.INCONCLUSIVE,
         Outcome.MISSED,
     ]
-    assert [at_least("x", found, bar).outcome for bar in (1.7, 1.8, 2.2, 2.4, 2.5)] == [
+    assert [at_least("x", found, bar).verdict for bar in (1.7, 1.8, 2.2, 2.4, 2.5)] == [
         Outcome.MET,
         Outcome.MET,
         Outcome.INCONCLUSIVE,

@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from foundation.affinity import CategoryAffinity
+from foundation.affinity import CategoryAffinity, candidate_lifts, pair_lifts
 from foundation.config import ItemConfig, ModelConfig
 from foundation.embedding import ItemContent
 from foundation.jagged import EventBatch, Requests
@@ -44,20 +44,31 @@ def test_whoever_buys_as_everybody_gains_nothing_and_who_buys_more_of_a_kind_gai
     affinity = affinity_of([[0], [1], [2], [2], [3]], [0, 0, 30, 10, 60], (4,))
     everybody = affinity.share_0
     codes = torch.tensor([[2], [3]])
-    assert torch.allclose(affinity((everybody[None],), codes), torch.zeros(1, 2), atol=1e-6)
+    assert torch.allclose(candidate_lifts(affinity((everybody[None],)), codes), torch.zeros(1, 2), atol=1e-6)
     eager = torch.tensor([[0.0, 0.0, 1.0, 0.0]])
-    bonus = affinity((eager,), codes)[0]
+    bonus = candidate_lifts(affinity((eager,)), codes)[0]
     expected = math.log((1 / float(everybody[2]) + 1) / 2)
     torch.testing.assert_close(bonus, torch.tensor([expected, math.log(1 / 2)]))
 
 
 def test_items_without_categories_get_nothing() -> None:
     affinity = affinity_of([[], [], []], [0, 0, 1], ())
-    assert affinity((), torch.zeros(3, 0, dtype=torch.int64)) == 0.0
+    assert candidate_lifts(affinity(()), torch.zeros(3, 0, dtype=torch.int64)) == 0.0
 
 
 def test_a_category_that_came_after_training_reads_as_unknown() -> None:
     affinity = affinity_of([[0], [1], [2], [9]], [0, 0, 5, 1], (4,))  # 9 was admitted later
-    unknown, later = affinity((torch.tensor([[0.1, 0.6, 0.2, 0.1]]),), torch.tensor([[1], [9]]))[0]
+    lifts = affinity((torch.tensor([[0.1, 0.6, 0.2, 0.1]]),))
+    unknown, later = candidate_lifts(lifts, torch.tensor([[1], [9]]))[0]
     assert unknown == later
     assert affinity.share_0[3] < affinity.share_0[1]  # its meetings count for the unknown, for no other category
+
+
+def test_a_pair_gains_what_its_candidate_gains() -> None:
+    affinity = affinity_of([[0, 0], [1, 1], [2, 1], [9, 2]], [0, 0, 5, 1], (4, 3))
+    shares = (torch.rand(5, 4), torch.rand(5, 3))
+    codes = torch.tensor([[2, 1], [9, 0], [3, 2]])
+    row, column = torch.tensor([0, 0, 3, 4]), torch.tensor([1, 2, 0, 1])
+    dense = candidate_lifts(affinity(shares), codes)
+    assert isinstance(dense, torch.Tensor)
+    assert torch.equal(pair_lifts(affinity(shares), row, codes[column]), dense[row, column])

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from foundation.attention import REFERENCE_TOKENS, Backend, attend, cut_groups, group_windows, rotate
+from foundation.attention import REFERENCE_TOKENS, Backend, attend, cut_groups, group_windows, rotate, rotations
 from foundation.errors import UnsupportedAttention
 from foundation.jagged import EventBatch, group_offsets
 
@@ -121,7 +121,8 @@ def test_equal_positions_turn_alike_and_only_distance_counts() -> None:
     q, k = (torch.randn(1, HEADS, WIDTH, generator=draw, dtype=torch.float64) for _ in range(2))
 
     def product(at: int, other: int) -> Tensor:
-        return (rotate(q, torch.tensor([at])) * rotate(k, torch.tensor([other]))).sum()
+        turned = [rotate(x, rotations(torch.tensor([place]), x.shape[-1])) for x, place in ((q, at), (k, other))]
+        return (turned[0] * turned[1]).sum()
 
     torch.testing.assert_close(product(7, 7), (q * k).sum())
     torch.testing.assert_close(product(1009, 1003), product(6, 0), rtol=1e-4, atol=1e-4)

@@ -51,6 +51,15 @@ def test_an_item_that_nobody_met_starts_from_its_content_alone(config: ModelConf
     assert tower.popularity(torch.tensor([7, 8])).diff() > 0  # the one that was met is likelier
 
 
+def test_recent_meetings_are_saved_with_the_weights_and_an_item_admitted_later_had_none(
+    config: ModelConfig, model: FoundationModel
+) -> None:
+    tower = ItemTower(config, grown(replace(content_of(model), recent_V=torch.zeros(config.item.codes)), 2))
+    tower.load_state_dict(model.tower.state_dict())
+    codes = torch.tensor([7, config.item.codes])
+    assert tower.log_recent(codes)[0] == model.tower.log_recent(codes[:1]) > tower.log_recent(codes)[1]
+
+
 def test_an_item_admitted_after_training_has_a_vector(config: ModelConfig, model: FoundationModel) -> None:
     tower = ItemTower(config, grown(content_of(model), categories=999))
     assert tower.codes == config.item.codes + 1

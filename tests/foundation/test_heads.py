@@ -37,7 +37,7 @@ def test_home_starts_as_the_models_own_scores(heads: Heads, subgraph: Subgraph, 
 def test_home_weighs_scores_stored_vectors_and_popularity(heads: Heads, subgraph: Subgraph, batch: EventBatch) -> None:
     with torch.no_grad():
         heads.home_head.weight.copy_(torch.tensor([0.0, 2.0, 3.0]))
-        expected = 2 * subgraph(batch) @ heads.item_VD.T + 3 * heads.item_VD[:, -1]
+        expected = 2 * subgraph(batch) @ heads.item_VD.T + 3 * heads.popularity_V
         found = heads.home(batch)
     torch.testing.assert_close(found[:, FIRST_ITEM:], expected[:, FIRST_ITEM:])
     assert (found[:, :FIRST_ITEM] == -torch.inf).all()
@@ -90,6 +90,14 @@ def test_an_item_never_goes_with_itself(heads: Heads) -> None:
     assert torch.equal(found[0], found[2])
 
 
+def test_without_its_source_an_item_goes_with_what_is_popular(heads: Heads) -> None:
+    heads.item_to_item_head.forget_source()
+    with torch.no_grad():
+        found = heads.item_to_item(torch.tensor([5]))[0]
+    there = found > -torch.inf
+    assert torch.equal(found[there], heads.popularity_V[there])
+
+
 def test_what_goes_with_what_need_not_be_mutual(shake) -> None:
     head = shake(ItemToItemHead(4))
     item = torch.randn(2, 4, generator=torch.Generator().manual_seed(0))
@@ -125,6 +133,16 @@ def test_heads_that_were_never_fitted_start_from_the_model(folder: Path, subgrap
     model = shutil.copytree(folder, tmp_path / "model")
     shutil.rmtree(model / "heads")
     assert Heads.load(model, subgraph).home_head.weight.tolist() == [1.0, 0.0, 0.0]
+
+
+@pytest.mark.parametrize("name", ["home", "search", "item_to_item"])
+def test_a_flipped_bit_in_a_head_is_refused(folder: Path, subgraph: Subgraph, tmp_path: Path, name: str) -> None:
+    path = shutil.copytree(folder, tmp_path / "model") / "heads" / f"{name}.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ModelError, match=rf"{name}\.safetensors is damaged, or fitted on another model"):
+        Heads.load(path.parents[1], subgraph)
 
 
 @pytest.mark.parametrize("name", ["home", "search", "item_to_item"])

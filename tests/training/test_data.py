@@ -82,7 +82,7 @@ def test_the_same_seed_epoch_and_batch_is_the_same_lesson(training_set: Training
         assert position == same
         assert_same(lesson, again)
     first, second = one[0][1], one[1][1]
-    assert not torch.equal(first.negatives.code_N, second.negatives.code_N)
+    assert not torch.equal(first.negatives.code_M, second.negatives.code_M)
 
 
 def test_a_stream_resumes_at_the_very_next_lesson(training_set: TrainingSet, recipe: Recipe) -> None:
@@ -101,7 +101,7 @@ def test_two_ranks_share_the_users_and_the_negatives_of_a_step(training_set: Tra
     streams = [itertools.islice(stream(training_set, recipe, rank=rank, ranks=2), steps) for rank in range(2)]
     for step, ((position, one), (same, other)) in enumerate(zip(*streams, strict=True)):
         assert position == same == Position(0, 2 * step + 2)
-        assert torch.equal(one.negatives.code_N, other.negatives.code_N)
+        assert torch.equal(one.negatives.code_M, other.negatives.code_M)
         for lesson, users in ((one, order[2 * step]), (other, order[2 * step + 1])):
             assert torch.equal(lesson.batch.start_B, training_set.events.start_B[torch.from_numpy(np.sort(users))])
 
@@ -188,9 +188,9 @@ def test_negatives_are_distinct_items_of_the_log_with_the_chance_they_had() -> N
     draw, seen = np.random.default_rng(0), np.zeros(10)
     for _ in range(3000):
         negatives = draw_negatives(count_V, sampling, draw)
-        code_N = negatives.code_N.numpy()
+        code_N = negatives.code_M.numpy()
         assert len(np.unique(code_N)) == len(code_N)
-        np.testing.assert_allclose(np.exp(negatives.log_expected_N.numpy()), chance[code_N], rtol=1e-4)
+        np.testing.assert_allclose(np.exp(negatives.log_expected_M.numpy()), chance[code_N], rtol=1e-4)
         seen[code_N] += 1
     error = np.sqrt(chance * (1 - chance) / 3000)
     assert (np.abs(seen / 3000 - chance) <= 4 * error + 1e-12).all()
@@ -198,8 +198,8 @@ def test_negatives_are_distinct_items_of_the_log_with_the_chance_they_had() -> N
 
 def test_a_single_item_in_the_log_is_always_its_own_negative() -> None:
     negatives = draw_negatives(np.array([0.0, 0, 3]), Sampling(negatives=4), np.random.default_rng(0))
-    assert negatives.code_N.tolist() == [2]
-    assert negatives.log_expected_N.tolist() == [0.0]
+    assert negatives.code_M.tolist() == [2]
+    assert negatives.log_expected_M.tolist() == [0.0]
 
 
 def test_training_reads_nothing_from_validation_on(training_set: TrainingSet, kiosk_corpus: Corpus) -> None:

@@ -133,6 +133,15 @@ def test_a_torn_checkpoint_costs_the_steps_since_the_one_before(
     assert_ends_alike(straight, *trained(kiosk_corpus, twenty, tmp_path), first=KILLED_IN - 1)
 
 
+def test_checkpoints_of_another_model_are_refused_with_a_sentence(
+    kiosk_corpus: Corpus, twenty: Recipe, tmp_path: Path
+) -> None:
+    trained(kiosk_corpus, twenty, tmp_path, stop=KILLED_IN)
+    wider = replace(twenty, model=replace(twenty.model, width=2 * twenty.model.width))
+    with pytest.raises(TrainingError, match="of another model or userfm than this: take a new run directory"):
+        trained(kiosk_corpus, wider, tmp_path)
+
+
 def test_a_finished_run_takes_no_further_step(straight, kiosk_corpus: Corpus, twenty: Recipe, tmp_path: Path) -> None:
     trained(kiosk_corpus, twenty, tmp_path)
     model, records = trained(kiosk_corpus, twenty, tmp_path)
