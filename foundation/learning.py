@@ -58,6 +58,16 @@ class _Candidates:
 
 
 @dataclass(frozen=True)
+class _Said:
+    """What the model says of a lesson: the users' states, and vector and popularity of each candidate."""
+
+    states: UserStates
+    candidates: _Candidates
+    item_ND: Tensor
+    popularity_N: Tensor
+
+
+@dataclass(frozen=True)
 class _Contest:
     """What competes to be the groups at one horizon: weighted negatives, and shown pairs with their columns."""
 
@@ -67,51 +77,64 @@ class _Contest:
     weight_RM: Tensor
 
 
+@dataclass(frozen=True)
+class _Bonus:
+    """What a score adds to the dot product, for the negatives and for the shown pairs."""
+
+    negative_RM: Tensor | float
+    shown_A: Tensor | float
+
+
 def losses(model: FoundationModel, lesson: Lesson, later_share: float, embedding_share: float) -> list[Loss]:
     """Losses of the next items (conditioned and bare), the stored embedding, later horizons and facets.
 
     later_share: factor of each horizon ≥ 2. embedding_share: factor of the dot product of stored vectors, whose
     metric is that of the store.
     """
-    states = model(lesson.batch, lesson.requests)
-    own = states.own
     targets = tuple(_with_items(target) for target in lesson.targets)
-    candidates = _candidates(own.code_P, lesson.negatives, targets, model.tower.codes)
-    item_ND, popularity_N = model.tower(candidates.code_N), model.tower.popularity(candidates.code_N)
-    # Own items compete at once only: what returns later is for the horizons' dot products to find among the rest.
-    nobodys = (own.request_P[:0], own.code_P[:0])
-    owns = [(own.request_P, own.code_P), *(nobodys for _ in targets[1:])]
-    contests = [
-        _contest(states, lesson.negatives, candidates, mine, target) for mine, target in zip(owns, targets, strict=True)
-    ]
-
-    def item_loss(
-        state_RD: Tensor, contest: _Contest, bonus_RM: Tensor | float = 0.0, bonus_A: Tensor | float = 0.0
-    ) -> tuple[Tensor, Tensor]:
-        logit_RN = state_RD @ item_ND.T + popularity_N
-        negative_RM = logit_RN[:, : contest.weight_RM.shape[1]] + (contest.weight_RM + bonus_RM)
-        shown_A = logit_RN[contest.pairs.row_A, contest.column_A] + bonus_A
-        return set_softmax(negative_RM, shown_A, contest.pairs, contest.target.request_E, contest.target.weight_E)
-
-    def bonuses() -> tuple[Tensor | float, Tensor]:
-        pairs, category_VC = contests[0].pairs, model.tower.category_VC
-        lifts = model.affinity(states.shares)
-        told_P = model.told_repeat(own.told_PX, own.request_P, states.told_RD, item_ND, candidates.own_P)
-        # The own items are the first of the pairs; a target that is new to the user has no past to read.
-        told_A = F.pad(told_P, (0, len(pairs.row_A) - len(told_P)))
-        lift_A = pair_lifts(lifts, pairs.row_A, category_VC[pairs.code_A])
-        return candidate_lifts(lifts, category_VC[lesson.negatives.code_M]), told_A + lift_A
-
-    bare_P = model.bare_repeat(own.feature_PX, own.request_P, states.bare_RD, item_ND, candidates.own_P)
-    own_RD = pooled_own(own, bare_P, len(states.bare_RD), item_ND, candidates.own_P)
+    said = _said(model, lesson, targets)
+    now, *later = _contests(said, lesson, targets)
+    told_RD, nothing = model.horizons[0](said.states.told_RD), _Bonus(0.0, 0.0)
     found = [
-        Loss("next", *item_loss(model.horizons[0](states.told_RD), contests[0], *bonuses()), share=1.0),
-        Loss("embedding", *item_loss(model.pooling(states.bare_RD, own_RD), contests[0]), share=embedding_share),
+        Loss("next", *_item_loss(said, told_RD, now, _told_bonus(model, said, lesson, now)), share=1.0),
+        Loss("embedding", *_item_loss(said, _stored(model, said), now, nothing), share=embedding_share),
     ]
-    for ahead, contest in enumerate(contests[1:], start=1):
-        later = item_loss(model.horizons[ahead](states.bare_RD), contest)
-        found.append(Loss(f"next_{ahead + 1}", *later, share=later_share))
-    return found + _facet_losses(model, states, lesson.targets)
+    for ahead, contest in enumerate(later, start=1):
+        bare_RD = model.horizons[ahead](said.states.bare_RD)
+        found.append(Loss(f"next_{ahead + 1}", *_item_loss(said, bare_RD, contest, nothing), share=later_share))
+    return found + _facet_losses(model, said.states, lesson.targets)
+
+
+def _said(model: FoundationModel, lesson: Lesson, targets: Sequence[Targets]) -> _Said:
+    states = model(lesson.batch, lesson.requests)
+    candidates = _candidates(states.own.code_P, lesson.negatives, targets, model.tower.codes)
+    return _Said(states, candidates, model.tower(candidates.code_N), model.tower.popularity(candidates.code_N))
+
+
+def _item_loss(said: _Said, state_RD: Tensor, contest: _Contest, bonus: _Bonus) -> tuple[Tensor, Tensor]:
+    logit_RN = state_RD @ said.item_ND.T + said.popularity_N
+    negative_RM = logit_RN[:, : contest.weight_RM.shape[1]] + (contest.weight_RM + bonus.negative_RM)
+    shown_A = logit_RN[contest.pairs.row_A, contest.column_A] + bonus.shown_A
+    return set_softmax(negative_RM, shown_A, contest.pairs, contest.target.request_E, contest.target.weight_E)
+
+
+def _told_bonus(model: FoundationModel, said: _Said, lesson: Lesson, contest: _Contest) -> _Bonus:
+    """Repeat path and category affinity, as in `FoundationModel.scores`."""
+    own, pairs, category_VC = said.states.own, contest.pairs, model.tower.category_VC
+    told_P = model.told_repeat(own.told_PX, own.request_P, said.states.told_RD, said.item_ND, said.candidates.own_P)
+    # The own items are the first of the pairs; a target that is new to the user has no past to read.
+    told_A = F.pad(told_P, (0, len(pairs.row_A) - len(told_P)))
+    lifts = model.affinity(said.states.shares)
+    lift_A = pair_lifts(lifts, pairs.row_A, category_VC[pairs.code_A])
+    return _Bonus(candidate_lifts(lifts, category_VC[lesson.negatives.code_M]), told_A + lift_A)
+
+
+def _stored(model: FoundationModel, said: _Said) -> Tensor:
+    """The user embedding without its popularity dimension, as in `FoundationModel.user_vectors`."""
+    own, bare_RD, own_P = said.states.own, said.states.bare_RD, said.candidates.own_P
+    bare_P = model.bare_repeat(own.feature_PX, own.request_P, bare_RD, said.item_ND, own_P)
+    stored_RD: Tensor = model.pooling(bare_RD, pooled_own(own, bare_P, len(bare_RD), said.item_ND, own_P))
+    return stored_RD
 
 
 def _facet_losses(model: FoundationModel, states: UserStates, targets: Sequence[Targets]) -> list[Loss]:
@@ -144,9 +167,15 @@ def _candidates(own_P: Tensor, negatives: Negatives, targets: Sequence[Targets],
     return _Candidates(code_N, column_V, column_V[own_P])
 
 
-def _contest(
-    states: UserStates, negatives: Negatives, candidates: _Candidates, own: tuple[Tensor, Tensor], target: Targets
-) -> _Contest:
-    pairs = shown(own, (target.request_E, target.item_E), len(candidates.column_V))
-    weight_RM = negative_weights(negatives, pairs, len(states.bare_RD))
-    return _Contest(target, pairs, candidates.column_V[pairs.code_A], weight_RM)
+def _contests(said: _Said, lesson: Lesson, targets: Sequence[Targets]) -> list[_Contest]:
+    """One for each horizon. Own items compete in the first only: what returns later is for the dot product to find."""
+    own, column_V = said.states.own, said.candidates.column_V
+    found = []
+    for ahead, target in enumerate(targets):
+        competing = slice(None) if ahead == 0 else slice(0)
+        pairs = shown(
+            (own.request_P[competing], own.code_P[competing]), (target.request_E, target.item_E), len(column_V)
+        )
+        weight_RM = negative_weights(lesson.negatives, pairs, len(lesson.requests))
+        found.append(_Contest(target, pairs, column_V[pairs.code_A], weight_RM))
+    return found
