@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from enum import StrEnum
 
 import numpy as np
 import torch
@@ -38,6 +39,14 @@ class Sampling:
     negatives: int = 2_048
     negative_power: float = 0.75
     context_dropout: float = 0.2
+
+
+class Until(StrEnum):
+    """How far into the log a run learns."""
+
+    VALIDATION = "validation"  # up to the validation part, so that settings can be chosen on it
+    TEST = "test"  # up to the test part: the run that is judged there, once the settings are chosen
+    END = "end"  # everything, for a release; nothing is left to judge it on
 
 
 @dataclass(frozen=True)
@@ -73,33 +82,37 @@ class TrainingSet:
         return np.flatnonzero(groups_B.numpy() >= 2)
 
 
-def read_training_set(corpus: Corpus, config: ModelConfig, all_data: bool = False) -> TrainingSet:
-    """What a run may learn from: all events before the validation part of the corpus's split.
+def read_training_set(corpus: Corpus, config: ModelConfig, until: Until = Until.VALIDATION) -> TrainingSet:
+    """What a run may learn from: all events before a part of the corpus's split.
 
-    all_data: every event, for a release that nobody will judge. Raises TrainingError where nothing is left.
+    Raises TrainingError where nothing is left.
     """
     events = EventBatch.from_tokens(corpus.tokens(), [facet.name for facet in config.facets])
-    events = events if all_data else trainable_events(events, corpus.split)
+    events = trainable_events(events, corpus.split, until)
     count_V = np.bincount(events.facet_TF[:, config.item_column].numpy(), minlength=config.item.codes)
     count_V[:FIRST_ITEM] = 0
     time_T = events.time_T + events.start_B[events.user_T]
     training_set = TrainingSet(events, count_V.astype(np.float64), float(time_T.max()) if events.tokens else 0.0)
     if not training_set.users or not count_V.any():
         raise TrainingError(
-            "no user has two groups of events with an item before the validation cut: "
+            f"no user has two groups of events with an item before the {until} part: "
             "tokenize more events or move `split` in the schema to a later time"
         )
     return training_set
 
 
-def trainable_events(events: EventBatch, split: Split) -> EventBatch:
-    """The same users with only the events before validation: by time, or all but each user's last groups."""
+def trainable_events(events: EventBatch, split: Split, until: Until) -> EventBatch:
+    """The same users with only the events before a part: by time, or all but each user's last groups."""
+    if until is Until.END:
+        return events
     if split.last_items is None:
-        assert split.validation is not None
-        return _keep(events, events.time_T + events.start_B[events.user_T] < split.validation)
+        cut = split.validation if until is Until.VALIDATION else split.time
+        assert cut is not None
+        return _keep(events, events.time_T + events.start_B[events.user_T] < cut)
     groups_B = torch.zeros(events.users, dtype=torch.int64)
     groups_B = groups_B.scatter_reduce_(0, events.user_T, events.group_T + 1, "amax")
-    return _keep(events, events.group_T < groups_B[events.user_T] - 2 * split.last_items)
+    held_out = split.last_items * (2 if until is Until.VALIDATION else 1)
+    return _keep(events, events.group_T < groups_B[events.user_T] - held_out)
 
 
 def _keep(events: EventBatch, keep_T: Tensor) -> EventBatch:

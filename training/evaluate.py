@@ -17,55 +17,62 @@ from foundation.subgraph import Subgraph
 from tokenization.corpus import Corpus
 from tokenization.split import Split
 from training import baselines, metrics
+from training.data import Until
 from training.errors import EvaluationError, RunError
 from training.holdout import Columns, Part, Scorer, hold_out
 from training.ranking import Evaluation, Progress, Slice, evaluate
 from training.scorers import model_scorers
 
 
-def evaluate_run(run: str | Path, corpus: Corpus, told: bool = True, progress: Progress | None = None) -> Evaluation:
+def evaluate_run(
+    run: str | Path, corpus: Corpus, part: Part = Part.TEST, told: bool = True, progress: Progress | None = None
+) -> Evaluation:
     """Judge a trained run on the corpus it was trained on, beside the baselines: the rows `embedding`, `model`,
     `popularity`, `personal_count` and `personal_decayed`.
 
     Args:
         run: the folder that training wrote.
         corpus: its corpus.
+        part: the test part, or the validation part to choose settings on.
         told: whether the model knows time and context of the group that it has to predict.
         progress: told "evaluate", users done, users in all.
 
     Raises:
-        EvaluationError: if the run was trained on all data, or with another split or tokenizer than the corpus has.
+        EvaluationError: if the run has learned the part, or was trained with another split or tokenizer than the
+            corpus has.
         RunError: if the folder is no run.
     """
-    refuse_other_split(Path(run), corpus.split)
+    refuse_other_split(Path(run), corpus.split, part)
     subgraph = Subgraph.from_pretrained(Path(run) / "model")
     if subgraph.tokenizer.fingerprint != corpus.tokenizer.fingerprint:
         raise EvaluationError(f"{run} was trained on tokens of another tokenizer; evaluate it on its own corpus")
     tokens, columns, items = corpus.tokens(), Columns.of(corpus.tokenizer), len(corpus.tokenizer.items)
-    holdout = hold_out(tokens, columns, corpus.split, told=told)
+    holdout = hold_out(tokens, columns, corpus.split, part, told)
     scorers = {
         **model_scorers(subgraph),
-        **standard_baselines(tokens, columns, corpus.split, items, clock=corpus.tokenizer.schema.time is not None),
+        **standard_baselines(tokens, columns, corpus.split, part, items, corpus.tokenizer.schema.time is not None),
     }
     found = evaluate(holdout, scorers, items, progress)
-    found.protocol.update(split=asdict(corpus.split), told=list(columns.context) if told else [])
+    found.protocol.update(split=asdict(corpus.split), part=part, told=list(columns.context) if told else [])
     return found
 
 
-def refuse_other_split(run: Path, split: Split) -> None:
+def refuse_other_split(run: Path, split: Split, part: Part = Part.TEST) -> None:
     """Make sure that nothing a run was fitted on is what it will be judged on.
 
     Raises:
         RunError: if `run/run.json` can't be read.
-        EvaluationError: if the run was trained on all data or recorded another split.
+        EvaluationError: if the run has learned the part or recorded another split.
     """
     try:
         told = json.loads((run / "run.json").read_text(encoding="utf-8"))
-        recorded = Split(**told["split"])
+        recorded, until = Split(**told["split"]), Until(told["until"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunError(f"{run} is no training run (run.json: {error}); make one with `userfm train`") from error
-    if told.get("all_data", False):
+    if until is Until.END:
         raise EvaluationError(f"{run} was trained on all data, so nothing is left to judge it on; train it without")
+    if part is Part.VALIDATION and until is not Until.VALIDATION:
+        raise EvaluationError(f"{run} has learned the validation part (--refit): judge it on the test part")
     if recorded != split:
         raise EvaluationError(
             f"{run} was trained with the split {_words(recorded)} and the corpus has {_words(split)}; "
@@ -77,16 +84,19 @@ def _words(split: Split) -> str:
     return ", ".join(f"{name}={value}" for name, value in asdict(split).items() if value is not None)
 
 
-def standard_baselines(tokens: pa.Table, columns: Columns, split: Split, items: int, clock: bool) -> dict[str, Scorer]:
+def standard_baselines(
+    tokens: pa.Table, columns: Columns, split: Split, part: Part, items: int, clock: bool
+) -> dict[str, Scorer]:
     """`popularity`, `personal_count`, `personal_decayed` as every report names them.
 
     With times and one cut for everybody, popularity is that of the 28 days before it and the half-life 112 days.
     Otherwise popularity is that of the whole log before the split, and a log without times has its half-life, in
     positions, tuned on validation.
     """
-    holdout = hold_out(tokens, columns, split)
-    if split.time is not None and clock:
-        popular_V = baselines.item_popularity(holdout.before, items, split.time)
+    holdout = hold_out(tokens, columns, split, part)
+    cut = split.time if part is Part.TEST else split.validation
+    if cut is not None and clock:
+        popular_V = baselines.item_popularity(holdout.before, items, cut)
     else:
         popular_V = baselines.item_popularity(holdout.before, items, math.inf, math.inf)
     half_life = baselines.HALF_LIFE_DAYS * baselines.DAY

@@ -59,7 +59,7 @@ def fit_heads(run: Run, corpus: Corpus, progress: Progress = lambda stage, done,
         )
     heads = Heads.untrained(subgraph)
     config = subgraph.model.config
-    training_set = read_training_set(corpus, config, run.all_data)
+    training_set = read_training_set(corpus, config, run.until)
     tokens, columns = corpus.tokens(), Columns.of(corpus.tokenizer)
     test = hold_out(tokens, columns, corpus.split)
     # Codes of the most popular items of the last days before the cut: what every head has to beat.
@@ -94,7 +94,11 @@ def synthetic_queries(text: pa.Array, code_N: np.ndarray, draw: np.random.Genera
 
 
 def _fit_home(heads: Heads, holdout: Holdout, progress: Progress) -> None:
-    """Softmax regression of three weights over the whole catalogue."""
+    """Softmax regression of three weights over the whole catalogue.
+
+    A run that has learned the validation part trusts its model a little too much there; three numbers can't remember
+    the part itself.
+    """
     parts = []
     users = min(HOME_FIT, len(holdout))
     for start in range(0, users, 64):

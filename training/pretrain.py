@@ -27,7 +27,7 @@ from foundation.model import FoundationModel
 from foundation.space import Space
 from tokenization.corpus import Corpus
 from training import checkpoint
-from training.data import TrainingSet, read_training_set, recent_counts
+from training.data import TrainingSet, Until, read_training_set, recent_counts
 from training.errors import RunError, TrainingError
 from training.loop import Progress, StepRecord, train
 from training.parallel import Ranks, own_device
@@ -45,7 +45,7 @@ class Run:
     folder: Path
     corpus: Path
     recipe: Recipe
-    all_data: bool
+    until: Until
 
     @property
     def model(self) -> Path:
@@ -73,12 +73,12 @@ class Run:
         try:
             told = json.loads((Path(folder) / "run.json").read_text())
             recipe = Recipe.from_json(json.dumps(told["recipe"]))
-            return cls(Path(folder), Path(told["corpus"]), recipe, told["all_data"])
+            return cls(Path(folder), Path(told["corpus"]), recipe, Until(told["until"]))
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise RunError(f"{folder} is no training run (run.json: {error}); make one with `userfm train`") from error
 
 
-def start(corpus: Corpus, folder: Path, recipe: Recipe, all_data: bool = False) -> Run:
+def start(corpus: Corpus, folder: Path, recipe: Recipe, until: Until = Until.VALIDATION) -> Run:
     """Make a run directory, or find the same run there again.
 
     Raises RunError where the folder holds a run of another corpus, recipe or split.
@@ -88,7 +88,7 @@ def start(corpus: Corpus, folder: Path, recipe: Recipe, all_data: bool = False) 
         "corpus": str(corpus.folder.resolve()),
         "tokenizer": corpus.tokenizer.fingerprint,
         "split": asdict(corpus.split),
-        "all_data": all_data,
+        "until": until,
         "recipe": json.loads(recipe.to_json()),
     }
     path = folder / "run.json"
@@ -101,7 +101,7 @@ def start(corpus: Corpus, folder: Path, recipe: Recipe, all_data: bool = False) 
     fresh = path.with_suffix(".tmp")
     fresh.write_text(json.dumps(asked, indent=2))
     fresh.rename(path)
-    return Run(folder, corpus.folder, recipe, all_data)
+    return Run(folder, corpus.folder, recipe, until)
 
 
 def pretrain(
@@ -153,7 +153,7 @@ def initial_model(training_set: TrainingSet, corpus: Corpus, recipe: Recipe) -> 
 
 def _train_here(run: Run, ranks: Ranks, device: torch.device, on_step: Callable[[StepRecord], None]) -> Space:
     corpus = Corpus.open(run.corpus)
-    training_set = read_training_set(corpus, run.recipe.model, run.all_data)
+    training_set = read_training_set(corpus, run.recipe.model, run.until)
     model = initial_model(training_set, corpus, run.recipe).to(device)  # drawn on the CPU: the same on every device
     with _log(run, ranks) as write:
 
@@ -308,7 +308,7 @@ A userfm foundation model: {model.layers} layers of width {model.width}, windows
 {model.horizons} horizons, trained {time.strftime("%Y-%m-%d", time.gmtime())}.
 
 - Corpus: {corpus.summary["events"]:,} events of {corpus.summary["users"]:,} users, {corpus.summary["items"]:,} items.
-- Split: {"all data, can't be evaluated" if run.all_data else asdict(split)}.
+- Split: {asdict(split)}, learned until its {run.until}.
 - Training: {progress.step:,} steps, {progress.tokens:,} tokens, {progress.seconds:.0f} s, seed {run.recipe.seed}.
 - Reads: {", ".join(facet.name for facet in model.facets)}.
 - Told at a request: {", ".join(facet.name for facet in model.context)}.

@@ -15,7 +15,7 @@ from foundation.config import ModelConfig, RepeatConfig
 from foundation.errors import ModelError
 from foundation.jagged import EventBatch
 from tokenization.corpus import Corpus
-from training.data import Sampling, facet_configs, item_config, trainable_events
+from training.data import Sampling, Until, facet_configs, item_config, trainable_events
 from training.errors import TrainingError
 
 
@@ -148,7 +148,9 @@ def _paths(recipe: Recipe) -> list[str]:
 
 def _span_and_gap(corpus: Corpus) -> tuple[float, float]:
     """Seconds from the first to the last event that may be fitted on, and the median gap between two groups."""
-    events = trainable_events(EventBatch.from_tokens(corpus.tokens(["time", "group"]), []), corpus.split)
+    events = trainable_events(
+        EventBatch.from_tokens(corpus.tokens(["time", "group"]), []), corpus.split, Until.VALIDATION
+    )
     if not events.tokens:
         raise TrainingError("no event lies before the validation cut: move `split` in the schema to a later time")
     time_T = (events.time_T + events.start_B[events.user_T]).numpy()

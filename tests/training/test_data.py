@@ -21,6 +21,7 @@ from training.data import (
     Position,
     Sampling,
     TrainingSet,
+    Until,
     batches,
     draw_negatives,
     lessons,
@@ -235,13 +236,25 @@ def test_by_last_items_each_users_last_groups_are_left_out() -> None:
         torch.tensor([0, 5, 8, 9]),
         torch.zeros(3).double(),
     )
-    kept = trainable_events(events, Split("last_items", None, None, 1))
-    assert kept.facet_TF.flatten().tolist() == [0, 1, 2, 5]
-    assert kept.offset_B1.tolist() == [0, 3, 4, 4]
+    split = Split("last_items", None, None, 1)
+    kept = {until: trainable_events(events, split, until) for until in Until}
+    assert kept[Until.VALIDATION].facet_TF.flatten().tolist() == [0, 1, 2, 5]
+    assert kept[Until.VALIDATION].offset_B1.tolist() == [0, 3, 4, 4]
+    assert kept[Until.TEST].facet_TF.flatten().tolist() == [0, 1, 2, 3, 5, 6]
+    assert kept[Until.END] is events
+
+
+def test_by_time_a_run_learns_until_the_part_that_it_names(kiosk_corpus: Corpus, recipe: Recipe) -> None:
+    split = kiosk_corpus.split
+    for until, cut in ((Until.VALIDATION, split.validation), (Until.TEST, split.time)):
+        found = read_training_set(kiosk_corpus, recipe.model, until)
+        times = np.concatenate([np.asarray(row) for row in kiosk_corpus.tokens(["time"])["time"].to_pylist()])
+        assert found.events.tokens == (times < cut).sum()
+        assert found.end == times[times < cut].max()
 
 
 def test_all_data_means_all(kiosk_corpus: Corpus, recipe: Recipe) -> None:
-    everything = read_training_set(kiosk_corpus, recipe.model, all_data=True)
+    everything = read_training_set(kiosk_corpus, recipe.model, Until.END)
     assert everything.events.tokens == kiosk_corpus.summary["tokens"]
 
 
@@ -249,7 +262,7 @@ def test_a_log_with_nothing_to_learn_from_is_refused(kiosk, recipe: Recipe, tmp_
     one_visit = kiosk.events.slice(0, 1)
     tokenizer = Tokenizer.fit(kiosk.schema, kiosk.events, kiosk.items)
     corpus = write_corpus(tmp_path / "corpus", [tokenizer.transform(one_visit)], tokenizer, {})
-    with pytest.raises(TrainingError, match="no user has two groups of events with an item before the validation cut"):
+    with pytest.raises(TrainingError, match="no user has two groups of events with an item before the validation part"):
         read_training_set(corpus, recipe.model)
 
 

@@ -21,7 +21,7 @@ from tokenization.tokenizer import Tokenizer
 from training import metrics, recipes
 from training.errors import EvaluationError, RunError
 from training.evaluate import evaluate_run, refuse_other_split, standard_baselines
-from training.holdout import Columns, hold_out
+from training.holdout import Columns, Part, hold_out
 from training.ranking import Slice, evaluate
 from training.scorers import inputs, model_scorers
 
@@ -71,7 +71,7 @@ def run(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("run")
     model = FoundationModel(recipes.small(corpus).model, pretrained.item_content(corpus.tokenizer.items)).eval()
     pretrained.save(model, corpus.tokenizer, folder / "model", "shop", 1, 0.0, card="")
-    (folder / "run.json").write_text(json.dumps({"split": asdict(corpus.split)}))
+    (folder / "run.json").write_text(json.dumps({"split": asdict(corpus.split), "until": "validation"}))
     return folder
 
 
@@ -104,7 +104,7 @@ def test_the_target_group_changes_no_score(run: Path, corpus: Corpus, events: pa
         requests = held.requests(0, len(held))
         scorers = {
             **model_scorers(subgraph),
-            **standard_baselines(tokens, columns, corpus.split, len(corpus.tokenizer.items), clock=True),
+            **standard_baselines(tokens, columns, corpus.split, Part.TEST, len(corpus.tokenizer.items), clock=True),
         }
         scores.append({name: scorer(requests) for name, scorer in scorers.items()})
         truths.append(held.truth.codes.tolist())
@@ -156,9 +156,34 @@ def test_another_split_is_refused(run: Path, corpus: Corpus) -> None:
 
 
 def test_a_run_on_all_data_is_refused(tmp_path: Path, corpus: Corpus) -> None:
-    (tmp_path / "run.json").write_text(json.dumps({"split": asdict(corpus.split), "all_data": True}))
-    with pytest.raises(EvaluationError, match="all data"):
-        refuse_other_split(tmp_path, corpus.split)
+    (tmp_path / "run.json").write_text(json.dumps({"split": asdict(corpus.split), "until": "end"}))
+    for part in Part:
+        with pytest.raises(EvaluationError, match="all data"):
+            refuse_other_split(tmp_path, corpus.split, part)
+
+
+def test_a_run_that_learned_the_validation_part_is_judged_on_the_test_part_alone(
+    tmp_path: Path, corpus: Corpus
+) -> None:
+    (tmp_path / "run.json").write_text(json.dumps({"split": asdict(corpus.split), "until": "test"}))
+    refuse_other_split(tmp_path, corpus.split, Part.TEST)
+    with pytest.raises(EvaluationError, match="has learned the validation part"):
+        refuse_other_split(tmp_path, corpus.split, Part.VALIDATION)
+
+
+def test_settings_are_chosen_on_what_lies_between_training_and_test(run: Path, corpus: Corpus) -> None:
+    tokens, columns = corpus.tokens(), Columns.of(corpus.tokenizer)
+    found = evaluate_run(run, corpus, Part.VALIDATION)
+    held_out = hold_out(tokens, columns, corpus.split, Part.VALIDATION)
+    baselines = standard_baselines(
+        tokens, columns, corpus.split, Part.VALIDATION, len(corpus.tokenizer.items), clock=True
+    )
+    expected = evaluate(held_out, baselines, len(corpus.tokenizer.items))
+    for name in baselines:
+        np.testing.assert_array_equal(
+            found.judged[name].values[Slice.ALL]["ndcg@10"], expected.judged[name].values[Slice.ALL]["ndcg@10"]
+        )
+    assert found.protocol["part"] == "validation"
 
 
 @pytest.mark.parametrize("content", [None, "no json", "{}", '{"split": {"kind": "time"}}'])
@@ -180,6 +205,6 @@ def test_tokens_of_another_tokenizer_are_refused(run: Path, events: pa.Table, tm
 def test_a_log_without_times_tunes_its_half_life_in_positions(token_table, random_log) -> None:
     log = {u: [(float(g), g, i, s) for _, g, i, s in tokens] for u, tokens in random_log(7).items()}
     tokens, columns, split = token_table(log), Columns("product"), Split("last_items", None, None, 1)
-    scorers = standard_baselines(tokens, columns, split, 21, clock=False)
+    scorers = standard_baselines(tokens, columns, split, Part.TEST, 21, clock=False)
     found = evaluate(hold_out(tokens, columns, split), scorers, 21).judged
     assert metrics.mean(found["personal_decayed"].values[Slice.ALL]["recall@50"]) > 0.9

@@ -14,6 +14,7 @@ from foundation.subgraph import Subgraph
 from tokenization.corpus import Corpus, write_corpus
 from tokenization.tokenizer import Tokenizer
 from training import pretrain
+from training.data import Until
 from training.errors import RunError, TrainingError
 from training.loop import StepRecord
 from training.pretrain import Run
@@ -28,7 +29,7 @@ def test_a_run_is_opened_as_it_was_started(kiosk_corpus: Corpus, recipe: Recipe,
     run = pretrain.start(kiosk_corpus, tmp_path / "run", recipe)
     assert not run.finished
     opened = Run.open(str(run.folder))
-    assert (opened.recipe, opened.all_data) == (recipe, False)
+    assert (opened.recipe, opened.until) == (recipe, Until.VALIDATION)
     assert opened.corpus == kiosk_corpus.folder.resolve()
     told = json.loads((run.folder / "run.json").read_text())
     assert told["split"] == asdict(kiosk_corpus.split)
@@ -50,8 +51,8 @@ def test_another_recipe_corpus_or_split_needs_another_folder(
     pretrain.start(kiosk_corpus, folder, recipe)
     with pytest.raises(RunError, match="holds a run with another recipe: choose another --out, or --restart"):
         pretrain.start(kiosk_corpus, folder, replace(recipe, seed=4))
-    with pytest.raises(RunError, match="another all_data"):
-        pretrain.start(kiosk_corpus, folder, recipe, all_data=True)
+    with pytest.raises(RunError, match="another until"):
+        pretrain.start(kiosk_corpus, folder, recipe, until=Until.END)
     tokenizer = Tokenizer.fit(kiosk.schema, kiosk.events.slice(0, 700), kiosk.items)
     other = write_corpus(tmp_path / "other", [tokenizer.transform(kiosk.events)], tokenizer, {})
     with pytest.raises(RunError, match="another corpus"):

@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import json
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+
+class JudgedPart(StrEnum):
+    """The parts of training.holdout, whose import would take seconds."""
+
+    TEST = "test"
+    VALIDATION = "validation"
 
 
 def evaluate(
@@ -21,6 +29,9 @@ def evaluate(
             "--told/--not-told", help="Whether the model is told the time and context of the group that it predicts."
         ),
     ] = True,
+    part: Annotated[
+        JudgedPart, typer.Option(help="test: what counts. validation: the part before it, to choose settings on.")
+    ] = JudgedPart.TEST,
 ) -> None:
     """Judge a model on what its corpus holds out, beside popularity and two personal counts.
 
@@ -36,16 +47,20 @@ def evaluate(
     Examples:
       userfm evaluate run corpus
       userfm evaluate run corpus --json figures.json --not-told
+      userfm evaluate run corpus --part validation
 
-    A run trained on another split, or on all data, is refused.
+    A run that has learned the part, or was trained on another split, is
+    refused.
     """
     from tokenization.corpus import Corpus
     from training.evaluate import evaluate_run
+    from training.holdout import Part
     from training.tables import print_figures
     from userfm.cli.console import progress_console, results, stages
 
     with stages(progress_console()) as progress:
-        figures = {"evaluation": evaluate_run(run, Corpus.open(corpus), told=told, progress=progress).figures()}
+        found = evaluate_run(run, Corpus.open(corpus), Part(part.value), told, progress)
+        figures = {"evaluation": found.figures()}
     if json_ is not None:
         json_.parent.mkdir(parents=True, exist_ok=True)
         json_.write_text(json.dumps(figures, indent=2, allow_nan=False) + "\n", encoding="utf-8")

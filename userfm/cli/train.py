@@ -13,6 +13,7 @@ import typer
 
 if TYPE_CHECKING:
     from tokenization.corpus import Corpus
+    from training.data import Until
     from training.pretrain import Run
     from userfm.cli.console import Report
 
@@ -33,6 +34,9 @@ Settings = Annotated[
 ]
 Minutes = Annotated[float | None, typer.Option(help="End the schedule after so many minutes.", show_default=False)]
 Address = Annotated[str | None, typer.Option(help="A running Ray cluster that shares the folder.", show_default=False)]
+Refit = Annotated[
+    bool, typer.Option("--refit", help="Learn the validation part too, once settings are chosen; the test part judges.")
+]
 AllData = Annotated[
     bool, typer.Option("--all-data", help="Train on everything, for a release; such a run can't be evaluated.")
 ]
@@ -47,12 +51,14 @@ def train(
     workers: Annotated[int, typer.Option(min=1, help="Processes, each with a GPU where there is one.")] = 1,
     address: Address = None,
     ray: Annotated[bool, typer.Option("--ray/--no-ray", help="On Ray Train, or in this very process.")] = True,
+    refit: Refit = False,
     all_data: AllData = False,
     restart: Annotated[bool, typer.Option("--restart", help="Throw away a run that is in the folder.")] = False,
 ) -> None:
     """Train the foundation model on a corpus, and the heads on the model.
 
-    Nothing after the split of the schema is read. A run that was cut off
+    Nothing from the validation part of the schema's split on is learned,
+    unless --refit or --all-data says so. A run that was cut off
     continues from its last checkpoint when the same command is given again;
     TensorBoard reads RUN/tensorboard, RUN/training.jsonl has a line a step,
     RUN/model is the model to load, push or hand on.
@@ -62,6 +68,7 @@ def train(
       userfm train corpus --out run
       userfm train corpus --out run --minutes 30 --set width=128 --set layers=4
       userfm train corpus --out run --workers 2
+      userfm train corpus --out judged --refit
       userfm train corpus --out release --all-data
 
     Then: userfm evaluate run corpus
@@ -78,7 +85,7 @@ def train(
         chosen = replace(chosen, minutes=minutes)
     if restart and (out / "run.json").exists():
         shutil.rmtree(out)
-    run = start(opened, out, chosen, all_data)
+    run = start(opened, out, chosen, until(refit, all_data))
     if run.finished:
         console.print(f"{out} is trained already; --restart trains it again")
     with training(console, chosen.minutes) as on_step:
@@ -92,15 +99,25 @@ def train(
 
 def fitted_heads(run: Run, corpus: Corpus, progress: Report) -> dict[str, dict[str, float]]:
     """Fit the heads of a run and say how good they are; what was fitted before is read from RUN/heads.json."""
+    from training.data import Until
     from training.heads import fit_heads
 
     file = run.folder / "heads.json"
     if not file.exists():
         figures = fit_heads(run, corpus, lambda stage, done, total: progress(f"{stage} head", done, total))
-        told = {} if run.all_data else figures  # how good on what it was trained on says nothing
+        told = {} if run.until is Until.END else figures  # how good on what it was trained on says nothing
         file.write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
     found: dict[str, dict[str, float]] = json.loads(file.read_text(encoding="utf-8"))
     return found
+
+
+def until(refit: bool, all_data: bool) -> Until:
+    """How far into the log a run learns. Raises typer.BadParameter where both flags are given."""
+    from training.data import Until
+
+    if refit and all_data:
+        raise typer.BadParameter("--all-data learns the test part too; give one of the two", param_hint="--refit")
+    return Until.END if all_data else Until.TEST if refit else Until.VALIDATION
 
 
 def overrides(given: list[str]) -> dict[str, str]:
