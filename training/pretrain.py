@@ -297,7 +297,9 @@ class _Tail:
 
 
 def _threads(workers: int) -> int:
-    return max((os.cpu_count() or 1) // workers, 1)
+    """Threads of each worker. One core is left for Ray, the driver and the system: the threads of an operation wait for
+    one another, so one of them that has to share its core holds up all."""
+    return max(((os.cpu_count() or 1) - 1) // workers, 1)
 
 
 def _card(run: Run, corpus: Corpus, progress: Progress) -> str:
