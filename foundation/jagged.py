@@ -15,8 +15,8 @@ Shape legend of the whole package (a name's suffix is its shape):
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
-from typing import Any, Self, TypeVar
+from dataclasses import dataclass, fields, is_dataclass, replace
+from typing import Any, Self, TypeVar, cast
 
 import numpy as np
 import pyarrow as pa
@@ -25,7 +25,7 @@ from torch import Tensor
 
 from foundation.errors import ModelError
 
-Record = TypeVar("Record", bound=Any)  # a dataclass of tensors
+Moved = TypeVar("Moved")
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class EventBatch:
 
     def to(self, device: torch.device | str) -> Self:
         """The same batch with every tensor on `device`."""
-        return _moved(self, device)
+        return moved(self, device)
 
     @classmethod
     def from_tokens(cls, tokens: pa.Table, facets: Sequence[str]) -> Self:
@@ -108,10 +108,6 @@ class Requests:
 
     def __len__(self) -> int:
         return len(self.user_R)
-
-    def to(self, device: torch.device | str) -> Self:
-        """The same requests with every tensor on `device`."""
-        return _moved(self, device)
 
 
 def requests_now(batch: EventBatch, at_B: Tensor | None, context_BC: Tensor) -> Requests:
@@ -177,9 +173,16 @@ def segment_softmax(logit_P: Tensor, segment_P: Tensor, segments: int) -> Tensor
     return exp_P / segment_sum(exp_P, segment_P, segments)[segment_P]
 
 
-def _moved(record: Record, device: torch.device | str) -> Record:
-    tensors = {field.name: getattr(record, field.name).to(device) for field in fields(record)}
-    return replace(record, **tensors)
+def moved(value: Moved, device: torch.device | str) -> Moved:
+    """A tensor, or what dataclasses and tuples hold of them, on a device; anything else as it is."""
+    found: Any = value
+    if isinstance(value, Tensor):
+        found = value.to(device)
+    elif isinstance(value, tuple):
+        found = tuple(moved(part, device) for part in value)
+    elif is_dataclass(value) and not isinstance(value, type):
+        found = replace(value, **{field.name: moved(getattr(value, field.name), device) for field in fields(value)})
+    return cast(Moved, found)
 
 
 def _values(tokens: pa.Table, name: str) -> np.ndarray:

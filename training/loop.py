@@ -13,12 +13,13 @@ from typing import Any
 import torch
 from torch import nn
 
+from foundation.jagged import moved
 from foundation.learning import Lesson, losses
 from foundation.model import FoundationModel
 from training import checkpoint
 from training.data import Position, TrainingSet, batches, lessons
 from training.errors import TrainingError
-from training.parallel import Ranks, broadcast, global_count, global_loss, on_device, sum_gradients
+from training.parallel import Ranks, broadcast, global_count, global_loss, sum_gradients
 from training.recipes import Optimisation, Recipe
 
 
@@ -112,7 +113,7 @@ def train(
     while progress.step < steps and not _out_of_time(progress, recipe, ranks, device):
         position, lesson = next(stream)
         factor = schedule(progress, steps, recipe)
-        loss, parts, norm, tokens = _step(model, optimisers, on_device(lesson, device), recipe, ranks, factor)
+        loss, parts, norm, tokens = _step(model, optimisers, moved(lesson, device), recipe, ranks, factor)
         now = time.monotonic()
         progress = Progress(progress.step + 1, position, progress.seconds + now - clock, progress.tokens + tokens)
         clock = now

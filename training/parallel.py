@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass, fields, is_dataclass, replace
-from typing import Any, TypeVar, cast
+from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
 from foundation.learning import Loss
-
-Moved = TypeVar("Moved")
 
 
 @dataclass(frozen=True)
@@ -40,18 +37,6 @@ def own_device() -> torch.device:
     if not torch.cuda.is_available():
         return torch.device("cpu")
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
-
-
-def on_device(value: Moved, device: torch.device) -> Moved:
-    """A tensor, or what dataclasses and tuples hold of them, on a device; anything else as it is."""
-    moved: Any = value
-    if isinstance(value, Tensor):
-        moved = value.to(device)
-    elif isinstance(value, tuple):
-        moved = tuple(on_device(part, device) for part in value)
-    elif is_dataclass(value) and not isinstance(value, type):
-        moved = replace(value, **{field.name: on_device(getattr(value, field.name), device) for field in fields(value)})
-    return cast(Moved, moved)
 
 
 def global_loss(losses: list[Loss], ranks: Ranks) -> tuple[Tensor, dict[str, float]]:

@@ -310,7 +310,7 @@ A userfm foundation model: {model.layers} layers of width {model.width}, windows
 {model.horizons} horizons, trained {time.strftime("%Y-%m-%d", time.gmtime())}.
 
 - Corpus: {corpus.summary["events"]:,} events of {corpus.summary["users"]:,} users, {corpus.summary["items"]:,} items.
-- Split: {asdict(split)}, learned until its {run.until}.
+- Split: {asdict(split)}; learned until: {run.until}.
 - Training: {progress.step:,} steps, {progress.tokens:,} tokens, {progress.seconds:.0f} s, seed {run.recipe.seed}.
 - Reads: {", ".join(facet.name for facet in model.facets)}.
 - Told at a request: {", ".join(facet.name for facet in model.context)}.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Self
 
@@ -68,7 +68,7 @@ class Heads:
         found = {"home": self.home_head, "search": self.search_head, "item_to_item": self.item_to_item_head}
         return {name: module for name, module in found.items() if module is not None}
 
-    @property
+    @cached_property
     def popularity_V(self) -> Tensor:
         """float32 [V]: log of each item's recent meetings. (The popularity in an item's vector is what is left of
         it beside the users' own items.)"""

@@ -14,12 +14,13 @@ from typing import Any
 import pytest
 import torch
 
+from foundation.jagged import moved
 from foundation.learning import Loss, losses
 from foundation.model import FoundationModel
 from tokenization.corpus import Corpus
 from training import pretrain
 from training.data import Position, TrainingSet, lessons
-from training.parallel import Ranks, broadcast, global_loss, on_device, own_device, sum_gradients
+from training.parallel import Ranks, broadcast, global_loss, own_device, sum_gradients
 from training.pretrain import Run
 from training.recipes import Recipe
 
@@ -227,11 +228,11 @@ def test_a_lesson_goes_to_a_device_with_every_tensor_of_it(recipe: Recipe, train
     _, lesson = next(lessons(training_set, recipe.model, recipe.sampling, recipe.seed, Position(), 0, 1))
     before = tensors_of(lesson)
     assert len(before) > 10
-    moved = on_device(lesson, torch.device("meta"))
-    assert type(moved) is type(lesson)
-    assert [(t.shape, t.dtype) for t in tensors_of(moved)] == [(t.shape, t.dtype) for t in before]
-    assert {tensor.device.type for tensor in tensors_of(moved)} == {"meta"}
-    assert all(a is b for a, b in zip(tensors_of(on_device(lesson, torch.device("cpu"))), before, strict=True))
+    there = moved(lesson, torch.device("meta"))
+    assert type(there) is type(lesson)
+    assert [(t.shape, t.dtype) for t in tensors_of(there)] == [(t.shape, t.dtype) for t in before]
+    assert {tensor.device.type for tensor in tensors_of(there)} == {"meta"}
+    assert all(a is b for a, b in zip(tensors_of(moved(lesson, torch.device("cpu"))), before, strict=True))
 
 
 def test_a_process_trains_on_its_own_gpu_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
