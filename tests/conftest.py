@@ -13,10 +13,15 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import pyarrow as pa
 import pytest
+from hypothesis import settings
 
 from tokenization.corpus import Corpus, write_corpus
 from tokenization.schema import EventSchema
 from tokenization.tokenizer import Tokenizer
+
+# Whoever shares the machine decides how long an example takes.
+settings.register_profile("userfm", deadline=None)
+settings.load_profile("userfm")
 
 DAY = 86_400
 CUSTOMERS, DAYS, ARTICLES = 30, 120, 40

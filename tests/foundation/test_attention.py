@@ -53,7 +53,7 @@ def seen_by(users: list[list[int]], window: int) -> list[set[int]]:
 
 
 @given(users=USERS, window=WINDOWS, seed=st.integers(0, 99))
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_blocked_equals_the_reference_on_values_and_every_gradient(
     users: list[list[int]], window: int, seed: int
 ) -> None:
@@ -71,7 +71,7 @@ def test_blocked_equals_the_reference_on_values_and_every_gradient(
 
 
 @given(users=USERS, window=WINDOWS)
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_a_token_sees_whole_groups_of_its_user_up_to_its_own_and_nothing_else(
     users: list[list[int]], window: int
 ) -> None:
@@ -97,7 +97,7 @@ def test_what_a_token_does_not_see_does_not_change_it(backend: Backend, window: 
 
 
 @given(users=USERS, window=WINDOWS)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_only_groups_longer_than_the_window_are_cut(users: list[list[int]], window: int) -> None:
     batch = batch_of(users)
     whole, cut = group_offsets(batch).tolist(), cut_groups(group_offsets(batch), window).tolist()

@@ -77,7 +77,7 @@ def test_a_request_before_the_last_event_is_refused() -> None:
 
 
 @given(lengths=LENGTHS, seed=st.integers(0, 99))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_segments_are_what_a_loop_makes_of_them(lengths: list[int], seed: int) -> None:
     draw = np.random.default_rng(seed)
     offsets = torch.tensor(np.concatenate([[0], np.cumsum(lengths)]))

@@ -104,7 +104,7 @@ def naive(batch: EventBatch, requests: Requests) -> dict[tuple[int, int], list[f
 
 
 @given(users=USERS)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_features_equal_a_loop_over_every_users_history(users: Users) -> None:
     batch = batch_of(users)
     requests = asked_everywhere(batch, users)

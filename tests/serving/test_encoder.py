@@ -136,7 +136,7 @@ CELLS = st.one_of(
 EVENTS = st.lists(st.dictionaries(st.sampled_from(COLUMNS), CELLS, max_size=6), max_size=4)
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(events=EVENTS, at=st.none() | st.floats(), context=st.dictionaries(st.sampled_from(COLUMNS), CELLS, max_size=2))
 def test_no_events_at_all_are_an_error_of_the_server(client: EmbeddingClient, events, at, context) -> None:
     for send in (

@@ -95,14 +95,14 @@ def test_sigterm_finishes_what_was_accepted_and_refuses_what_is_new(large: Embed
     with ServerProcess(large.root, drain_seconds=100) as process, grpc.insecure_channel(process.address) as channel:
         stub = EmbeddingServiceStub(channel)
         stub.GetSpace(pb.GetSpaceRequest(), timeout=60)  # connects: from now on what is sent first arrives first
-        answers = [stub.Search.future(query, timeout=120) for _ in range(8)]
+        answers = [stub.Search.future(query, timeout=120) for _ in range(32)]
         stub.GetSpace(pb.GetSpaceRequest(), timeout=60)
         assert not answers[-1].done()
         process.drain()
         while not refuses(process.address):
             time.sleep(0.01)
         assert not answers[-1].done()
-        assert [len(answer.result().rankings) for answer in answers] == [256] * 8
+        assert [len(answer.result().rankings) for answer in answers] == [256] * 32
         assert process.wait(timeout=60) == 0
 
 

@@ -155,7 +155,7 @@ def test_more_ids_than_the_limit_are_refused(stub: EmbeddingServiceStub) -> None
     )
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(method=st.sampled_from(METHODS), data=st.binary(max_size=64), cut=st.integers(0, 200))
 def test_no_bytes_at_all_are_an_error_of_the_server(channel: grpc.Channel, method: str, data: bytes, cut: int) -> None:
     sound = pb.SearchRequest(vectors=vectors(np.ones((2, 8))), k=3).SerializeToString()

@@ -61,7 +61,7 @@ rows = st.lists(
 
 
 @given(rows)
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_groups_of_a_user_have_different_times_and_hold_what_is_declared(
     rows: list[tuple[str, float, int | None]],
 ) -> None:

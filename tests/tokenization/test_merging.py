@@ -41,7 +41,7 @@ lines = st.lists(st.tuples(st.integers(0, 3), st.floats(-1e6, 1e6) | st.just(nan
 
 
 @given(lines, st.randoms())
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=80)
 def test_sums_are_conserved_and_the_order_of_the_events_does_not_matter(
     lines: list[tuple[int, float, int]], random
 ) -> None:  # type: ignore[no-untyped-def]
@@ -58,7 +58,7 @@ def test_sums_are_conserved_and_the_order_of_the_events_does_not_matter(
 
 
 @given(st.lists(st.integers(-(2**40), 2**40), min_size=2))
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_whole_numbers_are_summed_exactly(numbers: list[int]) -> None:
     key = [np.zeros(len(numbers), np.int64)]
     assert merge(key, {}, {"n": np.array(numbers, np.float64)}).numbers["n"].tolist() == [float(sum(numbers))]

@@ -93,7 +93,7 @@ def test_tokens_are_these_to_the_last_bit(tokenizer: Tokenizer, log: pa.Table) -
 
 
 @given(st.permutations(range(12)), st.lists(st.integers(0, 12), max_size=4))
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_neither_the_order_of_the_rows_nor_their_chunks_change_a_token(
     tokenizer: Tokenizer, schema: EventSchema, log: pa.Table, order: list[int], cuts: list[int]
 ) -> None:
@@ -120,7 +120,7 @@ row = st.fixed_dictionaries(
 
 
 @given(st.lists(row, min_size=1, max_size=12), st.randoms())
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_any_log_gives_the_same_tokens_in_any_order_and_conserves_its_sums(  # type: ignore[no-untyped-def]
     tokenizer: Tokenizer, rows: list[dict[str, object]], random
 ) -> None:
@@ -134,7 +134,7 @@ def test_any_log_gives_the_same_tokens_in_any_order_and_conserves_its_sums(  # t
 
 
 @given(st.lists(row, min_size=1, max_size=12))
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_one_user_alone_gets_the_tokens_that_the_whole_log_gave(
     tokenizer: Tokenizer, rows: list[dict[str, object]]
 ) -> None:

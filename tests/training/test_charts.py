@@ -19,7 +19,7 @@ def parse(chart: str) -> ElementTree.Element:
     return ElementTree.fromstring(chart[: chart.index("</div>") + 6])
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(st.tuples(FINITE, FINITE), min_size=1, max_size=30))
 def test_any_line_stays_inside_its_frame(points: list[tuple[float, float]]) -> None:
     x, y = np.array(sorted(points)).T

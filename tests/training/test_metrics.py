@@ -75,7 +75,7 @@ def test_weighted_recall_counts_rare_hits_more() -> None:
     assert metrics.weighted_recall_at(ranked, hit, weight, np.array([1.0]), 10).tolist() == [0.1]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     scores=hnp.arrays(np.float32, hnp.array_shapes(min_dims=2, max_dims=2, max_side=30), elements=st.integers(-2, 2)),
     k=st.integers(1, 35),
@@ -116,7 +116,7 @@ def test_a_score_that_is_not_a_number_is_refused_wherever_it_stands(items: int, 
         metrics.top_k(scores, 2)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 50)), max_size=40))
 def test_item_sets_are_the_distinct_pairs(pairs: list[tuple[int, int]]) -> None:
     user = np.array([u for u, _ in pairs], dtype=np.int64)
