@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from tokenization.arrays import Codes, Floats, Integers, Longs
 from tokenization.errors import SourceError, UserfmError, VocabularyError
 from tokenization.ids import Ids, as_type, one_chunk
-from tokenization.schema import ItemsRule
+from tokenization.rules import ItemsRule
 from tokenization.vocabulary import FIRST, Vocabulary
 
 Vectors = NDArray[np.float32]

@@ -8,122 +8,37 @@ would be right.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from datetime import UTC, date, datetime
-from enum import StrEnum
 from pathlib import Path
 from typing import Any, Literal, Self
-from zoneinfo import ZoneInfo
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from tokenization import declaration
 from tokenization.declaration import Mistake
 from tokenization.errors import SchemaError, nearest
+from tokenization.rules import (
+    ActionRule,
+    ClockFacet,
+    EntityRule,
+    FacetRule,
+    ItemsRule,
+    Kind,
+    MergeRule,
+    Rule,
+    SplitRule,
+    TimeRule,
+    UsersRule,
+)
 
-RESERVED = frozenset({"user_id", "user", "time", "position", "group", "events", "hour", "weekday", "gap"})
-
-
-class Kind(StrEnum):
-    """What the values of a declared facet are."""
-
-    CATEGORY = "category"
-    NUMBER = "number"
-
-
-class _Rule(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
-
-
-class TimeRule(_Rule):
-    """The column of event times. Stamps without a zone, and numbers (`unit` since 1970), are UTC; `zone`
-    gives the hour, the weekday and the end of the day."""
-
-    column: str
-    zone: str = "UTC"
-    unit: Literal["s", "ms", "us", "ns"] = "s"
-
-    @field_validator("zone")
-    @classmethod
-    def _zone_exists(cls, zone: str) -> str:
-        try:
-            ZoneInfo(zone)
-        except (KeyError, ValueError, OSError) as error:
-            raise ValueError(f"no time zone is called {zone!r}; write one such as America/New_York") from error
-        return zone
+RESERVED = frozenset({"user_id", "user", "time", "position", "group", "events", "actions", *ClockFacet})
 
 
-class ActionRule(_Rule):
-    """The column that says what kind of event a row is. `day_level` actions are known to the day only: their
-    time is a local date, and they take effect at the end of that day."""
-
-    column: str
-    day_level: tuple[str, ...] = ()
-
-
-class EntityRule(_Rule):
-    """One type of thing events are about, with a vocabulary of its own. The model ranks the `candidates`."""
-
-    column: str
-    candidates: bool = False
-
-
-class FacetRule(_Rule):
-    """One more field of an event."""
-
-    column: str
-    kind: Kind
-
-
-class ItemsRule(_Rule):
-    """The table of what is known about the candidates. `id` defaults to the column of the candidate entity."""
-
-    id: str
-    categories: tuple[str, ...] = ()
-    text: tuple[str, ...] = ()
-
-
-class MergeRule(_Rule):
-    """Which events become one token. `same_item_in_group`: lines of one group with the same action and
-    entity; their numbers are summed."""
-
-    same_item_in_group: bool = False
-
-
-class SplitRule(_Rule):
-    """Where training data ends. Give `time` (and, if you like, `validation`), or `fraction` of the log's time
-    span, or `last_items` of every user. Dates are midnight UTC."""
-
-    time: datetime | None = None
-    validation: datetime | None = None
-    fraction: float | None = Field(default=None, gt=0, lt=1)
-    last_items: int | None = Field(default=None, ge=1)
-
-    @field_validator("time", "validation", mode="before")
-    @classmethod
-    def _midnight_utc(cls, value: object) -> object:
-        if isinstance(value, date) and not isinstance(value, datetime):
-            value = datetime(value.year, value.month, value.day)
-        if isinstance(value, str):
-            try:
-                value = datetime.fromisoformat(value)
-            except ValueError:
-                raise ValueError(f"{value!r} is no time; write one such as 2024-03-20 or 2024-03-20T12:00Z") from None
-        if isinstance(value, datetime) and value.tzinfo is None:
-            value = value.replace(tzinfo=UTC)
-        return value
-
-    @model_validator(mode="after")
-    def _one_way(self) -> Self:
-        ways = [n for n in ("time", "fraction", "last_items") if getattr(self, n) is not None]
-        if len(ways) != 1:
-            raise ValueError("give exactly one of time, fraction, last_items")
-        if self.validation is not None and (self.time is None or self.validation >= self.time):
-            raise ValueError("validation must be a time before the split's time")
-        return self
-
-
-class EventSchema(_Rule):
+class EventSchema(Rule):
     """The declaration of one event log. Frozen; equal declarations compare equal.
+
+    `schema` is the version of this format, `revision` that of this log's declaration: raise it when a facet is added,
+    renamed (`was`) or retired (list its name under `retired`). `event_id`: a column by which a repeated row is known.
+    `drop`: by facet, values whose events are left out, and counted.
 
     Raises:
         SchemaError: from `from_yaml` and `from_dict`, naming the key and the mend. Built directly with
@@ -132,17 +47,22 @@ class EventSchema(_Rule):
 
     version: Literal[1] = Field(alias="schema")
     name: str = Field(min_length=1)
+    revision: int = Field(default=1, ge=1)
     user: str
     time: TimeRule | None = None
     position: str | None = None
     action: ActionRule | None = None
     group: str | None = None
+    event_id: str | None = None
     entities: dict[str, EntityRule] = Field(min_length=1)
-    context: dict[str, FacetRule] = {}
-    outcome: dict[str, FacetRule] = {}
+    context: dict[str, FacetRule] = Field(default_factory=dict)
+    outcome: dict[str, FacetRule] = Field(default_factory=dict)
+    retired: tuple[str, ...] = ()
+    drop: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     items: ItemsRule | None = None
+    users: UsersRule | None = None
     merge: MergeRule = MergeRule()
-    targets: dict[str, float] = {}
+    targets: dict[str, float] = Field(default_factory=dict)
     split: SplitRule = SplitRule(fraction=0.9)
 
     @classmethod
@@ -174,7 +94,7 @@ class EventSchema(_Rule):
 
     @model_validator(mode="after")
     def _agrees(self) -> Self:
-        for check in (_check_clock, _check_names, _check_candidates, _check_targets):
+        for check in (_check_clock, _check_names, _check_candidates, _check_targets, _check_drop, _check_merge):
             check(self)
         return self
 
@@ -190,6 +110,16 @@ class EventSchema(_Rule):
         return (*action, *self.entities, *self.context, *self.outcome)
 
     @property
+    def facets(self) -> dict[str, FacetRule]:
+        """The rules of the context and outcome facets, by name."""
+        return {**self.context, **self.outcome}
+
+    @property
+    def clock_facets(self) -> tuple[ClockFacet, ...]:
+        """What is derived from times; nothing in a log of positions."""
+        return self.time.facets if self.time else ()
+
+    @property
     def columns(self) -> tuple[str, ...]:
         """Every column of the event table that is read, each once."""
         return tuple(dict.fromkeys(self._columns()))
@@ -201,6 +131,8 @@ class EventSchema(_Rule):
             yield self.action.column
         if self.group:
             yield self.group
+        if self.event_id:
+            yield self.event_id
         for rules in (self.entities, self.context, self.outcome):
             yield from (rule.column for rule in rules.values())
 
@@ -218,7 +150,7 @@ class EventSchema(_Rule):
 
 
 def _with_default_columns(values: object) -> object:
-    """A facet's column defaults to its name, the items' id to the column of the candidate entity."""
+    """A facet's column defaults to its name, the ids of items and users to the columns that the events have."""
     if not isinstance(values, Mapping):
         return values
     filled = dict(values)
@@ -229,6 +161,9 @@ def _with_default_columns(values: object) -> object:
                 name: {"column": str(name), **rule} if isinstance(rule, Mapping) else rule
                 for name, rule in rules.items()
             }
+    users = filled.get("users")
+    if isinstance(users, Mapping) and "user" in filled:
+        filled["users"] = {"id": filled["user"], **users}
     items, entities = filled.get("items"), filled.get("entities")
     if isinstance(items, Mapping) and "id" not in items and isinstance(entities, Mapping):
         rules = [rule for rule in entities.values() if isinstance(rule, Mapping)]
@@ -249,13 +184,17 @@ def _check_clock(schema: EventSchema) -> None:
 def _check_names(schema: EventSchema) -> None:
     seen: set[str] = {"action"} if schema.action else set()
     for section in ("entities", "context", "outcome"):
-        for name in getattr(schema, section):
+        for name, rule in getattr(schema, section).items():
             if not name.replace("-", "_").isidentifier():
                 raise Mistake((section, name), "a facet's name has only letters, digits, - and _")
             if name in RESERVED:
                 raise Mistake((section, name), "this name is taken by userfm itself; choose another")
             if name in seen:
                 raise Mistake((section, name), "two facets have this name; rename one")
+            if name in schema.retired:
+                raise Mistake((section, name), "this name is retired; choose another, or take it from `retired`")
+            if rule.was == name:
+                raise Mistake((section, name, "was"), "this is the name it has; leave `was` out")
             seen.add(name)
 
 
@@ -266,6 +205,9 @@ def _check_candidates(schema: EventSchema) -> None:
         raise Mistake(("entities",), f"{said} `candidates: true`; exactly one must, the type to be recommended")
 
 
+_PREDICTED = (Kind.CATEGORY, Kind.ID, Kind.NUMBER, Kind.DURATION)
+
+
 def _check_targets(schema: EventSchema) -> None:
     known = [name for name in schema.facet_names if name not in schema.context]
     for name, weight in schema.targets.items():
@@ -273,7 +215,28 @@ def _check_targets(schema: EventSchema) -> None:
             raise Mistake(("targets", name), "context is known at the request, so there is nothing to predict")
         if name not in known:
             raise Mistake(("targets", name), f"no facet is called {name!r}; {nearest(name, known)}")
+        if name in schema.outcome and (kind := schema.outcome[name].kind) not in _PREDICTED:
+            raise Mistake(("targets", name), f"a {kind} can't be predicted; only {', '.join(_PREDICTED)} can")
         if not weight > 0:
             raise Mistake(("targets", name), "a target's weight must be above 0")
     if schema.targets and schema.candidates not in schema.targets:
         raise Mistake(("targets",), f"the candidates ({schema.candidates}) must be among the targets")
+
+
+def _check_drop(schema: EventSchema) -> None:
+    named = (Kind.CATEGORY, Kind.ID)
+    known = [name for name in schema.facet_names if name not in schema.facets or schema.facets[name].kind in named]
+    for name in schema.drop:
+        if name not in known:
+            raise Mistake(("drop", name), f"no action, entity or category is called {name!r}; {nearest(name, known)}")
+
+
+def _check_merge(schema: EventSchema) -> None:
+    pairs = schema.merge.pairs
+    if pairs is None:
+        return
+    if schema.action is None:
+        raise Mistake(("merge", "pairs"), "pairs are of actions, and none is declared; declare action, or no pairs")
+    known = schema.items.categories if schema.items else ()
+    if pairs.by is not None and pairs.by not in known:
+        raise Mistake(("merge", "pairs", "by"), f"no category of the items is {pairs.by!r}; {nearest(pairs.by, known)}")

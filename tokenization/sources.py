@@ -22,7 +22,8 @@ from tokenization.arrays import Floats, Longs, Mask
 from tokenization.errors import SourceError, nearest
 from tokenization.events import Events
 from tokenization.ids import WHOLE_NUMBER, Ids, as_type, column_of, one_chunk
-from tokenization.schema import EventSchema, FacetRule, ItemsRule, Kind
+from tokenization.rules import FacetRule, ItemsRule, Kind
+from tokenization.schema import EventSchema
 
 TableLike = object
 """A path, or a table in memory: pyarrow, pandas, polars, or any object with `__arrow_c_stream__`."""

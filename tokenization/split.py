@@ -9,7 +9,7 @@ import numpy as np
 from tokenization.arrays import Mask
 from tokenization.errors import SourceError
 from tokenization.grouping import Groups
-from tokenization.schema import SplitRule
+from tokenization.rules import SplitRule
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,8 @@ from tokenization.facets import ClockCodec, Facet, FacetKind, NumberCodec, Role
 from tokenization.grouping import Groups
 from tokenization.ids import Ids, column_of
 from tokenization.merging import Merged, in_order, merge, settle
-from tokenization.schema import EventSchema, Kind
+from tokenization.rules import Kind
+from tokenization.schema import EventSchema
 from tokenization.sources import TableLike, clean, items_rule, numbers_of, read_events, read_items
 from tokenization.split import Split, resolve
 from tokenization.vocabulary import FIRST, Vocabulary
@@ -204,9 +205,9 @@ class Tokenizer:
         Raises:
             VocabularyError: a vocabulary has fewer codes.
         """
-        rules = self.schema.to_dict()
-        for key in ("name", "targets", "split", "items"):
-            rules.pop(key, None)
+        # What is as by default is left out, so that a rule which a later userfm adds changes no fingerprint.
+        told_elsewhere = {"name", "revision", "targets", "split", "items"}
+        rules = self.schema.model_dump(mode="json", by_alias=True, exclude_defaults=True, exclude=told_elsewhere)
         vocabularies = self._all_vocabularies
         told = {
             "format": FORMAT,

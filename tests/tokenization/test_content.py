@@ -15,7 +15,7 @@ from safetensors.numpy import load_file
 from tokenization.content import WIDTH, ItemTable, TextEncoder
 from tokenization.errors import SourceError, VocabularyError
 from tokenization.ids import Ids
-from tokenization.schema import ItemsRule
+from tokenization.rules import ItemsRule
 from tokenization.vocabulary import ABSENT, FIRST, Vocabulary
 
 RULE = ItemsRule(id="sku", categories=("colour",), text=("title", "colour"))

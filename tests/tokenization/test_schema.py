@@ -8,7 +8,8 @@ import pytest
 from pydantic import ValidationError
 
 from tokenization.errors import SchemaError
-from tokenization.schema import EventSchema, Kind
+from tokenization.rules import Kind
+from tokenization.schema import EventSchema
 
 WHOLE = """\
 schema: 1
@@ -98,7 +99,8 @@ MISTAKES = [
     (
         "kind: number",
         "kind: numbr",
-        "shop.yaml:12: outcome.quantity.kind: 'numbr' is none of category, number; did you mean 'number'?",
+        "shop.yaml:12: outcome.quantity.kind: 'numbr' is none of "
+        "category, id, number, duration, timestamp, text, set, vector; did you mean 'number'?",
     ),
     (
         "quantity: {kind",

@@ -7,7 +7,7 @@ import pytest
 from tokenization.errors import SourceError
 from tokenization.grouping import group
 from tokenization.ids import Ids
-from tokenization.schema import SplitRule
+from tokenization.rules import SplitRule
 from tokenization.split import Split, resolve
 
 GROUPS = group(Ids.of(pa.array(["a"] * 4 + ["b"]), "user"), np.array([0.0, 50.0, 90.0, 100.0, 95.0]), None)

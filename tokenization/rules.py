@@ -1,0 +1,248 @@
+"""The sections of a declaration, each a frozen model that accepts no unknown key."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from datetime import UTC, date, datetime
+from enum import StrEnum
+from typing import Annotated, Literal, Self
+from zoneinfo import ZoneInfo
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+
+from tokenization.declaration import Mistake
+
+Unit = Literal["s", "ms", "us", "ns"]
+_SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0, "w": 604_800.0}
+
+
+class Kind(StrEnum):
+    """What the values of a declared facet are."""
+
+    CATEGORY = "category"  # one of some hundreds of values
+    ID = "id"  # one of very many; those too rare for a code of their own share hashed buckets
+    NUMBER = "number"
+    DURATION = "duration"  # a number of `unit`s that is never negative
+    TIMESTAMP = "timestamp"  # a moment, read as its distance from the event
+    TEXT = "text"  # the first words of it
+    SET = "set"  # a list of categories
+    VECTOR = "vector"  # a list of floats, read as the codes of its nearest centroids
+
+
+class ClockFacet(StrEnum):
+    """What a time says by itself. `age` is that of the event's item; the others are known when a request is made."""
+
+    HOUR = "hour"
+    WEEKDAY = "weekday"
+    MONTH = "month"
+    GAP = "gap"  # since the user's group before
+    TENURE = "tenure"  # since the user's first event
+    AGE = "age"  # of the item, since anybody first met it
+
+
+class Combine(StrEnum):
+    """How the numbers of events that become one token become one number."""
+
+    SUM = "sum"
+    MEAN = "mean"
+    MIN = "min"
+    MAX = "max"
+
+
+class Late(StrEnum):
+    """What becomes of an event that arrives after later ones of its user were tokenized."""
+
+    QUARANTINE = "quarantine"
+    NOW = "now"  # it takes effect with the newest
+
+
+def _seconds(value: object) -> object:
+    if isinstance(value, str) and (parts := re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([smhdw])\s*", value)):
+        return float(parts[1]) * _SECONDS[parts[2]]
+    if isinstance(value, str):
+        raise ValueError(f"{value!r} is no span of time; write one such as 45s, 30m, 2h, 1d or 1w")
+    return value
+
+
+def _moment(value: object) -> object:
+    if isinstance(value, date) and not isinstance(value, datetime):
+        value = datetime(value.year, value.month, value.day)
+    if isinstance(value, str):
+        try:
+            value = datetime.fromisoformat(value)
+        except ValueError:
+            raise ValueError(f"{value!r} is no time; write one such as 2024-03-20 or 2024-03-20T12:00Z") from None
+    if isinstance(value, datetime) and value.tzinfo is None:
+        value = value.replace(tzinfo=UTC)
+    return value
+
+
+Span = Annotated[float, BeforeValidator(_seconds), Field(gt=0)]
+"""Seconds; in YAML also 45s, 30m, 2h, 1d, 1w."""
+Moment = Annotated[datetime, BeforeValidator(_moment)]
+"""A time; a date is its midnight, and what has no zone is UTC."""
+
+
+class Rule(BaseModel):
+    """A section: frozen, without unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+
+class TimeRule(Rule):
+    """The column of event times. Stamps without a zone, and numbers (`unit` since 1970), are UTC; `zone`
+    gives the hour, the weekday and the end of the day. Stamps after `latest` (by default a day after now) are set
+    aside. `facets`: what the model is told of a time. `late`: of an event older than its user's newest."""
+
+    column: str
+    zone: str = "UTC"
+    unit: Unit = "s"
+    latest: Moment | None = None
+    facets: tuple[ClockFacet, ...] = (ClockFacet.HOUR, ClockFacet.WEEKDAY, ClockFacet.GAP)
+    late: Late = Late.QUARANTINE
+
+    @field_validator("zone")
+    @classmethod
+    def _zone_exists(cls, zone: str) -> str:
+        try:
+            ZoneInfo(zone)
+        except (KeyError, ValueError, OSError) as error:
+            raise ValueError(f"no time zone is called {zone!r}; write one such as America/New_York") from error
+        return zone
+
+
+class ActionRule(Rule):
+    """The column that says what kind of event a row is. `day_level` actions are known to the day only: their
+    time is a local date, and they take effect at the end of that day. `aliases`: other spelling → action."""
+
+    column: str
+    day_level: tuple[str, ...] = ()
+    aliases: dict[str, str] = {}
+
+
+class EntityRule(Rule):
+    """One type of thing events are about, with a vocabulary of its own. The model ranks the `candidates`.
+
+    Ids with fewer than `admit` events get no code of their own; they share `buckets`, by two hashes. `was`: its name
+    in the revision before.
+    """
+
+    column: str
+    candidates: bool = False
+    admit: int = Field(default=1, ge=1)
+    buckets: int = Field(default=0, ge=0, le=2**24)
+    was: str | None = None
+
+
+_KEYS = {
+    "admit": (Kind.CATEGORY, Kind.ID, Kind.SET, Kind.TEXT),
+    "buckets": (Kind.CATEGORY, Kind.ID, Kind.SET, Kind.TEXT),
+    "aliases": (Kind.CATEGORY, Kind.ID),
+    "most": (Kind.SET, Kind.TEXT),
+    "unit": (Kind.DURATION, Kind.TIMESTAMP),
+    "combine": (Kind.NUMBER, Kind.DURATION),
+    "levels": (Kind.VECTOR,),
+}
+
+
+class FacetRule(Rule):
+    """One more field of an event.
+
+    admit, buckets: as of an entity; an id, a set and a text have buckets unless told otherwise. aliases: other
+    spelling → value. most: so many members of a set, or words of a text, are kept. unit: of durations, and of
+    timestamps that are numbers. combine: what numbers do when events merge. levels: codes a vector is told in. was:
+    its name in the revision before.
+    """
+
+    column: str
+    kind: Kind
+    admit: int | None = Field(default=None, ge=1)
+    buckets: int | None = Field(default=None, ge=0, le=2**24)
+    aliases: dict[str, str] = {}
+    most: int = Field(default=8, ge=1, le=64)
+    unit: Unit = "s"
+    combine: Combine = Combine.SUM
+    levels: int = Field(default=3, ge=1, le=8)
+    was: str | None = None
+
+    @model_validator(mode="after")
+    def _fits_its_kind(self) -> Self:
+        for key, kinds in _KEYS.items():
+            if self.kind not in kinds and getattr(self, key) != type(self).model_fields[key].default:
+                raise Mistake((key,), f"a {self.kind} has no {key}; only {_told(kinds)} has")
+        return self
+
+    @property
+    def admitted_from(self) -> int:
+        """Events that give a value a code of its own."""
+        return self.admit or (2 if self.kind in (Kind.ID, Kind.TEXT) else 1)
+
+    @property
+    def hashed_to(self) -> int:
+        """Buckets that the other values share."""
+        return self.buckets if self.buckets is not None else 1024 if self.kind in (Kind.ID, Kind.TEXT) else 0
+
+
+class ItemsRule(Rule):
+    """The table of what is known about the candidates. `id` defaults to the column of the candidate entity.
+    `vectors`: columns of content vectors (of an image, of a sound), each a list of floats of one length."""
+
+    id: str
+    categories: tuple[str, ...] = ()
+    text: tuple[str, ...] = ()
+    vectors: tuple[str, ...] = ()
+
+
+class UsersRule(Rule):
+    """The table of what is known about users. `id` defaults to the column of the user."""
+
+    id: str
+    categories: tuple[str, ...] = ()
+    numbers: tuple[str, ...] = ()
+
+
+class PairsRule(Rule):
+    """A learned table of adjacent events that become one token, as byte pairs do.
+
+    Adjacent events about one item, at most `within` apart, merge where their actions, and the item's class (its
+    category `by`), make one of the `number` pairs most frequent before the split.
+    """
+
+    number: int = Field(ge=1, le=4096)
+    within: Span
+    by: str | None = None
+
+
+class MergeRule(Rule):
+    """Which events become one token. `same_item_in_group`: lines of one group with the same action and
+    entity. `same_item_within`: adjacent events with the same action and entity, each at most so long after the one
+    before. `pairs`: what a learned table says. Nothing of a number is lost: see `combine`."""
+
+    same_item_in_group: bool = False
+    same_item_within: Span | None = None
+    pairs: PairsRule | None = None
+
+
+class SplitRule(Rule):
+    """Where training data ends. Give `time` (and, if you like, `validation`), or `fraction` of the log's time
+    span, or `last_items` of every user. Dates are midnight UTC."""
+
+    time: Moment | None = None
+    validation: Moment | None = None
+    fraction: float | None = Field(default=None, gt=0, lt=1)
+    last_items: int | None = Field(default=None, ge=1)
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Self:
+        ways = [n for n in ("time", "fraction", "last_items") if getattr(self, n) is not None]
+        if len(ways) != 1:
+            raise ValueError("give exactly one of time, fraction, last_items")
+        if self.validation is not None and (self.time is None or self.validation >= self.time):
+            raise ValueError("validation must be a time before the split's time")
+        return self
+
+
+def _told(kinds: Iterable[Kind]) -> str:
+    *others, last = (f"a {kind}" for kind in kinds)
+    return f"{', '.join(others)} or {last}" if others else last
