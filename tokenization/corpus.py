@@ -48,7 +48,7 @@ def write_corpus(
         tables: token tables as `Tokenizer.transform` makes them; a user must be in one of them only.
         summary: JSON-serialisable figures to keep beside the tokens.
         format: "parquet", or "lance" (needs the package `pylance`).
-        quarantine: rows that were refused, as `sources.clean` returns them.
+        quarantine: rows that were refused, as `cleaning.clean` returns them.
 
     Raises:
         CorpusError: the folder holds something else, or can't be written.

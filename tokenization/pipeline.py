@@ -12,10 +12,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from tokenization.cleaning import clean
 from tokenization.corpus import FORMAT as CORPUS
 from tokenization.corpus import Corpus, Format, write_corpus
 from tokenization.schema import EventSchema
-from tokenization.sources import clean, read_events, read_items
+from tokenization.sources import read_events, read_items
 from tokenization.tokenizer import FORMAT as TOKENIZER
 from tokenization.tokenizer import Tokenizer
 

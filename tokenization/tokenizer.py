@@ -16,6 +16,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from tokenization.arrays import Codes, Floats, Integers, Longs
+from tokenization.cleaning import clean, numbers_of
 from tokenization.content import ItemTable
 from tokenization.errors import SchemaError, SourceError, VocabularyError, nearest
 from tokenization.events import Events
@@ -25,7 +26,7 @@ from tokenization.ids import Ids, column_of
 from tokenization.merging import Merged, in_order, merge, settle
 from tokenization.rules import Kind
 from tokenization.schema import EventSchema
-from tokenization.sources import TableLike, clean, items_rule, numbers_of, read_events, read_items
+from tokenization.sources import TableLike, items_rule, read_events, read_items
 from tokenization.split import Split, resolve
 from tokenization.vocabulary import FIRST, Vocabulary
 
@@ -58,7 +59,7 @@ class Tokenizer:
         """Fit vocabularies and codecs on the events before the split, and on nothing after it.
 
         Args:
-            events: the whole log; a path, a table in memory, or what `sources.clean` returned.
+            events: the whole log; a path, a table in memory, or what `cleaning.clean` returned.
             items: the table that `schema.items` declares. Items that no event before the split has are
                 candidates too; without this table, they are unknown.
             progress: called with (texts done, texts in all) while item texts become vectors.
@@ -128,7 +129,7 @@ class Tokenizer:
             absent; events list<int32>, how many events the token holds.
 
         Raises:
-            SourceError: a column is missing, or a row makes no sense (`sources.clean` tells good from bad).
+            SourceError: a column is missing, or a row makes no sense (`cleaning.clean` tells good from bad).
         """
         events = _events(events, self.schema)
         codes = {name: self.vocabularies[name].encode_ids(column) for name, column in events.ids.items()}

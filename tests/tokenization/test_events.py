@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 
+from tokenization.cleaning import clean
 from tokenization.schema import EventSchema
-from tokenization.sources import clean
 
 
 def test_some_of_the_events_are_events_too(schema: EventSchema, log: pa.Table) -> None:

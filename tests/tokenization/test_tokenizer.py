@@ -13,10 +13,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tokenization.cleaning import clean
 from tokenization.errors import SchemaError, SourceError, VocabularyError
 from tokenization.facets import Role
 from tokenization.schema import EventSchema
-from tokenization.sources import clean, from_rows
+from tokenization.sources import from_rows
 from tokenization.tokenizer import Tokenizer
 from tokenization.vocabulary import UNKNOWN
 
