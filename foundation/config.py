@@ -15,11 +15,15 @@ FORMAT = 1  # raised when a saved config.json changes meaning
 
 @dataclass(frozen=True)
 class FacetConfig:
-    """One field of a token: its name, how many codes it has (0 absent, 1 unknown) and its role."""
+    """One column of a token: its name, how many codes it has (0 absent, 1 unknown) and its role.
+
+    Columns that share a `table` share their embeddings, as the members of a set do; by default each has its own.
+    """
 
     name: str
     size: int
     role: str  # action | entity | context | outcome
+    table: str = ""
 
 
 @dataclass(frozen=True)
@@ -78,6 +82,16 @@ class ModelConfig:
         for name in (self.item.facet, *(name for name, _ in self.targets)):
             if name not in names:
                 raise ModelError(f"facet {name!r} is not among the model's facets {names}")
+
+    @property
+    def tables(self) -> dict[str, tuple[int, ...]]:
+        """Columns of `facet_TF` that read each table of embeddings, without that of the items."""
+        found: dict[str, tuple[int, ...]] = {}
+        for column, facet in enumerate(self.facets):
+            if facet.name != self.item.facet:
+                name = facet.table or facet.name
+                found[name] = (*found.get(name, ()), column)
+        return found
 
     @property
     def context(self) -> tuple[FacetConfig, ...]:

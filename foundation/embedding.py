@@ -117,18 +117,20 @@ class EventEmbedding(nn.Module):
         super().__init__()
         self.item_column = config.item_column
         self.item_projection = nn.Linear(config.width, config.width, bias=False)
+        # Named by the first column that reads it.
+        self.columns = {str(columns[0]): columns for columns in config.tables.values()}
         self.tables = nn.ModuleDict(
-            {
-                str(column): table_of(facet.size, config.width)
-                for column, facet in enumerate(config.facets)
-                if column != self.item_column
-            }
+            {name: table_of(config.facets[int(name)].size, config.width) for name in self.columns}
         )
 
     def forward(self, batch: EventBatch, tower: ItemTower) -> Tensor:
         """float [T, D]."""
         code_N, place_T = torch.unique(batch.facet_TF[:, self.item_column], return_inverse=True)
         x_TD: Tensor = self.item_projection(tower(code_N)).index_select(0, place_T)
-        for column, table in self.tables.items():
-            x_TD = x_TD + known_rows(table, batch.facet_TF[:, int(column)])
+        for name, table in self.tables.items():
+            first, *more = self.columns[name]
+            x_TD = x_TD + known_rows(table, batch.facet_TF[:, first])
+            for column in more:  # members of a set: what is not there adds nothing
+                code_T = batch.facet_TF[:, column]
+                x_TD = x_TD + (code_T > 0)[:, None] * known_rows(table, code_T)
         return x_TD

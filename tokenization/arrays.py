@@ -11,5 +11,6 @@ Floats = NDArray[np.float64]
 Longs = NDArray[np.int64]
 Codes = NDArray[np.int32]
 Mask = NDArray[np.bool_]
+Vectors = NDArray[np.float32]
 Integers = NDArray[Any]
 """Integers of any width."""

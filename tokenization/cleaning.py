@@ -1,15 +1,18 @@
-"""Rows of an event table → events; rows that make no sense → quarantine, each with its reason."""
+"""Rows of an event table → events; rows that make no sense → quarantine, each with its reason; nothing in silence."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from tokenization import clock
-from tokenization.arrays import Floats, Longs, Mask
+from tokenization.arrays import Codes, Floats, Longs, Mask
+from tokenization.columns import bags_of_lists, bags_of_texts, numbers_of, vectors_of
 from tokenization.errors import SourceError
 from tokenization.events import Events
 from tokenization.ids import Ids, as_type, one_chunk
@@ -17,75 +20,188 @@ from tokenization.rules import FacetRule, Kind
 from tokenization.schema import EventSchema
 from tokenization.sources import require
 
-_NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
+LONGEST_ID = 1024
+"""Bytes. Whatever is longer is no id but a payload that went astray."""
+_A_DAY = 86_400.0
+_SECONDS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
+_CONTROL = r"[\x00-\x1f\x7f]"
 
 
-def clean(table: pa.Table, schema: EventSchema) -> tuple[Events, pa.Table]:
-    """Sort sound events from rows that make no sense.
+@dataclass(frozen=True, eq=False)
+class Cleaned:
+    """What became of n rows: sound events, quarantined rows (text, with a column `reason`), rows dropped by rule."""
+
+    events: Events
+    quarantined: pa.Table
+    dropped: Mapping[str, int]
+
+
+def clean(table: pa.Table, schema: EventSchema, now: float | None = None) -> Cleaned:
+    """Sort sound events from rows that make no sense, and leave out what the schema drops.
 
     Args:
         table: with at least the columns of `schema`.
-
-    Returns:
-        The sound events; and the others as a table of strings with one more column, `reason`.
+        now: seconds since 1970 UTC, by default this moment; a stamp more than a day later is refused.
 
     Raises:
         SourceError: a column is missing, or its type can't hold what the schema says.
     """
     require(table.column_names, schema.columns, "the event table")
     columns = {name: one_chunk(table.column(name)) for name in schema.columns}
-    users = Ids.of(columns[schema.user], schema.user)
-    ids = {name: Ids.of(columns[column], column) for name, column in _id_columns(schema).items()}
-    numbers = {n: numbers_of(columns[r.column]) for n, r in _number_rules(schema)}
-    times = _times(columns[schema.clock], schema, ids.get("action"))
-    declared = Ids.of(columns[schema.group], schema.group) if schema.group else None
-    faults = _faults(schema, columns, users, times, ids, numbers)
-    reason = np.zeros(len(times), np.int32)
+    events = _events(columns, schema)
+    faults = list(_faults(schema, columns, events, time.time() if now is None else now))
+    reason = np.zeros(len(events), np.int32)
     for number, (_, rows) in reversed(list(enumerate(faults, start=1))):
         reason[rows] = number
-    events = Events(users, times, declared, ids, {n: np.where(np.isfinite(v), v, np.nan) for n, v in numbers.items()})
     bad = np.flatnonzero(reason)
-    if len(bad) == 0:
-        return events, _quarantine(table, schema, bad, [])
+    drop = _dropped(schema, events)
+    keep = reason == 0
+    counts: dict[str, int] = {}
+    for name, rows in drop.items():
+        if count := int(np.count_nonzero(rows & keep)):
+            counts[name] = count
+        keep &= ~rows
     told = [faults[number - 1][0] for number in reason[bad]]
-    return events.take(reason == 0), _quarantine(table, schema, bad, told)
+    return Cleaned(events if keep.all() else events.take(keep), _quarantine(table, schema, bad, told), counts)
+
+
+def _events(columns: Mapping[str, pa.Array], schema: EventSchema) -> Events:
+    """All rows as events, whether they make sense or not."""
+    ids = {name: Ids.of(columns[rule.column], rule.column) for name, rule in schema.entities.items()}
+    if schema.action:
+        action = Ids.of(columns[schema.action.column], schema.action.column).renamed(schema.action.aliases)
+        ids = {"action": action, **ids}
+    times = _times(columns[schema.clock], schema, ids.get("action"))
+    facets = read_facets(schema.facets, columns, len(times), schema.time.zone if schema.time else "UTC")
+    return replace(
+        facets,
+        users=Ids.of(columns[schema.user], schema.user),
+        times=times,
+        declared=Ids.of(columns[schema.group], schema.group) if schema.group else None,
+        ids={**ids, **facets.ids},
+    )
+
+
+def read_facets(rules: Mapping[str, FacetRule], columns: Mapping[str, pa.Array], rows: int, zone: str) -> Events:
+    """Declared facets of n rows, of which nothing else is told: whose they are, when, about what.
+
+    Args:
+        columns: [n] by column name. zone: of stamps that are a day.
+
+    Raises:
+        SourceError: a column's type can't hold what the rule says.
+    """
+    ids, numbers, stamps, bags, vectors = {}, {}, {}, {}, {}
+    for name, rule in rules.items():
+        column = columns[rule.column]
+        match rule.kind:
+            case Kind.CATEGORY | Kind.ID:
+                ids[name] = Ids.of(column, rule.column).renamed(rule.aliases)
+            case Kind.NUMBER:
+                numbers[name] = numbers_of(column)
+            case Kind.DURATION:
+                numbers[name] = numbers_of(column) * _SECONDS[rule.unit]
+            case Kind.TIMESTAMP:
+                stamps[name] = clock.instants(column, rule.unit, zone, np.zeros(rows, np.bool_))
+            case Kind.SET:
+                bags[name] = bags_of_lists(column, rule.column)
+            case Kind.TEXT:
+                bags[name] = bags_of_texts(column, rule.column, rule.most)
+            case Kind.VECTOR:
+                vectors[name] = vectors_of(column, rule.column)
+    nobody = Ids(pa.array([], pa.string()), np.full(rows, -1, np.int32))
+    return Events(nobody, np.full(rows, np.nan), None, ids, numbers, stamps, bags, vectors)
 
 
 def _faults(
-    schema: EventSchema,
-    columns: Mapping[str, pa.Array],
-    users: Ids,
-    times: Floats,
-    ids: Mapping[str, Ids],
-    numbers: Mapping[str, Floats],
-) -> list[tuple[str, Mask]]:
+    schema: EventSchema, columns: Mapping[str, pa.Array], events: Events, now: float
+) -> Iterator[tuple[str, Mask]]:
     """Every reason to refuse a row with the rows it holds for; the first that holds is the one told."""
-    no_stamp = pc.is_null(columns[schema.clock], nan_is_null=True).to_numpy(zero_copy_only=False)
-    entities = sum((~ids[name].missing).astype(np.int8) for name in schema.entities)
-    faults: list[tuple[str, Mask]] = [
-        (f"{schema.user} is missing", users.missing),
-        (f"{schema.clock} is missing", no_stamp),
-        (f"{schema.clock} is no time", np.isnan(times)),
-        ("more than one entity", np.asarray(entities > 1)),
-    ]
-    for name, rule in _number_rules(schema):
+    yield f"{schema.user} is missing", events.users.missing
+    yield f"{schema.clock} is missing", _not(pc.is_valid(columns[schema.clock]), columns[schema.clock])
+    yield f"{schema.clock} is no time", ~np.isfinite(events.times)
+    if schema.time is not None:
+        latest = schema.time.latest.timestamp() if schema.time.latest else now + _A_DAY
+        with np.errstate(invalid="ignore"):
+            yield f"{schema.clock} lies in the future", events.times > latest
+    yield "more than one entity", _entities(schema, events) > 1
+    for name, column in _named(schema, events):
+        yield f"{name} is longer than {LONGEST_ID} bytes", column.where(_too_long(column.values))
+        yield f"{name} holds control characters", column.where(_control(column.values))
+    for name, rule in (*_rules(schema, Kind.NUMBER), *_rules(schema, Kind.DURATION)):
         given = pc.is_valid(columns[rule.column]).to_numpy(zero_copy_only=False)
-        faults.append((f"{rule.column} is no finite number", given & ~np.isfinite(numbers[name])))
-    return faults
+        yield f"{rule.column} is no finite number", given & ~np.isfinite(events.numbers[name])
+        if rule.kind is Kind.DURATION:
+            with np.errstate(invalid="ignore"):
+                yield f"{rule.column} is a negative duration", events.numbers[name] < 0
+    for name, rule in _rules(schema, Kind.TIMESTAMP):
+        given = pc.is_valid(columns[rule.column]).to_numpy(zero_copy_only=False)
+        yield f"{rule.column} is no time", given & np.isnan(events.stamps[name])
+    for name, rule in _rules(schema, Kind.VECTOR):
+        given = pc.is_valid(columns[rule.column]).to_numpy(zero_copy_only=False)
+        yield f"{rule.column} is no vector of finite numbers", given & ~np.isfinite(events.vectors[name]).all(axis=1)
+    if schema.event_id:
+        yield f"{schema.event_id} is there twice", _repeated(Ids.of(columns[schema.event_id], schema.event_id))
 
 
-def _id_columns(schema: EventSchema) -> dict[str, str]:
-    """Facet name → column of everything that is encoded by a vocabulary."""
-    columns = {"action": schema.action.column} if schema.action else {}
-    columns |= {name: rule.column for name, rule in schema.entities.items()}
-    for rules in (schema.context, schema.outcome):
-        columns |= {name: rule.column for name, rule in rules.items() if rule.kind is Kind.CATEGORY}
-    return columns
+def _not(valid: pa.Array, column: pa.Array) -> Mask:
+    """Rows without a value; NaN is none."""
+    missing = ~valid.to_numpy(zero_copy_only=False)
+    if pa.types.is_floating(column.type):
+        missing |= pc.fill_null(pc.is_nan(column), True).to_numpy(zero_copy_only=False)
+    return np.asarray(missing)
 
 
-def _number_rules(schema: EventSchema) -> list[tuple[str, FacetRule]]:
-    rules = [*schema.context.items(), *schema.outcome.items()]
-    return [(name, rule) for name, rule in rules if rule.kind is Kind.NUMBER]
+def _entities(schema: EventSchema, events: Events) -> Codes:
+    return np.asarray(np.sum([~events.ids[name].missing for name in schema.entities], axis=0, dtype=np.int32))
+
+
+def _named(schema: EventSchema, events: Events) -> Iterator[tuple[str, Ids]]:
+    """Every column of ids, by the name it has in the log."""
+    yield schema.user, events.users
+    if schema.group and events.declared is not None:
+        yield schema.group, events.declared
+    for name, column in events.ids.items():
+        if name == "action":
+            assert schema.action is not None
+            yield schema.action.column, column
+        else:
+            yield (schema.entities.get(name) or schema.facets[name]).column, column
+
+
+def _too_long(values: pa.Array) -> Mask:
+    if not pa.types.is_string(values.type):
+        return np.zeros(len(values), np.bool_)
+    return np.asarray(pc.binary_length(values).to_numpy(zero_copy_only=False) > LONGEST_ID)
+
+
+def _control(values: pa.Array) -> Mask:
+    if not pa.types.is_string(values.type):
+        return np.zeros(len(values), np.bool_)
+    return np.asarray(pc.match_substring_regex(values, _CONTROL).to_numpy(zero_copy_only=False))
+
+
+def _repeated(ids: Ids) -> Mask:
+    """Rows whose id an earlier row has."""
+    first = np.full(len(ids.values) + 1, -1)
+    rows = np.arange(len(ids.index))
+    first[ids.index[::-1]] = rows[::-1]
+    return np.asarray((first[ids.index] != rows) & ~ids.missing)
+
+
+def _dropped(schema: EventSchema, events: Events) -> dict[str, Mask]:
+    """Rows that the schema drops, by the facet and the value that it names."""
+    found: dict[str, Mask] = {}
+    for name, values in schema.drop.items():
+        column = events.ids[name]
+        for value in values:
+            same = pc.equal(column.values.cast(pa.string()), value).to_numpy(zero_copy_only=False)
+            found[f"{name} {value}"] = column.where(np.asarray(same, np.bool_))
+    return found
+
+
+def _rules(schema: EventSchema, kind: Kind) -> list[tuple[str, FacetRule]]:
+    return [(name, rule) for name, rule in schema.facets.items() if rule.kind is kind]
 
 
 def _times(column: pa.Array, schema: EventSchema, actions: Ids | None) -> Floats:
@@ -95,26 +211,8 @@ def _times(column: pa.Array, schema: EventSchema, actions: Ids | None) -> Floats
     if schema.action and schema.action.day_level and actions is not None:
         named = as_type(pa.array(schema.action.day_level), actions.values.type)
         members = pc.is_in(actions.values, value_set=named.drop_null()).to_numpy(zero_copy_only=False)
-        day_level = np.append(members, False)[actions.index]
+        day_level = actions.where(np.asarray(members))
     return clock.instants(column, schema.time.unit, schema.time.zone, day_level)
-
-
-def numbers_of(column: pa.Array) -> Floats:
-    """[n] float64; NaN where there is none, and where what is there is no number."""
-    kind = column.type
-    if pa.types.is_dictionary(kind):
-        return numbers_of(column.dictionary_decode())
-    if pa.types.is_null(kind):
-        return np.full(len(column), np.nan)
-    if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
-        text = pc.utf8_trim_whitespace(column.cast(pa.string()))
-        sound = pc.match_substring_regex(text, _NUMBER)
-        column = pc.if_else(sound, text, pa.scalar(None, pa.string()))
-    try:
-        floats = column.cast(pa.float64(), safe=False)
-    except (pa.ArrowNotImplementedError, pa.ArrowInvalid):
-        raise SourceError(f"a column of {kind} can't be read as numbers; declare another kind or cast it") from None
-    return np.asarray(pc.fill_null(floats, np.nan).to_numpy(zero_copy_only=False))
 
 
 def _quarantine(table: pa.Table, schema: EventSchema, rows: Longs, reasons: list[str]) -> pa.Table:
@@ -130,3 +228,15 @@ def _as_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
         return column.cast(pa.string())
     except (pa.ArrowNotImplementedError, pa.ArrowInvalid):
         return pa.chunked_array([pa.array([None if v is None else str(v) for v in column.to_pylist()], pa.string())])
+
+
+def refuse(cleaned: Cleaned) -> Events:
+    """The events, where every row was sound.
+
+    Raises:
+        SourceError: some were not; it tells the first reason.
+    """
+    if bad := cleaned.quarantined.num_rows:
+        why = cleaned.quarantined["reason"][0].as_py()
+        raise SourceError(f"{bad} of {bad + len(cleaned.events)} events make no sense, the first: {why}")
+    return cleaned.events

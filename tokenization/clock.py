@@ -5,6 +5,8 @@ Times are float64 seconds since 1970 UTC, exact to the microsecond until the yea
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection, Mapping
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -12,6 +14,8 @@ import pyarrow.compute as pc
 from tokenization.arrays import Codes, Floats, Mask
 
 _MICRO = pa.timestamp("us")
+_PARTS: Mapping[str, Callable[[pa.Array], pa.Array]] = {"hour": pc.hour, "weekday": pc.day_of_week, "month": pc.month}
+_LEAST = {"hour": 0, "weekday": 0, "month": 1}
 _TICKS = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 _ISO = (
     r"^\s*(?P<day>\d{4}-\d{2}-\d{2})(?:[T ](?P<clock>\d{2}:\d{2})(?P<second>:\d{2})?"
@@ -49,12 +53,14 @@ def stamps_of(times: Floats, zone: str) -> pa.Array:
     return pa.array(micros, mask=np.isnan(times)).cast(pa.timestamp("us", tz=zone))
 
 
-def hour_and_weekday(times: Floats, zone: str) -> tuple[Codes, Codes]:
-    """Local hour (0..23) and weekday (Monday 0 .. Sunday 6) of seconds since 1970 UTC [n]."""
+def local_parts(times: Floats, zone: str, parts: Collection[str]) -> dict[str, Codes]:
+    """What a local clock shows at seconds since 1970 UTC [n]: hour (0..23), weekday (Monday 0 .. Sunday 6), month
+    (January 0 .. December 11), whichever of these are asked for."""
+    if not parts:
+        return {}
     stamps = stamps_of(times, zone)
-    hour = pc.fill_null(pc.hour(stamps), 0).to_numpy(zero_copy_only=False)
-    weekday = pc.fill_null(pc.day_of_week(stamps), 0).to_numpy(zero_copy_only=False)
-    return hour.astype(np.int32), weekday.astype(np.int32)
+    found = {part: pc.fill_null(_PARTS[part](stamps), _LEAST[part]) for part in parts}
+    return {part: (v.to_numpy(zero_copy_only=False) - _LEAST[part]).astype(np.int32) for part, v in found.items()}
 
 
 def _stamps(column: pa.Array, unit: str) -> tuple[pa.Array, Mask]:

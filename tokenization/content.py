@@ -16,6 +16,7 @@ import pyarrow.feather
 from numpy.typing import NDArray
 
 from tokenization.arrays import Codes, Floats, Integers, Longs
+from tokenization.counting import Seen
 from tokenization.errors import SourceError, UserfmError, VocabularyError
 from tokenization.ids import Ids, as_type, one_chunk
 from tokenization.rules import ItemsRule
@@ -170,7 +171,7 @@ class ItemTable:
         codes, vocabularies = {}, {}
         for name in columns.categories:
             column = Ids.of(table.column(name).take(known), name)
-            vocabularies[name] = Vocabulary.fit(column, np.arange(len(row_of), dtype=np.float64))
+            vocabularies[name] = Vocabulary.fit(Seen.of(column, np.arange(len(row_of), dtype=np.float64)))
             codes[name] = vocabularies[name].encode_ids(column)
         text = one_chunk(_joined(table, columns.text)).take(known).fill_null("")
         distinct = Ids.of(text, "text")

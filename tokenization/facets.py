@@ -1,16 +1,18 @@
-"""One code per token and facet: 0 absent, 1 unknown, 2.. a value. Ids by vocabulary, numbers by quantile,
-time by rule."""
+"""What the model reads of a token: columns of one code each, 0 absent, 1 unknown, 2.. a value."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-import numpy as np
-
-from tokenization import clock
-from tokenization.arrays import Codes, Floats
-from tokenization.vocabulary import ABSENT, FIRST
+from tokenization.codecs import CLOCK_SIZES, DISTANCES, NumberCodec
+from tokenization.counting import CODES_OF_A_VECTOR
+from tokenization.merging import Merging, Together
+from tokenization.pairs import LONGEST
+from tokenization.rules import ClockFacet, FacetRule, Kind
+from tokenization.schema import EventSchema
+from tokenization.vocabulary import FIRST, Vocabulary
 
 
 class Role(StrEnum):
@@ -27,84 +29,113 @@ class FacetKind(StrEnum):
 
     ID = "id"
     CATEGORY = "category"
+    HASH = "hash"
     NUMBER = "number"
+    DURATION = "duration"
+    TIMESTAMP = "timestamp"
+    TEXT = "text"
+    SET = "set"
+    VECTOR = "vector"
     HOUR = "hour"
     WEEKDAY = "weekday"
+    MONTH = "month"
     GAP = "gap"
+    TENURE = "tenure"
+    AGE = "age"
 
 
 @dataclass(frozen=True)
 class Facet:
-    """One column of codes that the model reads; `size` counts its codes with 0 and 1."""
+    """One column of codes that the model reads.
+
+    size counts its codes with 0 and 1. A facet that holds several codes, such as a set, takes several columns, which
+    share one `table` of embeddings.
+    """
 
     name: str
     kind: FacetKind
     role: Role
     size: int
+    table: str
 
 
-@dataclass(frozen=True)
-class NumberCodec:
-    """Numbers by quantile: code 2 lies below the first edge, and bin i holds edge[i-1] <= number < edge[i]."""
-
-    edges: tuple[float, ...]
-
-    @classmethod
-    def fit(cls, values: Floats, bins: int = 32) -> NumberCodec:
-        """At most `bins` bins, as equally full as they can be; NaN is left out.
-
-        A number that alone would fill a bin (the zero of most discounts) gets one of its own, so that the
-        others are not lumped together with it.
-        """
-        distinct, counts = np.unique(values[~np.isnan(values)], return_counts=True)
-        often = np.flatnonzero(counts * bins > counts.sum())
-        alone = often[np.argsort(-counts[often], kind="stable")[: bins // 4]]
-        others = np.delete(np.arange(len(distinct)), alone)
-        filled = np.cumsum(counts[others])
-        between = bins - 2 * len(alone)  # each number with a bin of its own takes two edges
-        wanted = filled[-1:].sum() * np.arange(1, between) // between
-        cuts = others[np.searchsorted(filled, wanted, side="right")] if len(others) else others
-        edges = np.unique(np.concatenate([alone, alone + 1, cuts]))
-        return cls(tuple(distinct[edges[(edges > 0) & (edges < len(distinct))]].tolist()))
-
-    @property
-    def size(self) -> int:
-        """Number of codes."""
-        return FIRST + len(self.edges) + 1
-
-    def encode(self, values: Floats) -> Codes:
-        """[n] numbers, NaN = absent → [n] codes."""
-        codes = np.searchsorted(np.asarray(self.edges), values, side="right") + FIRST
-        return np.where(np.isnan(values), ABSENT, codes).astype(np.int32)
+def facets_of(
+    schema: EventSchema, vocabularies: Mapping[str, Vocabulary], numbers: Mapping[str, NumberCodec]
+) -> tuple[Facet, ...]:
+    """Every column in the order that the model reads them: action, entities, context, clock, outcome."""
+    return tuple(_facets(schema, vocabularies, numbers))
 
 
-@dataclass(frozen=True)
-class ClockCodec:
-    """What a request's time says by itself: local hour and weekday, and the gap since the user's last group."""
+def _facets(
+    schema: EventSchema, vocabularies: Mapping[str, Vocabulary], numbers: Mapping[str, NumberCodec]
+) -> Iterator[Facet]:
+    def several(name: str, kind: FacetKind, role: Role, size: int, columns: tuple[str, ...]) -> Iterator[Facet]:
+        return (Facet(column, kind, role, size, name) for column in columns)
 
-    zone: str
+    def declared(name: str, rule: FacetRule, role: Role) -> Iterator[Facet]:
+        kind = FacetKind(rule.kind.value)
+        match rule.kind:
+            case Kind.NUMBER | Kind.DURATION:
+                yield Facet(name, kind, role, numbers[name].size, name)
+            case Kind.TIMESTAMP:
+                yield Facet(name, kind, role, DISTANCES, name)
+            case Kind.TEXT | Kind.SET:
+                yield from several(name, kind, role, vocabularies[name].size, columns_of(name, rule))
+            case Kind.VECTOR:
+                yield from (
+                    Facet(column, kind, role, FIRST + CODES_OF_A_VECTOR, column) for column in columns_of(name, rule)
+                )
+            case Kind.CATEGORY | Kind.ID:
+                yield Facet(name, kind, role, vocabularies[name].size, name)
+                yield from several(
+                    f"{name}.hash", FacetKind.HASH, role, FIRST + rule.hashed_to, hashes_of(name, rule.hashed_to)
+                )
 
-    HOURS = FIRST + 24
-    WEEKDAYS = FIRST + 7
-    GAPS = FIRST + 32
+    if schema.action:
+        yield Facet("action", FacetKind.CATEGORY, Role.ACTION, vocabularies["action"].size, "action")
+    for name, entity in schema.entities.items():
+        yield Facet(name, FacetKind.ID, Role.ENTITY, vocabularies[name].size, name)
+        size = FIRST + entity.buckets
+        yield from several(f"{name}.hash", FacetKind.HASH, Role.ENTITY, size, hashes_of(name, entity.buckets))
+    for name, rule in schema.context.items():
+        yield from declared(name, rule, Role.CONTEXT)
+    for clock in schema.clock_facets:
+        role = Role.OUTCOME if clock is ClockFacet.AGE else Role.CONTEXT
+        yield Facet(clock.value, FacetKind(clock.value), role, CLOCK_SIZES[clock], clock.value)
+    for name, rule in schema.outcome.items():
+        yield from declared(name, rule, Role.OUTCOME)
+    if schema.merge.pairs:
+        yield from several("actions", FacetKind.SET, Role.ACTION, vocabularies["action"].size, ACTIONS)
 
-    def encode(self, times: Floats, previous: Floats) -> tuple[Codes, Codes, Codes]:
-        """Hour, weekday and gap codes.
 
-        Args:
-            times: [n] seconds since 1970 UTC; NaN = not told.
-            previous: [n] the user's last earlier group; NaN where there is none.
+ACTIONS = tuple(f"actions.{place}" for place in range(LONGEST))
+"""Columns that tell the actions of a token that a table of pairs made."""
 
-        Returns:
-            Three times [n] codes. Gaps go by powers of two: code 2 is less than 2 s, code 2 + b is 2^b s and
-            more.
-        """
-        untold = np.isnan(times)
-        hour, weekday = clock.hour_and_weekday(times, self.zone)
-        gap = times - previous
-        power = np.floor(np.log2(np.clip(np.nan_to_num(gap), 1.0, 2.0**31))).astype(np.int32)
-        return (
-            np.where(untold, ABSENT, hour + FIRST).astype(np.int32),
-            np.where(untold, ABSENT, weekday + FIRST).astype(np.int32),
-            np.where(np.isnan(gap), ABSENT, power + FIRST).astype(np.int32),
-        )
+
+def columns_of(name: str, rule: FacetRule) -> tuple[str, ...]:
+    """The columns of a facet, without those of hashed buckets."""
+    match rule.kind:
+        case Kind.TEXT | Kind.SET:
+            return tuple(f"{name}.{place}" for place in range(rule.most))
+        case Kind.VECTOR:
+            return tuple(f"{name}.{level}" for level in range(rule.levels))
+        case _:
+            return (name,)
+
+
+def hashes_of(name: str, buckets: int) -> tuple[str, ...]:
+    """The columns of the two hashes of an id that has no code of its own."""
+    return (f"{name}.hash.0", f"{name}.hash.1") if buckets else ()
+
+
+def merging_of(schema: EventSchema) -> Merging:
+    """How each column of events that become one token becomes a column of the token."""
+    chosen: list[Together] = [("action",)] if schema.action else []
+    chosen += [(name, *hashes_of(name, rule.buckets)) for name, rule in schema.entities.items()]
+    united: list[Together] = [ACTIONS] if schema.merge.pairs else []
+    for name, rule in schema.facets.items():
+        if rule.kind is Kind.SET:
+            united.append(columns_of(name, rule))
+        elif rule.kind not in (Kind.NUMBER, Kind.DURATION, Kind.TIMESTAMP):
+            chosen.append((*columns_of(name, rule), *hashes_of(name, rule.hashed_to)))
+    return Merging(tuple(chosen), tuple(united), {name: rule.combine for name, rule in schema.facets.items()})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from tokenization.arrays import Codes, Floats, Longs
-from tokenization.ids import Ids
+from tokenization.arrays import Codes, Floats, Longs, Mask
+from tokenization.ids import Ids, as_type, one_chunk
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,8 +19,8 @@ class Groups:
     """g groups of u users, ordered by user (in the order of their ids), then time.
 
     users: [u] ids. of_event: [n] the group of each event. user: [g] whose. time: [g] when the group takes effect.
-    ordinal: [g] 0, 1, 2.. within the user. previous: [g] time of the user's group before, NaN for the first.
-    from_end: [g] 0 for a user's last group, 1 for the one before it.
+    ordinal: [g] 0, 1, 2.. within the user. previous: [g] time of the user's group before, NaN for the first. first: [g]
+    time of the user's first group. from_end: [g] 0 for a user's last group, 1 for the one before it.
     """
 
     users: pa.Array
@@ -29,6 +29,7 @@ class Groups:
     time: Floats
     ordinal: Codes
     previous: Floats
+    first: Floats
     from_end: Codes
 
 
@@ -43,16 +44,54 @@ def group(users: Ids, times: Floats, declared: Ids | None) -> Groups:
     moments, moment = _sorted_distinct(_effective(users, times, declared))
     keys, of_event = _sorted_distinct(user.astype(np.int64) * max(len(moments), 1) + moment)
     of_user, at = np.divmod(keys, max(len(moments), 1))
-    time = moments[at]
-    sizes = np.bincount(of_user, minlength=len(names))
-    ordinal = np.arange(len(keys)) - (np.cumsum(sizes) - sizes)[of_user]
+    return _numbered(names, of_event, of_user, moments[at])
+
+
+def join(groups: Groups, continues: Mask) -> Groups:
+    """Groups of which some continue the one before: these are one group, that takes effect with the last of them.
+
+    Args:
+        continues: [g]; never marked for a user's first group.
+    """
+    fresh = ~continues
+    joined = np.cumsum(fresh) - 1
+    last = np.append(fresh[1:], True)[: len(fresh)]
+    return _numbered(groups.users, joined[groups.of_event], groups.user[fresh], groups.time[last])
+
+
+def resume(groups: Groups, after: pa.Table) -> Groups:
+    """The same groups counted on from where their users had come.
+
+    Args:
+        after: columns user_id, first and last (times of the user's first and last group before these), groups (their
+            number); users without a row begin here.
+    """
+    row = pc.index_in(groups.users, value_set=as_type(one_chunk(after["user_id"]), groups.users.type))
+    known = pc.is_valid(row).to_numpy(zero_copy_only=False)[groups.user]
+    row = pc.fill_null(row, 0).to_numpy()[groups.user]
+    if not known.any():
+        return groups
+    first, last, count = (after[name].to_numpy() for name in ("first", "last", "groups"))
+    return replace(
+        groups,
+        ordinal=np.where(known, groups.ordinal + count[row], groups.ordinal).astype(np.int32),
+        previous=np.where(known & (groups.ordinal == 0), last[row], groups.previous),
+        first=np.where(known, first[row], groups.first),
+    )
+
+
+def _numbered(users: pa.Array, of_event: Longs, of_user: Longs, time: Floats) -> Groups:
+    sizes = np.bincount(of_user, minlength=len(users))
+    begin = (np.cumsum(sizes) - sizes)[of_user]
+    ordinal = np.arange(len(of_user)) - begin
     return Groups(
-        names,
+        users,
         of_event,
         of_user,
         time,
         ordinal.astype(np.int32),
         np.where(ordinal > 0, np.roll(time, 1), np.nan),
+        time[begin],
         (sizes[of_user] - 1 - ordinal).astype(np.int32),
     )
 

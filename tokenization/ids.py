@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,6 +40,18 @@ class Ids:
     def take(self, rows: NDArray[Any]) -> Ids:
         """The given rows, by mask or by number."""
         return Ids(self.values, self.index[rows])
+
+    def where(self, values: Mask) -> Mask:
+        """[n] rows whose id is one of those [d] that are marked."""
+        return np.asarray(np.append(values, False)[self.index])
+
+    def renamed(self, aliases: Mapping[str, str]) -> Ids:
+        """The same with some ids read as others."""
+        texts = self.values.cast(pa.string()).to_pylist()
+        if not any(text in aliases for text in texts):
+            return self
+        told = Ids.of(pa.array([aliases.get(text, text) for text in texts], pa.string()), "id")
+        return Ids(told.values, np.append(told.index, np.int32(-1))[self.index])
 
     def decode(self) -> pa.Array:
         """[n] the ids themselves, null where there is none."""

@@ -17,8 +17,8 @@ from tokenization.corpus import FORMAT as CORPUS
 from tokenization.corpus import Corpus, Format, write_corpus
 from tokenization.schema import EventSchema
 from tokenization.sources import read_events, read_items
-from tokenization.tokenizer import FORMAT as TOKENIZER
 from tokenization.tokenizer import Tokenizer
+from tokenization.tokenizer_files import FORMAT as TOKENIZER
 
 Progress = Callable[[str, int, int], None]
 """Called with (stage, done, total) whenever something is done."""
@@ -58,7 +58,8 @@ def tokenize(
     items = None if items_path is None else read_items(Path(items_path), schema)
     progress("read", 1, 1)
     progress("check", 0, raw.num_rows)
-    events, quarantined = clean(raw, schema)
+    cleaned = clean(raw, schema)
+    events, quarantined = cleaned.events, cleaned.quarantined
     progress("check", raw.num_rows, raw.num_rows)
     progress("fit", 0, 1)
     tokenizer = Tokenizer.fit(schema, events, items, lambda done, total: progress("item texts", done, total))

@@ -75,7 +75,7 @@ class ResidualKMeans:
     @property
     def width(self) -> int:
         """w, the number of components of a vector."""
-        return self.codebooks[0].shape[1]
+        return int(self.codebooks[0].shape[1])
 
     @property
     def sizes(self) -> tuple[int, ...]:

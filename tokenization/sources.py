@@ -18,7 +18,7 @@ import pyarrow.parquet
 
 from tokenization.errors import SourceError, nearest
 from tokenization.ids import WHOLE_NUMBER, column_of
-from tokenization.rules import ItemsRule
+from tokenization.rules import ItemsRule, UsersRule
 from tokenization.schema import EventSchema
 
 TableLike = object
@@ -55,6 +55,27 @@ def read_items(source: TableLike, schema: EventSchema) -> pa.Table:
     """
     rule = items_rule(schema)
     return _table(source, tuple(dict.fromkeys((rule.id, *rule.categories, *rule.text))), "item")
+
+
+def read_users(source: TableLike, schema: EventSchema) -> pa.Table:
+    """The columns of the users table that `schema.users` declares.
+
+    Raises:
+        SourceError: as `read_events`; also where the schema declares no users.
+    """
+    rule = users_rule(schema)
+    return _table(source, tuple(dict.fromkeys((rule.id, *rule.categories, *rule.numbers))), "user")
+
+
+def users_rule(schema: EventSchema) -> UsersRule:
+    """What the schema says of the users table.
+
+    Raises:
+        SourceError: it says nothing.
+    """
+    if schema.users is None:
+        raise SourceError(f"schema {schema.name!r} declares no users; add a `users:` section, or give no users")
+    return schema.users
 
 
 def items_rule(schema: EventSchema) -> ItemsRule:

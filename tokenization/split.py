@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tokenization.arrays import Mask
+from tokenization.counting import Span
 from tokenization.errors import SourceError
 from tokenization.grouping import Groups
 from tokenization.rules import SplitRule
@@ -34,17 +35,17 @@ class Split:
         return np.asarray(groups.time < self.time)
 
 
-def resolve(rule: SplitRule, groups: Groups) -> Split:
-    """The times of a declared split on a log; validation is as long as the test where it is not declared.
+def resolve(rule: SplitRule, span: Span) -> Split:
+    """The times of a declared split on a log of this span; validation is as long as the test where it is not declared.
 
     Raises:
         SourceError: the log has no group.
     """
     if rule.last_items is not None:
         return Split("last_items", None, None, rule.last_items)
-    if len(groups.time) == 0:
+    if span.first > span.last:
         raise SourceError("there are no events to split; give a log with at least one")
-    first, last = float(groups.time.min()), float(groups.time.max())
+    first, last = span.first, span.last
     if rule.time is not None:
         cut = rule.time.timestamp()
     else:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,31 +14,40 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from tokenization.arrays import Codes, Floats, Integers, Longs
-from tokenization.cleaning import clean, numbers_of
+from tokenization import fitting, tokenizer_files
+from tokenization.adjacency import ItemClass, continues
+from tokenization.arrays import Codes, Floats, Longs
+from tokenization.cleaning import clean, read_facets, refuse
+from tokenization.codecs import NumberCodec, clock_codes, distance_codes, span_codes
 from tokenization.content import ItemTable
-from tokenization.errors import SchemaError, SourceError, VocabularyError, nearest
+from tokenization.encoding import distances, encode, encode_facet, merge_events, place_of
+from tokenization.errors import SourceError, VocabularyError, nearest
 from tokenization.events import Events
-from tokenization.facets import ClockCodec, Facet, FacetKind, NumberCodec, Role
-from tokenization.grouping import Groups
-from tokenization.ids import Ids, column_of
-from tokenization.merging import Merged, in_order, merge, settle
-from tokenization.rules import Kind
+from tokenization.facets import Facet, Role, facets_of, merging_of
+from tokenization.fitting import Observed
+from tokenization.grouping import Groups, join, resume
+from tokenization.ids import column_of
+from tokenization.merging import Merged, settle
+from tokenization.pairs import PairTable
+from tokenization.rules import ClockFacet
 from tokenization.schema import EventSchema
-from tokenization.sources import TableLike, items_rule, read_events, read_items
+from tokenization.semantic_ids import ResidualKMeans
+from tokenization.sources import TableLike, items_rule, read_events, read_items, read_users, users_rule
 from tokenization.split import Split, resolve
+from tokenization.users import UserCodecs
 from tokenization.vocabulary import FIRST, Vocabulary
 
-FORMAT = 1
-CLOCK_FACETS = ("hour", "weekday", "gap")
+Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, eq=False)
 class Tokenizer:
     """Everything that turns events of one schema into tokens, fitted on what lies before the split.
 
-    schema: the declaration. split: its split, resolved to times. vocabularies: of the action, the entities
-    and the categories, by facet name. numbers: codecs by facet name. items: what is known of the candidates.
+    schema: the declaration. split: its split, resolved to times. vocabularies: of the action, the entities, the
+    categories, members of sets and words of texts, by facet name. numbers: codecs of numbers and durations. items:
+    what is known of the candidates. pairs: the learned table of events that merge. centroids: of the vector facets.
+    users: how users' attributes become codes.
     """
 
     schema: EventSchema
@@ -47,6 +55,9 @@ class Tokenizer:
     vocabularies: Mapping[str, Vocabulary]
     numbers: Mapping[str, NumberCodec]
     items: ItemTable
+    pairs: PairTable | None
+    centroids: Mapping[str, ResidualKMeans]
+    users: UserCodecs
 
     @classmethod
     def fit(
@@ -54,7 +65,8 @@ class Tokenizer:
         schema: EventSchema,
         events: Events | TableLike,
         items: TableLike | None = None,
-        progress: Callable[[int, int], None] | None = None,
+        progress: Progress | None = None,
+        users: TableLike | None = None,
     ) -> Tokenizer:
         """Fit vocabularies and codecs on the events before the split, and on nothing after it.
 
@@ -63,103 +75,151 @@ class Tokenizer:
             items: the table that `schema.items` declares. Items that no event before the split has are
                 candidates too; without this table, they are unknown.
             progress: called with (texts done, texts in all) while item texts become vectors.
+            users: the table that `schema.users` declares.
 
         Raises:
             SourceError: the tables don't hold what the schema declares, or no event lies before the split.
             SchemaError: an action known to the day is misspelt, so that it would leak into its day.
         """
         events = _events(events, schema)
-        _check_days(schema, events)
-        groups = events.groups
-        split = resolve(schema.split, groups)
-        fitted = split.trains(groups)[groups.of_event]
-        if not fitted.any():
-            raise SourceError(f"no event of {schema.name!r} lies before the split; move `split` to a later time")
-        before, times = events.take(fitted), groups.time[groups.of_event][fitted]
-        vocabularies = {name: Vocabulary.fit(column, times) for name, column in before.ids.items()}
-        seen = vocabularies[schema.candidates]
-        table = ItemTable.bare(seen)
+        known = None if items is None else read_items(items, schema)
+        split = resolve(schema.split, fitting.span(schema, events))
+        observed = fitting.observe(schema, split, events, known)
+        return cls.of(schema, split, observed, known, progress, None if users is None else read_users(users, schema))
+
+    @classmethod
+    def of(
+        cls,
+        schema: EventSchema,
+        split: Split,
+        observed: Observed,
+        items: pa.Table | None = None,
+        progress: Progress | None = None,
+        users: pa.Table | None = None,
+    ) -> Tokenizer:
+        """The tokenizer of what `fitting.observe` found in every part of a log; raises what `fit` does.
+
+        Args:
+            items, users: the columns of these tables that the schema declares.
+        """
+        fitting.check(schema, observed)
+        vocabularies = {name: Vocabulary.fit(seen, fitting.admit(schema, name)) for name, seen in observed.seen.items()}
+        known = vocabularies[schema.candidates]
+        table = ItemTable.bare(known)
         if items is not None:
-            table = ItemTable.build(seen, read_items(items, schema), items_rule(schema), progress)
+            table = ItemTable.build(known, items, items_rule(schema), progress)
         vocabularies[schema.candidates] = table.ids
-        codes = {name: vocabularies[name].encode_ids(column) for name, column in before.ids.items()}
-        merged = _merge(schema, before, _place(schema, before, groups.of_event[fitted], codes), {})
-        numbers = {name: NumberCodec.fit(values) for name, values in merged.numbers.items()}
-        return cls(schema, split, vocabularies, numbers, table)
+        attributes = UserCodecs({}, {})
+        if users is not None:
+            attributes = UserCodecs.fit(users_rule(schema), users, observed.users)
+        return cls(
+            schema,
+            split,
+            vocabularies,
+            {name: NumberCodec.fit(tally) for name, tally in observed.numbers.items()},
+            table,
+            PairTable.learn(observed.runs, schema.merge.pairs.number) if schema.merge.pairs else None,
+            {name: sample.centroids(schema.facets[name].levels) for name, sample in observed.vectors.items()},
+            attributes,
+        )
 
     @cached_property
     def facets(self) -> tuple[Facet, ...]:
         """What the model reads of a token, in this order: action, entities, context, clock, outcome."""
-        schema = self.schema
-        action = [self._facet("action", Role.ACTION, FacetKind.CATEGORY)] if schema.action else []
-        entities = [self._facet(name, Role.ENTITY, FacetKind.ID) for name in schema.entities]
-        context, outcome = (
-            [self._facet(name, role, FacetKind(rule.kind.value)) for name, rule in rules.items()]
-            for role, rules in ((Role.CONTEXT, schema.context), (Role.OUTCOME, schema.outcome))
-        )
-        return (*action, *entities, *context, *self._clock_facets(), *outcome)
-
-    def _facet(self, name: str, role: Role, kind: FacetKind) -> Facet:
-        codec = self.numbers[name] if kind is FacetKind.NUMBER else self.vocabularies[name]
-        return Facet(name, kind, role, codec.size)
-
-    def _clock_facets(self) -> tuple[Facet, ...]:
-        if self.schema.time is None:
-            return ()
-        sizes = (ClockCodec.HOURS, ClockCodec.WEEKDAYS, ClockCodec.GAPS)
-        return tuple(
-            Facet(name, FacetKind(name), Role.CONTEXT, size) for name, size in zip(CLOCK_FACETS, sizes, strict=True)
-        )
+        return facets_of(self.schema, self.vocabularies, self.numbers)
 
     @property
     def context_facets(self) -> tuple[Facet, ...]:
         """The facets known when a request is made, in the order of `encode_context`."""
         return tuple(facet for facet in self.facets if facet.role is Role.CONTEXT)
 
-    def transform(self, events: Events | TableLike) -> pa.Table:
+    def transform(
+        self, events: Events | TableLike, users: TableLike | None = None, after: pa.Table | None = None
+    ) -> pa.Table:
         """Events of any number of users → one row a user, in the order of their ids.
 
         Tokens are in the order of time. Inside a group the order is canonical: entity type, its code, action,
         all other codes. So neither the order nor the chunking of the rows has any influence, and what other
         users did has none either. Users and ids never seen in training are fine.
 
+        Args:
+            users: what is known of the users, as `schema.users` declares; those without a row are fine.
+            after: how far the users had come before these events (`Corpus.ends`): user_id, first and last (times of the
+                first and the last group), groups (their number). Users without a row begin here.
+
         Returns:
             Columns user_id; time list<double> (seconds since 1970 UTC, or positions); group list<int32> (0,
-            1, 2.. within the user); each facet list<int32>; `<name>.value` list<float> of each number, null =
-            absent; events list<int32>, how many events the token holds.
+            1, 2.. within the user); each facet list<int32>; `<name>.value` list<float> of each number (seconds of
+            durations and since timestamps), null = absent; events list<int32>, how many events the token holds;
+            `user.<name>` int32 of each attribute that was fitted.
 
         Raises:
             SourceError: a column is missing, or a row makes no sense (`cleaning.clean` tells good from bad).
         """
         events = _events(events, self.schema)
-        codes = {name: self.vocabularies[name].encode_ids(column) for name, column in events.ids.items()}
-        place = _place(self.schema, events, events.groups.of_event, codes)
-        merged = settle(_merge(self.schema, events, place, codes), place)
-        of_token = events.groups.of_event[merged.rows]
-        return _rows(self._columns(merged, events.groups, of_token), merged, events.groups, of_token)
+        groups, joined = self._groups(events)
+        if after is not None:
+            groups = resume(groups, after)
+        codes = encode(self.schema, self.vocabularies, self.centroids, events)
+        numbers = {**events.numbers, **distances(events, groups.time[groups.of_event])}
+        place = place_of(self.schema, events, groups.of_event, codes)
+        merging = merging_of(self.schema)
+        merged = settle(merge_events(self.schema, events, place, joined, codes, numbers, merging), place)
+        of_token = groups.of_event[merged.rows]
+        rows = _rows(self._columns(merged, groups, of_token), merged, groups, of_token)
+        if self.schema.users is not None and self.users.sizes:
+            known = None if users is None else read_users(users, self.schema)
+            for name, column in self.users.encode(self.schema.users, known, groups.users).items():
+                rows = rows.append_column(name, pa.array(column))
+        return rows
+
+    def _groups(self, events: Events) -> tuple[Groups, NDArray[np.bool_] | None]:
+        """Groups with those joined that are one token; [n] the events of such, None where nothing is ever joined."""
+        groups, merge = events.groups, self.schema.merge
+        if merge.same_item_within is None and self.pairs is None:
+            return groups, None
+        again = continues(self.schema, events, groups, self.pairs, self._classes)
+        begun = np.append(again[1:], False) if len(again) else again
+        return join(groups, again), (again | begun)[groups.of_event]
+
+    @cached_property
+    def _classes(self) -> ItemClass | None:
+        pairs = self.schema.merge.pairs
+        if pairs is None or pairs.by is None or pairs.by not in self.items.categories:
+            return None
+        classes = self.items.vocabularies[pairs.by].decode(self.items.categories[pairs.by][FIRST:])
+        return ItemClass(self.items.ids.ids, classes.cast(pa.string()))
 
     def _columns(self, merged: Merged, groups: Groups, of_token: Longs) -> dict[str, Codes]:
-        """[t] codes of every facet, in the order of `facets`."""
+        """[t] codes of every column, in the order of `facets`."""
         clock: dict[str, Codes] = {}
         if self.schema.time is not None:
-            codes = ClockCodec(self.schema.time.zone).encode(groups.time, groups.previous)
-            clock = {name: c[of_token] for name, c in zip(CLOCK_FACETS, codes, strict=True)}
-        numbers = {name: self.numbers[name].encode(values) for name, values in merged.numbers.items()}
-        found = {**merged.codes, **clock, **numbers}
+            zone = self.schema.time.zone
+            said = clock_codes(self.schema.clock_facets, zone, groups.time, groups.previous, groups.first)
+            clock = {name: codes[of_token] for name, codes in said.items()}
+            if ClockFacet.AGE in self.schema.clock_facets:
+                clock[ClockFacet.AGE.value] = self._age(merged.codes[self.schema.candidates], groups.time[of_token])
+        found = {**merged.codes, **clock, **self._number_codes(merged.numbers)}
         return {facet.name: found[facet.name] for facet in self.facets}
+
+    def _age(self, items: Codes, times: Floats) -> Codes:
+        """[t] since the item was first met by anybody; absent where it was not met before the split, or is none."""
+        first = np.append(self.items.first_seen, np.nan)
+        return span_codes(times - first[np.where(items < len(self.items), items, -1)])
 
     def encode_context(
         self,
         context: Mapping[str, Sequence[object] | pa.Array],
         at: Floats | None = None,
         previous: Floats | None = None,
+        first: Floats | None = None,
     ) -> Codes:
         """What n requests say of themselves, as the model reads it.
 
         Args:
             context: [n] values by name of a declared context facet; a facet left out, or None, is absent.
-            at: [n] times of the requests, seconds since 1970 UTC, for hour, weekday and gap.
-            previous: [n] times of the users' last groups, for the gap; NaN = none.
+            at: [n] times of the requests, seconds since 1970 UTC, for what the clock says.
+            previous, first: [n] times of the users' last groups and of their first, for gap and tenure; NaN = none.
 
         Returns:
             [n, C] codes of `context_facets`.
@@ -171,25 +231,43 @@ class Tokenizer:
         for name in context:
             if name not in known:
                 raise SourceError(f"no context facet is called {name!r}; {nearest(name, known)}")
-        lengths = {len(column) for column in (*context.values(), *(a for a in (at, previous) if a is not None))}
+        told = [column for column in (at, previous, first) if column is not None]
+        lengths = {len(column) for column in (*context.values(), *told)}
         if len(lengths) > 1:
             raise SourceError(f"the context columns have {sorted(lengths)} rows; give one value a request in each")
         out = np.zeros((lengths.pop() if lengths else 0, len(self.context_facets)), np.int32)
-        codes = {name: self._encode_values(name, column) for name, column in context.items()}
+        codes: dict[str, Codes] = {}
+        for name, column in context.items():
+            codes |= self._encode_values(name, column if isinstance(column, pa.Array) else column_of(column, name), at)
         if at is not None and self.schema.time is not None:
-            before = np.full(len(at), np.nan) if previous is None else np.asarray(previous, np.float64)
-            clock = ClockCodec(self.schema.time.zone).encode(np.asarray(at, np.float64), before)
-            codes |= dict(zip(CLOCK_FACETS, clock, strict=True))
+            nothing = np.full(len(at), np.nan)
+            codes |= clock_codes(
+                self.schema.clock_facets,
+                self.schema.time.zone,
+                np.asarray(at, np.float64),
+                nothing if previous is None else np.asarray(previous, np.float64),
+                nothing if first is None else np.asarray(first, np.float64),
+            )
         for place, facet in enumerate(self.context_facets):
             if facet.name in codes:
                 out[:, place] = codes[facet.name]
         return out
 
-    def _encode_values(self, name: str, column: Sequence[object] | pa.Array) -> Codes:
-        values = column if isinstance(column, pa.Array) else column_of(column, name)
-        if self.schema.context[name].kind is Kind.NUMBER:
-            return self.numbers[name].encode(numbers_of(values))
-        return self.vocabularies[name].encode_ids(Ids.of(values, name))
+    def _encode_values(self, name: str, column: pa.Array, at: Floats | None) -> dict[str, Codes]:
+        zone = self.schema.time.zone if self.schema.time else "UTC"
+        rule = self.schema.context[name]
+        read = read_facets({name: rule}, {rule.column: column}, len(column), zone)
+        spans = {} if at is None else distances(read, np.asarray(at, np.float64))
+        return encode_facet(name, rule, read, self.vocabularies, self.centroids) | self._number_codes(
+            {**read.numbers, **spans}
+        )
+
+    def _number_codes(self, numbers: Mapping[str, Floats]) -> dict[str, Codes]:
+        """[n] codes of numbers by quantile, and of spans since a stamp by powers of two."""
+        return {
+            name: self.numbers[name].encode(values) if name in self.numbers else distance_codes(values)
+            for name, values in numbers.items()
+        }
 
     @cached_property
     def fingerprint(self) -> str:
@@ -211,10 +289,12 @@ class Tokenizer:
         rules = self.schema.model_dump(mode="json", by_alias=True, exclude_defaults=True, exclude=told_elsewhere)
         vocabularies = self._all_vocabularies
         told = {
-            "format": FORMAT,
+            "format": tokenizer_files.FORMAT,
             "rules": rules,
             "facets": [facet.name for facet in self.facets],
             "numbers": {name: codec.edges for name, codec in self.numbers.items()},
+            **({"pairs": self.pairs.merges} if self.pairs else {}),
+            **({"centroids": {n: _hash(c) for n, c in self.centroids.items()}} if self.centroids else {}),
             "vocabularies": {n: v.prefix_hash(sizes.get(n, FIRST) - FIRST) for n, v in vocabularies.items()},
         }
         return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
@@ -224,22 +304,8 @@ class Tokenizer:
         return {**self.vocabularies, **{f"item.{name}": v for name, v in self.items.vocabularies.items()}}
 
     def save(self, folder: str | Path) -> None:
-        """Write tokenizer.json, vocabularies and the item table as Arrow files; made if absent."""
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, vocabulary in self.vocabularies.items():
-            if name != self.schema.candidates:
-                vocabulary.save(folder / f"vocabulary.{name}.arrow")
-        self.items.save(folder)
-        told = {
-            "format": FORMAT,
-            "fingerprint": self.fingerprint,
-            "schema": self.schema.to_dict(),
-            "split": asdict(self.split),
-            "numbers": {name: codec.edges for name, codec in self.numbers.items()},
-            "vocabularies": sorted(self.vocabularies),
-        }
-        (folder / "tokenizer.json").write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
+        """Write tokenizer.json, and the rest as Arrow files; the folder is made if absent."""
+        tokenizer_files.save(self, Path(folder))
 
     @classmethod
     def load(cls, folder: str | Path) -> Tokenizer:
@@ -248,70 +314,22 @@ class Tokenizer:
         Raises:
             VocabularyError: a file is missing or damaged, or was written by a newer version.
         """
-        folder = Path(folder)
-        try:
-            told = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise VocabularyError(f"{folder} holds no tokenizer: {error}") from error
-        if not isinstance(told, dict) or told.get("format") != FORMAT:
-            found = told.get("format") if isinstance(told, dict) else None
-            raise VocabularyError(f"{folder} has tokenizer format {found}, this userfm reads {FORMAT}")
-        if missing := {"fingerprint", "schema", "split", "numbers", "vocabularies"} - told.keys():
-            raise VocabularyError(f"{folder} is damaged: its tokenizer.json has no {min(missing)}")
-        schema = EventSchema.from_dict(told["schema"])
-        items = ItemTable.load(folder)
-        vocabularies = {
-            name: items.ids if name == schema.candidates else Vocabulary.load(folder / f"vocabulary.{name}.arrow")
-            for name in told["vocabularies"]
-        }
-        numbers = {name: NumberCodec(tuple(edges)) for name, edges in told["numbers"].items()}
-        loaded = cls(schema, Split(**told["split"]), vocabularies, numbers, items)
-        if loaded.fingerprint != told["fingerprint"]:
+        parts, fingerprint = tokenizer_files.load(Path(folder))
+        loaded = cls(**parts)
+        if loaded.fingerprint != fingerprint:
             raise VocabularyError(f"{folder} is damaged: its files don't have the fingerprint that it states")
         return loaded
 
 
+def _hash(centroids: ResidualKMeans) -> str:
+    digest = hashlib.sha256()
+    for name, array in centroids.to_arrays().items():
+        digest.update(name.encode() + np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
+
+
 def _events(events: Events | TableLike, schema: EventSchema) -> Events:
-    if isinstance(events, Events):
-        return events
-    sound, bad = clean(read_events(events, schema), schema)
-    if bad.num_rows:
-        why = bad["reason"][0].as_py()
-        raise SourceError(f"{bad.num_rows} of {bad.num_rows + len(sound)} events make no sense, the first: {why}")
-    return sound
-
-
-def _check_days(schema: EventSchema, events: Events) -> None:
-    """A misspelt action would take effect at the beginning of its day, and leak; one that is merely absent is fine."""
-    if schema.action is None:
-        return
-    actions = events.ids["action"].values.cast(pa.string()).to_pylist()
-    free = [action for action in actions if action not in schema.action.day_level]
-    for name in schema.action.day_level:
-        if name not in actions and difflib.get_close_matches(name, free, n=1):
-            raise SchemaError(f"action.day_level: no event has the action {name!r}; {nearest(name, free)}")
-
-
-def _place(schema: EventSchema, events: Events, of_event: Longs, codes: Mapping[str, Codes]) -> list[Integers]:
-    """Keys [n] of the canonical order: group, entity type, entity, action."""
-    kind, entity = np.zeros((2, len(events)), np.int32)
-    for number, name in enumerate(schema.entities, start=1):
-        kind[~events.ids[name].missing] = number
-        entity += codes[name]
-    return [of_event, kind, entity, *([codes["action"]] if schema.action else [])]
-
-
-def _merge(schema: EventSchema, events: Events, place: Sequence[Integers], codes: Mapping[str, Codes]) -> Merged:
-    """Tokens in the order of `place`. What merges is decided by the ids themselves rather than by their codes, so
-    that two unknown products stay two."""
-    if not schema.merge.same_item_in_group:
-        return in_order(place, codes, events.numbers)
-    itself = np.arange(len(events))  # an event about nothing is like no other
-    for name in schema.entities:
-        given = ~events.ids[name].missing
-        itself[given] = events.ids[name].index[given]
-    action = [events.ids["action"].index + 1] if schema.action else []
-    return merge([*place, itself, *action], codes, events.numbers)
+    return events if isinstance(events, Events) else refuse(clean(read_events(events, schema), schema))
 
 
 def _rows(columns: Mapping[str, Codes], merged: Merged, groups: Groups, of_token: Longs) -> pa.Table:

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.feather
 
 from tokenization.arrays import Codes, Floats, Longs
+from tokenization.counting import Seen
 from tokenization.errors import VocabularyError
 from tokenization.ids import Ids, as_type
 
@@ -39,15 +40,11 @@ class Vocabulary:
     first_seen: Floats
 
     @classmethod
-    def fit(cls, column: Ids, times: Floats) -> Vocabulary:
-        """From a column of ids [n] and the times [n] they were seen at; the order of the rows has no influence."""
-        ids, place = column.rank()
-        seen = place >= 0
-        counts = np.bincount(place[seen], minlength=len(ids)).astype(np.int64)
-        first = np.full(len(ids), np.inf)
-        np.minimum.at(first, place[seen], times[seen])
-        order = np.argsort(first, kind="stable")
-        return cls(ids.take(pa.array(order)), counts[order], first[order])
+    def fit(cls, seen: Seen, admit: int = 1) -> Vocabulary:
+        """Of the ids seen at least `admit` times."""
+        often = np.flatnonzero(seen.counts >= admit)
+        order = often[np.argsort(seen.first[often], kind="stable")]
+        return cls(seen.ids.take(pa.array(order)), seen.counts[order], seen.first[order])
 
     def __len__(self) -> int:
         return len(self.ids)

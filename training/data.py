@@ -123,7 +123,7 @@ def _keep(events: EventBatch, keep_T: Tensor) -> EventBatch:
 
 def facet_configs(tokenizer: Tokenizer) -> tuple[FacetConfig, ...]:
     """The tokenizer's facets as the model's configuration."""
-    return tuple(FacetConfig(facet.name, facet.size, str(facet.role)) for facet in tokenizer.facets)
+    return tuple(FacetConfig(facet.name, facet.size, str(facet.role), facet.table) for facet in tokenizer.facets)
 
 
 def item_config(tokenizer: Tokenizer) -> ItemConfig:

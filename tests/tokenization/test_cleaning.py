@@ -10,7 +10,8 @@ import pyarrow.csv
 import pyarrow.feather
 import pytest
 
-from tokenization.cleaning import clean, numbers_of
+from tokenization.cleaning import clean
+from tokenization.columns import numbers_of
 from tokenization.errors import SourceError
 from tokenization.schema import EventSchema
 from tokenization.sources import from_rows, read_events
@@ -34,7 +35,8 @@ def test_a_row_that_makes_no_sense_is_kept_aside_with_its_reason(
     schema: EventSchema, change: dict[str, object], reason: str
 ) -> None:
     sound = {"user": "ann", "at": "2024-03-01T15:00", "what": "buy", "sku": "tea", "quantity": "2"}
-    events, refused = clean(from_rows([sound, {**sound, **change}, sound], schema), schema)
+    cleaned = clean(from_rows([sound, {**sound, **change}, sound], schema), schema)
+    events, refused = cleaned.events, cleaned.quarantined
     assert len(events) == 2
     assert events.ids["product"].decode().to_pylist() == ["tea", "tea"]
     assert refused["reason"].to_pylist() == [reason]
@@ -46,7 +48,8 @@ def test_a_row_that_makes_no_sense_is_kept_aside_with_its_reason(
 def test_numbers_that_are_not_finite_are_kept_aside(schema: EventSchema, log: pa.Table, value: float) -> None:
     place = log.column_names.index("quantity")
     quantity = pa.array([value, *log["quantity"].to_pylist()[1:]], pa.float64())
-    events, refused = clean(log.set_column(place, "quantity", quantity), schema)
+    cleaned = clean(log.set_column(place, "quantity", quantity), schema)
+    events, refused = cleaned.events, cleaned.quarantined
     assert refused["reason"].to_pylist() == ["quantity is no finite number"]
     assert len(events) == len(log) - 1
 
@@ -55,13 +58,14 @@ def test_a_log_by_position_needs_no_times(declare: Declare) -> None:
     schema = declare(time=None, position="at", action=None, split={"last_items": 1})
     table = pa.table({name: [None, None] for name in schema.columns})
     table = table.set_column(0, "user", pa.array([1, 1])).set_column(1, "at", pa.array([4, None]))
-    events, refused = clean(table, schema)
+    cleaned = clean(table, schema)
+    events, refused = cleaned.events, cleaned.quarantined
     assert events.times.tolist() == [4.0]
     assert refused["reason"].to_pylist() == ["at is missing"]
 
 
 def test_day_level_actions_take_effect_when_their_day_is_over(schema: EventSchema, log: pa.Table) -> None:
-    events, _ = clean(log, schema)
+    events = clean(log, schema).events
     redeemed = events.ids["action"].decode().to_pylist().index("redeem")
     assert events.times[redeemed] == datetime(2024, 3, 2, 5).timestamp() - 1e-6  # in UTC: see conftest's zone
 
@@ -77,6 +81,7 @@ def test_numbers_of_reads_every_column_that_can_hold_numbers() -> None:
 
 def test_pandas_missing_values_are_absent_and_not_refused(schema: EventSchema, log: pa.Table) -> None:
     frame: pd.DataFrame = log.to_pandas()
-    events, refused = clean(read_events(frame, schema), schema)
+    cleaned = clean(read_events(frame, schema), schema)
+    events, refused = cleaned.events, cleaned.quarantined
     assert refused.num_rows == 0
     assert np.isnan(events.numbers["quantity"]).sum() == 1

@@ -90,8 +90,9 @@ def test_a_stamp_with_a_zone_is_carried_to_the_local_day_first() -> None:
     assert instants(["2017-03-05T02:00:00Z"], day=True).tolist() == [end]
 
 
-def test_hour_and_weekday_are_local() -> None:
+def test_hour_weekday_and_month_are_local() -> None:
     times = np.array([utc(2017, 1, 2, 4, 59), utc(2017, 7, 3, 4, 0), utc(2017, 1, 2, 12)])
-    hour, weekday = clock.hour_and_weekday(times, NEW_YORK)
-    assert hour.tolist() == [23, 0, 7]
-    assert weekday.tolist() == [6, 0, 0]
+    local = clock.local_parts(times, NEW_YORK, {"hour", "weekday", "month"})
+    assert local["hour"].tolist() == [23, 0, 7]
+    assert local["weekday"].tolist() == [6, 0, 0]
+    assert local["month"].tolist() == [0, 6, 0]

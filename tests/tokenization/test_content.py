@@ -13,6 +13,7 @@ import tokenizers
 from safetensors.numpy import load_file
 
 from tokenization.content import WIDTH, ItemTable, TextEncoder
+from tokenization.counting import Seen
 from tokenization.errors import SourceError, VocabularyError
 from tokenization.ids import Ids
 from tokenization.rules import ItemsRule
@@ -28,7 +29,7 @@ def encoder() -> TextEncoder:
 
 @pytest.fixture(scope="module")
 def seen() -> Vocabulary:
-    return Vocabulary.fit(Ids.of(pa.array(["tea", "rope", "tea"]), "sku"), np.array([3.0, 1.0, 2.0]))
+    return Vocabulary.fit(Seen.of(Ids.of(pa.array(["tea", "rope", "tea"]), "sku"), np.array([3.0, 1.0, 2.0])))
 
 
 def test_vectors_have_length_one_and_no_text_has_none(encoder: TextEncoder) -> None:
@@ -125,10 +126,10 @@ def test_items_without_an_id_or_with_one_id_twice_are_refused(seen: Vocabulary, 
 
 
 def test_items_and_events_may_write_one_id_as_number_and_as_text(items: pa.Table) -> None:
-    numbers = Vocabulary.fit(Ids.of(pa.array([7, 5]), "sku"), np.zeros(2))
+    numbers = Vocabulary.fit(Seen.of(Ids.of(pa.array([7, 5]), "sku"), np.zeros(2)))
     named = items.slice(0, 2).set_column(0, "sku", pa.array(["7", "9"]))
     assert ItemTable.build(numbers, named, ItemsRule(id="sku")).ids.ids.to_pylist() == [5, 7, 9]
-    words = Vocabulary.fit(Ids.of(pa.array(["7", "x"]), "sku"), np.zeros(2))
+    words = Vocabulary.fit(Seen.of(Ids.of(pa.array(["7", "x"]), "sku"), np.zeros(2)))
     named = named.set_column(0, "sku", pa.array([7, 9]))
     assert ItemTable.build(words, named, ItemsRule(id="sku")).ids.ids.to_pylist() == ["7", "x", "9"]
     with pytest.raises(SourceError, match="the items table has sku 'wax', but in the events it is a number"):

@@ -8,7 +8,7 @@ from tokenization.schema import EventSchema
 
 
 def test_some_of_the_events_are_events_too(schema: EventSchema, log: pa.Table) -> None:
-    events, _ = clean(log, schema)
+    events = clean(log, schema).events
     some = events.take(np.array([8, 0]))
     assert len(some) == 2
     assert some.users.decode().to_pylist() == ["bob", "ann"]

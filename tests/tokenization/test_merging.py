@@ -4,14 +4,15 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tokenization.merging import in_order, merge, settle
+from tokenization.merging import Merging, in_order, merge, settle
 from tokenization.vocabulary import ABSENT, UNKNOWN
 
 nan = float("nan")
+CHOSEN = Merging(chosen=(("c",),))
 
 
 def test_equal_keys_become_one_token_in_the_order_of_the_keys() -> None:
-    merged = merge([np.array([1, 0, 1]), np.array([5, 9, 5])], {}, {"n": np.array([1.0, 2.0, 4.0])})
+    merged = merge([np.array([1, 0, 1]), np.array([5, 9, 5])], {}, {"n": np.array([1.0, 2.0, 4.0])}, Merging())
     assert merged.numbers["n"].tolist() == [2.0, 5.0]
     assert merged.events.tolist() == [1, 2]
     assert merged.rows[0] == 1
@@ -21,12 +22,12 @@ def test_equal_keys_become_one_token_in_the_order_of_the_keys() -> None:
 def test_the_value_seen_first_in_the_log_is_kept() -> None:
     key = [np.zeros(3, np.int64)]
     for codes, kept in [((9, 4, 7), 4), ((UNKNOWN, 4, ABSENT), 4), ((UNKNOWN, ABSENT, UNKNOWN), UNKNOWN)]:
-        assert merge(key, {"c": np.array(codes, np.int32)}, {}).codes["c"].tolist() == [kept]
-    assert merge(key, {"c": np.zeros(3, np.int32)}, {}).codes["c"].tolist() == [ABSENT]
+        assert merge(key, {"c": np.array(codes, np.int32)}, {}, CHOSEN).codes["c"].tolist() == [kept]
+    assert merge(key, {"c": np.zeros(3, np.int32)}, {}, CHOSEN).codes["c"].tolist() == [ABSENT]
 
 
 def test_absent_numbers_add_nothing_and_their_sum_is_absent() -> None:
-    merged = merge([np.array([0, 0, 1, 1])], {}, {"n": np.array([2.0, nan, nan, nan])})
+    merged = merge([np.array([0, 0, 1, 1])], {}, {"n": np.array([2.0, nan, nan, nan])}, Merging())
     np.testing.assert_array_equal(merged.numbers["n"], [2.0, nan])
 
 
@@ -47,7 +48,7 @@ def test_sums_are_conserved_and_the_order_of_the_events_does_not_matter(
 ) -> None:  # type: ignore[no-untyped-def]
     def tokens(rows: list[tuple[int, float, int]]) -> tuple[object, ...]:
         key, number, code = (np.array(column) for column in zip(*rows, strict=True))
-        merged = merge([key], {"c": code.astype(np.int32)}, {"n": number})
+        merged = merge([key], {"c": code.astype(np.int32)}, {"n": number}, CHOSEN)
         assert merged.events.sum() == len(rows)
         np.testing.assert_allclose(np.nansum(merged.numbers["n"]), np.nansum(number), atol=1e-6)
         return merged.numbers["n"].tobytes(), merged.codes["c"].tolist(), merged.events.tolist()
@@ -61,7 +62,9 @@ def test_sums_are_conserved_and_the_order_of_the_events_does_not_matter(
 @settings(max_examples=40)
 def test_whole_numbers_are_summed_exactly(numbers: list[int]) -> None:
     key = [np.zeros(len(numbers), np.int64)]
-    assert merge(key, {}, {"n": np.array(numbers, np.float64)}).numbers["n"].tolist() == [float(sum(numbers))]
+    assert merge(key, {}, {"n": np.array(numbers, np.float64)}, Merging()).numbers["n"].tolist() == [
+        float(sum(numbers))
+    ]
 
 
 def test_settling_orders_only_what_is_tied() -> None:

@@ -46,8 +46,9 @@ WRITERS: dict[str, Callable[[pa.Table, Path], object]] = {
 @pytest.mark.parametrize("name", WRITERS)
 def test_a_log_is_the_same_log_in_every_format(name: str, tmp_path: Path, schema: EventSchema, log: pa.Table) -> None:
     WRITERS[name](log, tmp_path / name)
-    read, refused = clean(read_events(tmp_path / name, schema), schema)
-    expected, _ = clean(log, schema)
+    cleaned = clean(read_events(tmp_path / name, schema), schema)
+    read, refused = cleaned.events, cleaned.quarantined
+    expected = clean(log, schema).events
     assert refused.num_rows == 0
     np.testing.assert_array_equal(read.times, expected.times)
     np.testing.assert_array_equal(read.numbers["quantity"], expected.numbers["quantity"])
@@ -61,7 +62,8 @@ def test_a_log_is_the_same_log_in_every_format(name: str, tmp_path: Path, schema
 def test_tables_in_memory_are_read_from_every_library(
     convert: Callable[[pa.Table], object], schema: EventSchema, log: pa.Table
 ) -> None:
-    events, refused = clean(read_events(convert(log), schema), schema)
+    cleaned = clean(read_events(convert(log), schema), schema)
+    events, refused = cleaned.events, cleaned.quarantined
     assert refused.num_rows == 0
     assert events.ids["product"].decode().to_pylist() == log["sku"].to_pylist()
 
@@ -69,7 +71,8 @@ def test_tables_in_memory_are_read_from_every_library(
 def test_integers_that_pandas_made_floats_are_the_ids_they_were(schema: EventSchema, log: pa.Table) -> None:
     frame = log.to_pandas()
     assert frame["basket"].dtype == np.float64
-    events, _ = clean(read_events(frame, schema), schema)
+    cleaned = clean(read_events(frame, schema), schema)
+    events = cleaned.events
     assert events.declared is not None
     assert events.declared.decode().equals(log["basket"].combine_chunks())
 
@@ -159,7 +162,8 @@ def test_csv_keeps_leading_zeros_and_namibia(tmp_path: Path, schema: EventSchema
     header = ",".join(schema.columns)
     rows = "007,2024-03-01,buy,1,12,,NA,2.50,\n8,2024-03-01,buy,2,13,,NA,1e2,top\n"
     (tmp_path / "log.csv").write_text(f"{header}\n{rows}")
-    events, refused = clean(read_events(tmp_path / "log.csv", schema), schema)
+    cleaned = clean(read_events(tmp_path / "log.csv", schema), schema)
+    events, refused = cleaned.events, cleaned.quarantined
     assert refused.num_rows == 0
     assert events.users.decode().to_pylist() == ["007", "8"]
     assert events.ids["product"].decode().to_pylist() == [12, 13]
@@ -176,7 +180,8 @@ def test_items_need_a_declaration(declare: Declare, items: pa.Table) -> None:
 
 def test_events_are_written_as_mappings_and_what_is_left_out_is_absent(schema: EventSchema) -> None:
     table = from_rows([{"user": "ann", "at": datetime(2024, 3, 1), "sku": "tea"}, {"user": "bob", "at": None}], schema)
-    events, refused = clean(table, schema)
+    cleaned = clean(table, schema)
+    events, refused = cleaned.events, cleaned.quarantined
     assert events.ids["product"].decode().to_pylist() == ["tea"]
     assert events.ids["action"].missing.all()
     assert np.isnan(events.numbers["quantity"]).all()

@@ -328,5 +328,5 @@ def test_growth_leaves_the_fingerprint_of_the_prefix_alone(tokenizer: Tokenizer)
 
 
 def test_cleaned_events_are_taken_as_they_are(tokenizer: Tokenizer, schema: EventSchema, log: pa.Table) -> None:
-    events, _ = clean(log, schema)
+    events = clean(log, schema).events
     assert tokenizer.transform(events).equals(tokenizer.transform(log))

@@ -6,13 +6,14 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from tokenization.counting import Seen
 from tokenization.errors import VocabularyError
 from tokenization.ids import Ids
 from tokenization.vocabulary import ABSENT, UNKNOWN, Vocabulary
 
 
 def fitted(ids: list[object], times: list[float] | None = None) -> Vocabulary:
-    return Vocabulary.fit(Ids.of(pa.array(ids), "id"), np.array(times or range(len(ids)), np.float64))
+    return Vocabulary.fit(Seen.of(Ids.of(pa.array(ids), "id"), np.array(times or range(len(ids)), np.float64)))
 
 
 def test_codes_follow_first_sight_and_ties_the_ids_themselves() -> None:
