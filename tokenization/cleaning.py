@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,15 +15,15 @@ from tokenization.arrays import Codes, Floats, Longs, Mask
 from tokenization.columns import bags_of_lists, bags_of_texts, numbers_of, vectors_of
 from tokenization.errors import SourceError
 from tokenization.events import Events
-from tokenization.ids import Ids, as_type, one_chunk
+from tokenization.ids import Ids, one_chunk
 from tokenization.rules import FacetRule, Kind
 from tokenization.schema import EventSchema
 from tokenization.sources import require
 
 LONGEST_ID = 1024
 """Bytes. Whatever is longer is no id but a payload that went astray."""
-_A_DAY = 86_400.0
-_SECONDS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
+A_DAY = 86_400.0
+SECONDS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
 _CONTROL = r"[\x00-\x1f\x7f]"
 
 
@@ -54,7 +54,7 @@ def clean(table: pa.Table, schema: EventSchema, now: float | None = None) -> Cle
     for number, (_, rows) in reversed(list(enumerate(faults, start=1))):
         reason[rows] = number
     bad = np.flatnonzero(reason)
-    drop = _dropped(schema, events)
+    drop = dropped(schema, events)
     keep = reason == 0
     counts: dict[str, int] = {}
     for name, rows in drop.items():
@@ -100,7 +100,7 @@ def read_facets(rules: Mapping[str, FacetRule], columns: Mapping[str, pa.Array],
             case Kind.NUMBER:
                 numbers[name] = numbers_of(column)
             case Kind.DURATION:
-                numbers[name] = numbers_of(column) * _SECONDS[rule.unit]
+                numbers[name] = numbers_of(column) * SECONDS[rule.unit]
             case Kind.TIMESTAMP:
                 stamps[name] = clock.instants(column, rule.unit, zone, np.zeros(rows, np.bool_))
             case Kind.SET:
@@ -121,10 +121,10 @@ def _faults(
     yield f"{schema.clock} is missing", _not(pc.is_valid(columns[schema.clock]), columns[schema.clock])
     yield f"{schema.clock} is no time", ~np.isfinite(events.times)
     if schema.time is not None:
-        latest = schema.time.latest.timestamp() if schema.time.latest else now + _A_DAY
+        latest = schema.time.latest.timestamp() if schema.time.latest else now + A_DAY
         with np.errstate(invalid="ignore"):
             yield f"{schema.clock} lies in the future", events.times > latest
-    yield "more than one entity", _entities(schema, events) > 1
+    yield "more than one entity", entities_of(schema, events) > 1
     for name, column in _named(schema, events):
         yield f"{name} is longer than {LONGEST_ID} bytes", column.where(_too_long(column.values))
         yield f"{name} holds control characters", column.where(_control(column.values))
@@ -152,7 +152,8 @@ def _not(valid: pa.Array, column: pa.Array) -> Mask:
     return np.asarray(missing)
 
 
-def _entities(schema: EventSchema, events: Events) -> Codes:
+def entities_of(schema: EventSchema, events: Events) -> Codes:
+    """[n] how many entities each event is about."""
     return np.asarray(np.sum([~events.ids[name].missing for name in schema.entities], axis=0, dtype=np.int32))
 
 
@@ -189,7 +190,7 @@ def _repeated(ids: Ids) -> Mask:
     return np.asarray((first[ids.index] != rows) & ~ids.missing)
 
 
-def _dropped(schema: EventSchema, events: Events) -> dict[str, Mask]:
+def dropped(schema: EventSchema, events: Events) -> dict[str, Mask]:
     """Rows that the schema drops, by the facet and the value that it names."""
     found: dict[str, Mask] = {}
     for name, values in schema.drop.items():
@@ -209,10 +210,13 @@ def _times(column: pa.Array, schema: EventSchema, actions: Ids | None) -> Floats
         return numbers_of(column)
     day_level = np.zeros(len(column), np.bool_)
     if schema.action and schema.action.day_level and actions is not None:
-        named = as_type(pa.array(schema.action.day_level), actions.values.type)
-        members = pc.is_in(actions.values, value_set=named.drop_null()).to_numpy(zero_copy_only=False)
-        day_level = actions.where(np.asarray(members))
+        day_level = of_day_level(actions, schema.action.day_level)
     return clock.instants(column, schema.time.unit, schema.time.zone, day_level)
+
+
+def of_day_level(actions: Ids, names: Sequence[str]) -> Mask:
+    """[n] rows whose action is known to the day only."""
+    return actions.where(np.array([str(action) in names for action in actions.values.to_pylist()], np.bool_))
 
 
 def _quarantine(table: pa.Table, schema: EventSchema, rows: Longs, reasons: list[str]) -> pa.Table:

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from tokenization.arrays import Codes, Floats, Longs, Mask
 from tokenization.ids import Ids, as_type, one_chunk
 
+_FEW = 1024
+
 
 @dataclass(frozen=True, eq=False)
 class Groups:
@@ -119,6 +121,13 @@ def _sorted_distinct(keys: NDArray[Any]) -> tuple[NDArray[Any], Longs]:
 
 
 def _distinct(keys: NDArray[Any]) -> tuple[NDArray[Any], Codes]:
-    """Distinct keys in the order of first sight, and [n] the place of each: by hashing, which sorts only them."""
+    """Distinct keys in some order, and [n] the place of each: by hashing, which sorts only them."""
+    if len(keys) <= _FEW:  # too few to be worth it
+        order = np.argsort(keys)
+        ordered = keys[order]
+        fresh = np.append(True, ordered[1:] != ordered[:-1])[: len(keys)]
+        place = np.empty(len(keys), np.int32)
+        place[order] = np.cumsum(fresh) - 1
+        return ordered[fresh], place
     encoded = pc.dictionary_encode(pa.array(keys))
     return encoded.dictionary.to_numpy(zero_copy_only=False), encoded.indices.to_numpy(zero_copy_only=False)

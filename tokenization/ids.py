@@ -47,6 +47,8 @@ class Ids:
 
     def renamed(self, aliases: Mapping[str, str]) -> Ids:
         """The same with some ids read as others."""
+        if not aliases:
+            return self
         texts = self.values.cast(pa.string()).to_pylist()
         if not any(text in aliases for text in texts):
             return self
@@ -59,6 +61,8 @@ class Ids:
 
     def rank(self) -> tuple[pa.Array, Codes]:
         """Distinct ids in use, sorted, and [n] the place of each row's id among them (-1 stays)."""
+        if len(self.values) == 1 and len(self.index) and (self.index == 0).all():
+            return self.values, self.index
         used = np.flatnonzero(np.bincount(self.index[self.index >= 0], minlength=len(self.values)))
         values = self.values.take(pa.array(used))
         order = pc.array_sort_indices(values)

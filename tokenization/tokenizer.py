@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -27,13 +26,15 @@ from tokenization.facets import Facet, Role, facets_of, merging_of
 from tokenization.fitting import Observed
 from tokenization.grouping import Groups, join, resume
 from tokenization.ids import column_of
-from tokenization.merging import Merged, settle
+from tokenization.live import A_FEW, events_of, events_of_table
+from tokenization.merging import Merged, Merging, settle
 from tokenization.pairs import PairTable
 from tokenization.rules import ClockFacet
 from tokenization.schema import EventSchema
 from tokenization.semantic_ids import ResidualKMeans
 from tokenization.sources import TableLike, items_rule, read_events, read_items, read_users, users_rule
 from tokenization.split import Split, resolve
+from tokenization.tokens import Tokens
 from tokenization.users import UserCodecs
 from tokenization.vocabulary import FIRST, Vocabulary
 
@@ -136,22 +137,23 @@ class Tokenizer:
     def transform(
         self, events: Events | TableLike, users: TableLike | None = None, after: pa.Table | None = None
     ) -> pa.Table:
-        """Events of any number of users → one row a user, in the order of their ids.
+        """What `encode` gives, as the table that a corpus keeps: one row a user, see `Tokens.table`."""
+        return self.encode(events, users, after).table()
+
+    def encode(
+        self, events: Events | TableLike, users: TableLike | None = None, after: pa.Table | None = None
+    ) -> Tokens:
+        """Events of any number of users → tokens, user after user in the order of their ids.
 
         Tokens are in the order of time. Inside a group the order is canonical: entity type, its code, action,
         all other codes. So neither the order nor the chunking of the rows has any influence, and what other
         users did has none either. Users and ids never seen in training are fine.
 
         Args:
+            events: a path, a table in memory, a list of mappings of column → value, or what `cleaning.clean` returned.
             users: what is known of the users, as `schema.users` declares; those without a row are fine.
             after: how far the users had come before these events (`Corpus.ends`): user_id, first and last (times of the
                 first and the last group), groups (their number). Users without a row begin here.
-
-        Returns:
-            Columns user_id; time list<double> (seconds since 1970 UTC, or positions); group list<int32> (0,
-            1, 2.. within the user); each facet list<int32>; `<name>.value` list<float> of each number (seconds of
-            durations and since timestamps), null = absent; events list<int32>, how many events the token holds;
-            `user.<name>` int32 of each attribute that was fitted.
 
         Raises:
             SourceError: a column is missing, or a row makes no sense (`cleaning.clean` tells good from bad).
@@ -163,15 +165,26 @@ class Tokenizer:
         codes = encode(self.schema, self.vocabularies, self.centroids, events)
         numbers = {**events.numbers, **distances(events, groups.time[groups.of_event])}
         place = place_of(self.schema, events, groups.of_event, codes)
-        merging = merging_of(self.schema)
-        merged = settle(merge_events(self.schema, events, place, joined, codes, numbers, merging), place)
+        merged = settle(merge_events(self.schema, events, place, joined, codes, numbers, self._merging), place)
         of_token = groups.of_event[merged.rows]
-        rows = _rows(self._columns(merged, groups, of_token), merged, groups, of_token)
+        attributes: dict[str, Codes] = {}
         if self.schema.users is not None and self.users.sizes:
             known = None if users is None else read_users(users, self.schema)
-            for name, column in self.users.encode(self.schema.users, known, groups.users).items():
-                rows = rows.append_column(name, pa.array(column))
-        return rows
+            attributes = self.users.encode(self.schema.users, known, groups.users)
+        return Tokens(
+            groups.users,
+            np.append(0, np.cumsum(np.bincount(groups.user[of_token], minlength=len(groups.users)))),
+            groups.time[of_token],
+            groups.ordinal[of_token],
+            self._columns(merged, groups, of_token),
+            merged.numbers,
+            merged.events,
+            attributes,
+        )
+
+    @cached_property
+    def _merging(self) -> Merging:
+        return merging_of(self.schema)
 
     def _groups(self, events: Events) -> tuple[Groups, NDArray[np.bool_] | None]:
         """Groups with those joined that are one token; [n] the events of such, None where nothing is ever joined."""
@@ -329,26 +342,10 @@ def _hash(centroids: ResidualKMeans) -> str:
 
 
 def _events(events: Events | TableLike, schema: EventSchema) -> Events:
-    return events if isinstance(events, Events) else refuse(clean(read_events(events, schema), schema))
-
-
-def _rows(columns: Mapping[str, Codes], merged: Merged, groups: Groups, of_token: Longs) -> pa.Table:
-    sizes = np.bincount(groups.user[of_token], minlength=len(groups.users))
-    offsets = pa.array(np.concatenate([[0], np.cumsum(sizes)]), pa.int32())
-
-    def lists(values: NDArray[Any]) -> pa.Array:
-        return pa.ListArray.from_arrays(offsets, pa.array(values))
-
-    def floats(values: Floats) -> pa.Array:
-        return pa.ListArray.from_arrays(offsets, pa.array(values.astype(np.float32), mask=np.isnan(values)))
-
-    return pa.table(
-        {
-            "user_id": groups.users,
-            "time": lists(groups.time[of_token]),
-            "group": lists(groups.ordinal[of_token]),
-            **{name: lists(codes) for name, codes in columns.items()},
-            **{f"{name}.value": floats(values) for name, values in merged.numbers.items()},
-            "events": lists(merged.events),
-        }
-    )
+    if isinstance(events, Events):
+        return events
+    if isinstance(events, list):
+        return events_of(events, schema)
+    if isinstance(events, pa.Table) and events.num_rows <= A_FEW:
+        return events_of_table(events, schema)
+    return refuse(clean(read_events(events, schema), schema))

@@ -25,7 +25,7 @@ from tokenization.vocabulary import Vocabulary
 if TYPE_CHECKING:
     from tokenization.tokenizer import Tokenizer
 
-FORMAT = 1
+FORMAT = 2
 _NEEDED = frozenset({"fingerprint", "schema", "split", "numbers", "vocabularies"})
 
 
@@ -93,7 +93,9 @@ def _told(folder: Path) -> dict[str, Any]:
         raise VocabularyError(f"{folder} holds no tokenizer: {error}") from error
     if not isinstance(told, dict) or told.get("format") != FORMAT:
         found = told.get("format") if isinstance(told, dict) else None
-        raise VocabularyError(f"{folder} has tokenizer format {found}, this userfm reads {FORMAT}")
+        raise VocabularyError(
+            f"{folder} has tokenizer format {found}, this userfm reads {FORMAT}; tokenize the log again"
+        )
     if missing := _NEEDED - told.keys():
         raise VocabularyError(f"{folder} is damaged: its tokenizer.json has no {min(missing)}")
     return told

@@ -49,17 +49,17 @@ class UserCodecs:
         return cls(vocabularies, numbers)
 
     def encode(self, rule: UsersRule, table: pa.Table | None, users: pa.Array) -> dict[str, Codes]:
-        """[u] codes by column name `user.<attribute>`; absent for users without a row.
+        """[u] codes by name; absent for users without a row.
 
         Raises:
             SourceError: as `fit`.
         """
         if table is None:
-            return {f"user.{name}": np.full(len(users), ABSENT, np.int32) for name in self.sizes}
+            return {name: np.full(len(users), ABSENT, np.int32) for name in self.sizes}
         rows = table.take(_rows_of(rule, table, users))
         codes = {name: v.encode_ids(Ids.of(rows.column(name), name)) for name, v in self.vocabularies.items()}
         codes |= {name: c.encode(numbers_of(one_chunk(rows.column(name)))) for name, c in self.numbers.items()}
-        return {f"user.{name}": column for name, column in codes.items()}
+        return codes
 
 
 def _rows_of(rule: UsersRule, table: pa.Table, users: pa.Array) -> pa.Array:

@@ -25,6 +25,8 @@ FIRST = 2
 """Code of the first id."""
 _FEW = 16
 """So many times fewer ids than a vocabulary has are looked up one by one."""
+_HANDFUL = 64
+"""So many ids are looked up one by one in any case: a call to Arrow costs as much."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,6 +73,11 @@ class Vocabulary:
 
     def encode_ids(self, column: Ids) -> Codes:
         """The same for a column of distinct values with an index: each distinct id is looked up once."""
+        if len(column.values) == 0:
+            return np.full(len(column.index), ABSENT, np.int32)
+        if len(column.values) <= _HANDFUL and column.values.type == self.ids.type:
+            found = [self._codes.get(key, UNKNOWN) for key in column.values.to_pylist()]
+            return np.array([*found, ABSENT], np.int32)[column.index]
         codes = np.append(self.encode(column.values), np.int32(ABSENT))
         return codes[column.index]
 

@@ -1,0 +1,55 @@
+"""Tokens as arrays, and as the table that a corpus keeps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from tokenization.arrays import Codes, Floats, Longs
+
+
+@dataclass(frozen=True, eq=False)
+class Tokens:
+    """t tokens of u users, one user after another, each user's in the order of time.
+
+    users: [u] ids in their order. offsets: [u + 1]; user i owns tokens offsets[i] to offsets[i + 1]. time: [t] seconds
+    since 1970 UTC, or positions. group: [t] 0, 1, 2.. within the user. codes: [t] by column of `Tokenizer.facets`.
+    numbers: [t] by facet, NaN = absent. events: [t] how many events each holds. attributes: [u] codes by name.
+    """
+
+    users: pa.Array
+    offsets: Longs
+    time: Floats
+    group: Codes
+    codes: Mapping[str, Codes]
+    numbers: Mapping[str, Floats]
+    events: Codes
+    attributes: Mapping[str, Codes]
+
+    def table(self) -> pa.Table:
+        """One row a user: user_id; time list<double>; group list<int32>; each column of codes list<int32>;
+        `<name>.value` list<float> of each number, null = absent; events list<int32>; `user.<name>` int32."""
+        offsets = pa.array(self.offsets, pa.int32())
+
+        def lists(values: NDArray[Any]) -> pa.Array:
+            return pa.ListArray.from_arrays(offsets, pa.array(values))
+
+        def floats(values: Floats) -> pa.Array:
+            return pa.ListArray.from_arrays(offsets, pa.array(values.astype(np.float32), mask=np.isnan(values)))
+
+        return pa.table(
+            {
+                "user_id": self.users,
+                "time": lists(self.time),
+                "group": lists(self.group),
+                **{name: lists(codes) for name, codes in self.codes.items()},
+                **{f"{name}.value": floats(values) for name, values in self.numbers.items()},
+                "events": lists(self.events),
+                **{f"user.{name}": pa.array(codes) for name, codes in self.attributes.items()},
+            }
+        )
