@@ -137,7 +137,7 @@ class EntityRule(Rule):
 
 _KEYS = {
     "admit": (Kind.CATEGORY, Kind.ID, Kind.SET, Kind.TEXT),
-    "buckets": (Kind.CATEGORY, Kind.ID, Kind.SET, Kind.TEXT),
+    "buckets": (Kind.CATEGORY, Kind.ID),
     "aliases": (Kind.CATEGORY, Kind.ID),
     "most": (Kind.SET, Kind.TEXT),
     "unit": (Kind.DURATION, Kind.TIMESTAMP),
@@ -149,7 +149,7 @@ _KEYS = {
 class FacetRule(Rule):
     """One more field of an event.
 
-    admit, buckets: as of an entity; an id, a set and a text have buckets unless told otherwise. aliases: other
+    admit, buckets: as of an entity; an id has buckets unless told otherwise. aliases: other
     spelling → value. most: so many members of a set, or words of a text, are kept. unit: of durations, and of
     timestamps that are numbers. combine: what numbers do when events merge. levels: codes a vector is told in. was:
     its name in the revision before.
@@ -181,7 +181,7 @@ class FacetRule(Rule):
     @property
     def hashed_to(self) -> int:
         """Buckets that the other values share."""
-        return self.buckets if self.buckets is not None else 1024 if self.kind in (Kind.ID, Kind.TEXT) else 0
+        return self.buckets if self.buckets is not None else 1024 if self.kind is Kind.ID else 0
 
 
 class ItemsRule(Rule):

@@ -120,7 +120,7 @@ class Tokenizer:
             {name: NumberCodec.fit(tally) for name, tally in observed.numbers.items()},
             table,
             PairTable.learn(observed.runs, schema.merge.pairs.number) if schema.merge.pairs else None,
-            {name: sample.centroids(schema.facets[name].levels) for name, sample in observed.vectors.items()},
+            {name: s.centroids(schema.facets[name].levels) for name, s in observed.vectors.items() if len(s.vectors)},
             attributes,
         )
 
