@@ -1,37 +1,40 @@
 """A tokenized log on disk: one row a user, with the tokenizer that made it and what it refused.
 
-    corpus.json  tokenizer/  tokens.parquet | tokens.lance  quarantine.parquet
+    corpus.json  tokens/00000.parquet, 00001.parquet..  tokenizers/00000/..  quarantine/00000.parquet..
 
-It is written under another name and renamed when whole, so a crash leaves the old corpus or none, never half
-of one.
+The tokens lie in parts that never change. corpus.json names the parts, and is the one file that is ever replaced: an
+append writes a part beside the others, brings it to the disk, and counts when corpus.json is renamed. Whatever it does
+not name was left by a crash, and the next append clears it away. A user may have a row in several parts; whoever reads
+gets one, its lists put one after another in the order of the parts.
 """
 
 from __future__ import annotations
 
-import itertools
-import json
-import os
+import contextlib
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from tokenization.arrays import Longs
-from tokenization.errors import CorpusError
+from tokenization.errors import CorpusError, nearest
+from tokenization.manifest import FORMAT as FORMAT
+from tokenization.manifest import Manifest, alone, following, make_durable, sync, writing
+from tokenization.parts import Format as Format
+from tokenization.parts import Part, open_part, write_parts
+from tokenization.rows import Place, complete, join, place_users, read_as, stream_users
 from tokenization.split import Split
 from tokenization.tokenizer import Tokenizer
 from tokenization.vocabulary import FIRST, Vocabulary
 
-FORMAT = 1
-Format = Literal["parquet", "lance"]
-_ROW_GROUP = 256
-"""Users a Parquet row group: what looking one user up has to read."""
+_BATCH = 1024
+"""Users read at a time where all are asked for."""
 
 
 def write_corpus(
@@ -42,10 +45,11 @@ def write_corpus(
     format: Format = "parquet",
     quarantine: pa.Table | None = None,
 ) -> Corpus:
-    """Write token tables as a corpus; one that is there is replaced.
+    """Write token tables as a corpus; one that is there is replaced whole, or not at all.
 
     Args:
-        tables: token tables as `Tokenizer.transform` makes them; a user must be in one of them only.
+        tables: token tables as `Tokenizer.transform` makes them. Best if each begins after the end of the one before,
+            in the order of ids: then they are one part, and reading in order is reading from the beginning to the end.
         summary: JSON-serialisable figures to keep beside the tokens.
         format: "parquet", or "lance" (needs the package `pylance`).
         quarantine: rows that were refused, as `cleaning.clean` returns them.
@@ -58,30 +62,79 @@ def write_corpus(
         raise CorpusError(f"{folder} holds something that is no corpus; name another folder or empty it")
     fresh = _beside(folder, "new")
     shutil.rmtree(fresh, ignore_errors=True)
-    try:
+    manifest = Manifest(tokenizer.schema.name, format, (), "", (), (), summary)
+    with writing(folder):
         fresh.mkdir(parents=True)
-        tokenizer.save(fresh / "tokenizer")
-        _WRITERS[format](fresh, tables)
-        pq.write_table(
-            pa.table({"reason": pa.array([], pa.string())}) if quarantine is None else quarantine,
-            fresh / "quarantine.parquet",
-        )
-        told = {"format": FORMAT, "schema": tokenizer.schema.name, "tokens": format, "summary": dict(summary)}
-        (fresh / "corpus.json").write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
-        _make_durable(fresh)
+        manifest = _with_part(fresh, manifest, tables, tokenizer, quarantine)
+        if not manifest.parts:
+            raise CorpusError("there are no tokens to write; give at least one table")
+        manifest.write(fresh)
         _replace(folder, fresh)
-    except OSError as error:
-        raise CorpusError(f"{folder} can't be written: {error.strerror or error}") from error
+    return Corpus.open(folder)
+
+
+def append_corpus(
+    folder: str | Path,
+    tables: Iterable[pa.Table],
+    tokenizer: Tokenizer,
+    summary: Mapping[str, Any],
+    quarantine: pa.Table | None = None,
+    source: str = "",
+) -> Corpus:
+    """Add later tokens of users, known or new, as a part of its own; no file that is there is written again.
+
+    Args:
+        tables: token tables of the new events only, as `Tokenizer.transform(events, after=corpus.ends(..))` makes
+            them; of a user only what comes after all that the corpus has.
+        tokenizer: the corpus's own, or one whose vocabularies it begins.
+        summary: figures of the whole corpus, in place of those that are there.
+        quarantine: rows that were refused, to be kept beside those that are there.
+        source: digest of the input; what was appended once is refused, so that no event counts twice.
+
+    Raises:
+        CorpusError: no corpus, one that another process is appending to, a tokenizer that gives other codes, or an
+            input that was appended before.
+    """
+    folder = Corpus.open(folder).folder
+    with alone(folder), writing(folder):
+        corpus = Corpus.open(folder)
+        if source and source in corpus.manifest.appended:
+            raise CorpusError(f"{folder} has this input already: it was appended before")
+        _check_growth(corpus, tokenizer)
+        corpus.manifest.clear(folder)
+        appended = (*corpus.manifest.appended, source) if source else corpus.manifest.appended
+        manifest = replace(corpus.manifest, summary=dict(summary), appended=appended)
+        same = tokenizer.fingerprint == corpus.tokenizer.fingerprint and tokenizer.schema == corpus.tokenizer.schema
+        _with_part(folder, manifest, tables, None if same else tokenizer, quarantine).write(folder)
+    return Corpus.open(folder)
+
+
+def compact(folder: str | Path) -> Corpus:
+    """Write all parts as one, so that reading is as fast as after one `write_corpus`; the old ones go.
+
+    A process that holds the corpus open finds its files gone, and opens it again.
+
+    Raises:
+        CorpusError: no corpus, or one that another process is appending to.
+    """
+    folder = Corpus.open(folder).folder
+    with alone(folder), writing(folder):
+        corpus = Corpus.open(folder)
+        corpus.manifest.clear(folder)
+        if len(corpus.parts) > 1:
+            manifest = _with_part(folder, corpus.manifest, corpus.scan())
+            manifest = replace(manifest, parts=manifest.parts[len(corpus.parts) :])
+            manifest.write(folder)
+            manifest.clear(folder)
     return Corpus.open(folder)
 
 
 @dataclass(frozen=True, eq=False)
 class Corpus:
-    """A tokenized log. folder: where it lies. format: of its tokens. summary: what tokenizing said."""
+    """A tokenized log. folder: where it lies. manifest: what corpus.json said when it was opened."""
 
     folder: Path
-    format: Format
-    summary: Mapping[str, Any]
+    manifest: Manifest
 
     @classmethod
     def open(cls, folder: str | Path) -> Corpus:
@@ -93,116 +146,195 @@ class Corpus:
         folder = Path(folder)
         if not folder.exists() and _beside(folder, "old").exists():
             folder = _beside(folder, "old")  # a replacement was cut off between its two renames
-        try:
-            told = json.loads((folder / "corpus.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise CorpusError(f"{folder} is no corpus; make one with `userfm tokenize`") from error
-        found = told.get("format") if isinstance(told, dict) else None
-        if found != FORMAT:
-            raise CorpusError(f"{folder} has corpus format {found}, this userfm reads {FORMAT}")
-        return cls(folder, told["tokens"], told["summary"])
+        return cls(folder, Manifest.read(folder))
+
+    @property
+    def format(self) -> Format:
+        """Of its tokens."""
+        return self.manifest.format
+
+    @property
+    def summary(self) -> Mapping[str, Any]:
+        """What tokenizing said."""
+        return self.manifest.summary
+
+    @cached_property
+    def parts(self) -> tuple[Part, ...]:
+        """The files of the tokens, the oldest first."""
+        return tuple(open_part(self.folder / path) for path in self.manifest.parts)
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
-        """The tokenizer that made these tokens."""
-        return Tokenizer.load(self.folder / "tokenizer")
+        """The tokenizer that made these tokens; of several the newest, which reads the tokens of all."""
+        return Tokenizer.load(self.folder / self.manifest.tokenizer)
 
     @property
     def split(self) -> Split:
         """Where training data ends."""
         return self.tokenizer.split
 
-    @cached_property
-    def user_ids(self) -> pa.Array:
-        """[u] all users, in the order of the rows."""
-        return self._read(["user_id"]).column("user_id").combine_chunks()
-
-    def tokens(self, columns: list[str] | None = None) -> pa.Table:
-        """All rows, as `Tokenizer.transform` describes them; of the columns named, where some are."""
-        return self._read(columns)
-
-    def users(self, ids: pa.Array) -> pa.Table:
-        """The rows of the users asked for, in that order; users without a row are left out."""
-        codes = self._everyone.encode(ids)
-        return self._take(codes[codes >= FIRST].astype(np.int64) - FIRST)
-
-    @cached_property
-    def _everyone(self) -> Vocabulary:
-        """A user's code tells the row."""
-        return Vocabulary(self.user_ids, np.zeros(0, np.int64), np.zeros(0))
-
     @property
     def quarantine(self) -> pa.Table:
         """Rows of the log that were refused, as text, with a column `reason`."""
-        return pq.read_table(self.folder / "quarantine.parquet")
+        with self._reading():
+            tables = [pq.read_table(self.folder / path) for path in self.manifest.quarantine]
+            return pa.concat_tables(tables, promote_options="default")
 
-    def _read(self, columns: list[str] | None) -> pa.Table:
+    @property
+    def user_ids(self) -> pa.Array:
+        """[u] all users, in the order of the rows, which is that of the ids."""
+        return self._places[0]
+
+    def tokens(self, columns: list[str] | None = None) -> pa.Table:
+        """All rows, as `Tokenizer.transform` describes them; of the columns named, where some are."""
+        return pa.concat_tables([self._schema(columns).empty_table(), *self.scan(columns=columns)])
+
+    def users(self, ids: pa.Array, columns: list[str] | None = None) -> pa.Table:
+        """The rows of the users asked for, in that order; users without a row are left out."""
+        schema, codes = self._schema(columns), self._everyone.encode(ids)
+        users, place = np.unique(codes[codes >= FIRST].astype(np.int64) - FIRST, return_inverse=True)
+        with self._reading():
+            found = [(part, *placed.find(users)) for part, placed in zip(self.parts, self._places[1], strict=True)]
+            tables = [complete(part.take(rows, read_as(schema, part.schema)), schema) for part, rows, _ in found]
+            return join(tables, [user for _, _, user in found]).take(pa.array(place))
+
+    def ends(self, ids: pa.Array) -> pa.Table:
+        """What going on with users needs to know of what they did before; users without a row are left out.
+
+        Returns:
+            Columns user_id; first and last, the times of the user's first and last group, float64 as in `time`;
+            groups, how many there are, int64.
+        """
+        rows = self.users(ids, ["user_id", "time", "group"])
+        time, group = (_one(rows.column(name)) for name in ("time", "group"))
+        sizes = pc.list_value_length(time).to_numpy()
+        there, end = np.flatnonzero(sizes), np.cumsum(sizes)[sizes > 0]
+        times = time.flatten().to_numpy()
+        return pa.table(
+            {
+                "user_id": _one(rows.column("user_id")).take(pa.array(there)),
+                "first": times[end - sizes[there]],
+                "last": times[end - 1],
+                "groups": group.flatten().to_numpy()[end - 1].astype(np.int64) + 1,
+            }
+        )
+
+    def scan(
+        self, rank: int = 0, ranks: int = 1, batch_users: int = _BATCH, columns: list[str] | None = None
+    ) -> Iterator[pa.Table]:
+        """The rows of one rank, in the order of ids; those of all ranks are all rows, each once.
+
+        The corpus is read once: only where ranks meet may two read the same row group. Besides the ids, no more is
+        held than the rows of a batch and a row group a part.
+
+        Args:
+            rank: 0 to `ranks` - 1.
+            batch_users: rows of a table at most.
+            columns: by default all.
+        """
+        if not 0 <= rank < ranks or batch_users < 1:
+            raise ValueError(f"rank {rank} of {ranks} in batches of {batch_users} users")
+        schema, places = self._schema(columns), self._places[1]
+        low, high = self._border(rank, ranks), self._border(rank + 1, ranks)
+        cuts = np.append(np.arange(low, high, batch_users), high)
+        with self._reading():
+            streams = [stream_users(part, place, cuts, schema) for part, place in zip(self.parts, places, strict=True)]
+            for found in zip(*streams, strict=True):
+                yield join([table for table, _ in found], [user for _, user in found])
+
+    def _border(self, rank: int, ranks: int) -> int:
+        """The first user of a rank: where a row group of the largest part begins, if that is near an equal share."""
+        share = len(self.user_ids) * rank // ranks
+        if rank in (0, ranks):
+            return share
+        part, place = max(zip(self.parts, self._places[1], strict=True), key=lambda pair: pair[0].rows)
+        starts = place.user[part.borders]
+        near = int(starts[np.argmin(np.abs(starts - share))])
+        return near if abs(near - share) * ranks * 8 <= len(self.user_ids) else share
+
+    @cached_property
+    def _places(self) -> tuple[pa.Array, tuple[Place, ...]]:
+        """All users, and where each part has which."""
+        with self._reading():
+            tables = [pa.concat_tables(part.stream(0, part.rows, ["user_id"])) for part in self.parts]
+            return place_users([_one(table.column("user_id")) for table in tables])
+
+    @cached_property
+    def _everyone(self) -> Vocabulary:
+        """A user's code tells the number."""
+        return Vocabulary(self.user_ids, np.zeros(0, np.int64), np.zeros(0))
+
+    @cached_property
+    def _fields(self) -> dict[str, pa.Field]:
+        """Every column that a part has, those of the newest first."""
+        with self._reading():
+            fields = {field.name: field for part in reversed(self.parts) for field in part.schema}
+        return {**fields, "user_id": pa.field("user_id", self.user_ids.type)}
+
+    def _schema(self, columns: Sequence[str] | None) -> pa.Schema:
+        """Of some columns: those that a part has, and the facets of the tokenizer that none has yet."""
+        if columns is None:
+            return pa.schema(self._fields.values())
+        return pa.schema([self._fields.get(name) or self._facet(name) for name in columns])
+
+    def _facet(self, name: str) -> pa.Field:
+        facets = [facet.name for facet in self.tokenizer.facets]
+        values = [f"{number}.value" for number in self.tokenizer.numbers]
+        if name not in (*facets, *values):
+            raise CorpusError(f"{self.folder} has no column {name!r}; {nearest(name, [*self._fields, *facets])}")
+        return pa.field(name, pa.list_(pa.float32() if name in values else pa.int32()))
+
+    @contextlib.contextmanager
+    def _reading(self) -> Iterator[None]:
         try:
-            if self.format == "lance":
-                return _from_lance(_lance(self.folder).to_table(columns=columns and _lance_names(columns)))
-            return pq.read_table(self.folder / "tokens.parquet", columns=columns)
+            yield
         except (OSError, ValueError, pa.ArrowException) as error:
             raise CorpusError(f"{self.folder}: its tokens can't be read: {str(error).splitlines()[0]}") from error
 
-    def _take(self, rows: Longs) -> pa.Table:
-        if self.format == "lance":
-            return _from_lance(_lance(self.folder).take(rows.tolist()))
-        with pq.ParquetFile(self.folder / "tokens.parquet") as file:
-            sizes = np.array([file.metadata.row_group(g).num_rows for g in range(file.metadata.num_row_groups)])
-            starts = np.cumsum(sizes) - sizes
-            group_of = np.searchsorted(starts, rows, side="right") - 1
-            needed, place = np.unique(group_of, return_inverse=True)
-            table = file.read_row_groups(needed.tolist())
-        moved = np.cumsum(sizes[needed]) - sizes[needed]
-        return table.take(pa.array(rows - starts[group_of] + moved[place]))
+
+def _with_part(
+    folder: Path,
+    manifest: Manifest,
+    tables: Iterable[pa.Table],
+    tokenizer: Tokenizer | None = None,
+    quarantine: pa.Table | None = None,
+) -> Manifest:
+    """Write what is new beside what is there, durably. It counts once the manifest returned is written."""
+    new = write_parts(folder / "tokens", following(manifest.parts), tables, manifest.format)
+    parts = (*manifest.parts, *(f"tokens/{path.name}" for path in new))
+    manifest = replace(manifest, parts=parts)
+    if tokenizer is not None:
+        new.append(folder / "tokenizers" / f"{following([manifest.tokenizer]):05}")
+        tokenizer.save(new[-1])
+        manifest = replace(manifest, tokenizer=f"tokenizers/{new[-1].name}")
+    if (quarantine is not None and quarantine.num_rows) or not manifest.quarantine:
+        new.append(folder / "quarantine" / f"{following(manifest.quarantine):05}.parquet")
+        new[-1].parent.mkdir(exist_ok=True)
+        empty = pa.table({"reason": pa.array([], pa.string())})
+        pq.write_table(empty if quarantine is None else quarantine, new[-1])
+        manifest = replace(manifest, quarantine=(*manifest.quarantine, f"quarantine/{new[-1].name}"))
+    for path in new:
+        make_durable(path)
+    sync(folder)
+    return manifest
 
 
-def _write_parquet(folder: Path, tables: Iterable[pa.Table]) -> None:
-    tables = iter(tables)
-    first = _first(tables)
-    # Arrow's own name for the inside of a list, so that what is read equals what was written.
-    own_names = {"use_compliant_nested_type": False}
-    with pq.ParquetWriter(folder / "tokens.parquet", first.schema, compression="zstd", **own_names) as writer:
-        for table in itertools.chain([first], tables):
-            writer.write_table(table, row_group_size=_ROW_GROUP)
+def _check_growth(corpus: Corpus, tokenizer: Tokenizer) -> None:
+    """A code that is in the corpus must go on to mean what it meant."""
+    old = corpus.tokenizer
+    for name, vocabulary in old.vocabularies.items():
+        later = tokenizer.vocabularies.get(name, vocabulary)
+        if len(later) < len(vocabulary) or later.prefix_hash(len(vocabulary)) != vocabulary.prefix_hash():
+            raise CorpusError(
+                f"{corpus.folder}: this tokenizer gives {name!r} other codes; append with the corpus's own"
+            )
+    for name, codec in old.numbers.items():
+        if tokenizer.numbers.get(name, codec) != codec:
+            raise CorpusError(f"{corpus.folder}: this tokenizer bins {name!r} otherwise; append with the corpus's own")
 
 
-def _write_lance(folder: Path, tables: Iterable[pa.Table]) -> None:
-    import lance
-
-    tables = iter(tables)
-    first = _first(tables)
-    renamed = (table.rename_columns(_lance_names(table.column_names)) for table in itertools.chain([first], tables))
-    batches = (batch for table in renamed for batch in table.to_batches())
-    schema = first.schema.empty_table().rename_columns(_lance_names(first.column_names)).schema
-    lance.write_dataset(batches, str(folder / "tokens.lance"), schema=schema)
-
-
-_WRITERS: Mapping[str, Callable[[Path, Iterable[pa.Table]], None]] = {
-    "parquet": _write_parquet,
-    "lance": _write_lance,
-}
-
-
-def _first(tables: Iterator[pa.Table]) -> pa.Table:
-    for table in tables:
-        return table
-    raise CorpusError("there are no tokens to write; give at least one table")
-
-
-def _lance_names(names: list[str]) -> list[str]:
-    """Lance takes a dot for the way into a struct, so `quantity.value` is `quantity:value` there."""
-    return [name.replace(".", ":") for name in names]
-
-
-def _from_lance(table: pa.Table) -> pa.Table:
-    return table.rename_columns([name.replace(":", ".") for name in table.column_names])
-
-
-def _lance(folder: Path) -> Any:
-    import lance
-
-    return lance.dataset(str(folder / "tokens.lance"))
+def _one(column: pa.ChunkedArray) -> pa.Array:
+    return pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
 
 
 def _beside(folder: Path, what: str) -> Path:
@@ -215,20 +347,5 @@ def _replace(folder: Path, fresh: Path) -> None:
         shutil.rmtree(old, ignore_errors=True)
         folder.rename(old)
     fresh.rename(folder)
-    _sync(folder.parent)
+    sync(folder.parent)
     shutil.rmtree(old, ignore_errors=True)
-
-
-def _make_durable(folder: Path) -> None:
-    """Bring every file to the disk before the rename that makes it count: Lance and Parquet writers do not."""
-    for path in folder.rglob("*"):
-        _sync(path)
-    _sync(folder)
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -68,7 +68,7 @@ def test_a_corpus_is_replaced_whole(tokenizer: Tokenizer, log: pa.Table, tmp_pat
     assert corpus.summary == {"run": 2}
     assert corpus.tokens().num_rows == 1
     assert sorted(p.name for p in tmp_path.iterdir()) == ["corpus"]
-    assert not (tmp_path / "corpus" / "tokens.lance").exists()
+    assert [p.name for p in (tmp_path / "corpus" / "tokens").iterdir()] == ["00000.parquet"]
 
 
 def test_a_writer_that_fails_leaves_the_old_corpus(tokenizer: Tokenizer, log: pa.Table, tmp_path: Path) -> None:
@@ -156,12 +156,13 @@ def test_what_is_no_corpus_is_named_with_the_mend(tmp_path: Path) -> None:
     with pytest.raises(CorpusError, match="nowhere is no corpus; make one with `userfm tokenize`"):
         Corpus.open(tmp_path / "nowhere")
     (tmp_path / "corpus.json").write_text('{"format": 9}')
-    with pytest.raises(CorpusError, match="has corpus format 9, this userfm reads 1"):
+    with pytest.raises(CorpusError, match="has corpus format 9, this userfm reads 1 to 2"):
         Corpus.open(tmp_path)
 
 
 def test_lost_tokens_are_named(tokenizer: Tokenizer, log: pa.Table, tmp_path: Path) -> None:
     corpus = write_corpus(tmp_path / "corpus", [tokenizer.transform(log)], tokenizer, {})
-    (tmp_path / "corpus" / "tokens.parquet").write_bytes(b"junk")
+    (tmp_path / "corpus" / "tokens" / "00000.parquet").write_bytes(b"junk")
+    corpus = Corpus.open(tmp_path / "corpus")
     with pytest.raises(CorpusError, match="its tokens can't be read"):
         corpus.tokens()
