@@ -27,7 +27,7 @@ from tokenization.errors import CorpusError, nearest
 from tokenization.manifest import FORMAT as FORMAT
 from tokenization.manifest import Manifest, alone, following, make_durable, sync, writing
 from tokenization.parts import Format as Format
-from tokenization.parts import Part, open_part, write_parts
+from tokenization.parts import Part, open_part, read_ids, write_parts
 from tokenization.rows import Place, complete, join, place_users, read_as, stream_users
 from tokenization.split import Split
 from tokenization.tokenizer import Tokenizer
@@ -245,7 +245,7 @@ class Corpus:
     def _border(self, rank: int, ranks: int) -> int:
         """The first user of a rank: where a row group of the largest part begins, if that is near an equal share."""
         share = len(self.user_ids) * rank // ranks
-        if rank in (0, ranks):
+        if rank in (0, ranks) or share == 0:
             return share
         part, place = max(zip(self.parts, self._places[1], strict=True), key=lambda pair: pair[0].rows)
         starts = place.user[part.borders]
@@ -256,8 +256,7 @@ class Corpus:
     def _places(self) -> tuple[pa.Array, tuple[Place, ...]]:
         """All users, and where each part has which."""
         with self._reading():
-            tables = [pa.concat_tables(part.stream(0, part.rows, ["user_id"])) for part in self.parts]
-            return place_users([_one(table.column("user_id")) for table in tables])
+            return place_users([read_ids(part) for part in self.parts])
 
     @cached_property
     def _everyone(self) -> Vocabulary:

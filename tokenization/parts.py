@@ -167,6 +167,12 @@ def write_parts(folder: Path, first: int, tables: Iterable[pa.Table], format: Fo
     return paths
 
 
+def read_ids(part: Part) -> pa.Array:
+    """[rows] whose each row is."""
+    nobody = part.schema.empty_table().select(["user_id"])
+    return pa.concat_tables([nobody, *part.stream(0, part.rows, ["user_id"])]).column(0).combine_chunks()
+
+
 def ids_ascend(ids: pa.Array | pa.ChunkedArray) -> bool:
     """Whether each id comes after the one before it."""
     return bool(pc.all(pc.less(ids.slice(0, len(ids) - 1), ids.slice(1))).as_py()) if len(ids) > 1 else True
