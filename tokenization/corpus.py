@@ -11,6 +11,7 @@ gets one, its lists put one after another in the order of the parts.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -104,6 +105,7 @@ def append_corpus(
         corpus.manifest.clear(folder)
         appended = (*corpus.manifest.appended, source) if source else corpus.manifest.appended
         manifest = replace(corpus.manifest, summary=dict(summary), appended=appended)
+        tables = (table for table in tables if table.num_rows)
         same = tokenizer.fingerprint == corpus.tokenizer.fingerprint and tokenizer.schema == corpus.tokenizer.schema
         _with_part(folder, manifest, tables, None if same else tokenizer, quarantine).write(folder)
     return Corpus.open(folder)
@@ -122,7 +124,8 @@ def compact(folder: str | Path) -> Corpus:
         corpus = Corpus.open(folder)
         corpus.manifest.clear(folder)
         if len(corpus.parts) > 1:
-            manifest = _with_part(folder, corpus.manifest, corpus.scan())
+            rows = itertools.chain([corpus.users(corpus.user_ids.slice(0, 0))], corpus.scan())
+            manifest = _with_part(folder, corpus.manifest, rows)
             manifest = replace(manifest, parts=manifest.parts[len(corpus.parts) :])
             manifest.write(folder)
             manifest.clear(folder)

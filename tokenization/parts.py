@@ -211,7 +211,7 @@ def _write_row_groups(writer: pq.ParquetWriter, table: pa.Table) -> None:
     tokens = pc.list_value_length(table.column("group")).to_numpy().cumsum()
     number = np.arange(table.num_rows) // _USERS + tokens // _TOKENS
     cuts = np.flatnonzero(np.diff(number)) + 1
-    for begin, end in zip([0, *cuts], [*cuts, table.num_rows], strict=True):
+    for begin, end in itertools.pairwise([0, *cuts, table.num_rows] if table.num_rows else []):
         writer.write_table(table.slice(begin, end - begin))
 
 
