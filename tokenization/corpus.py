@@ -25,6 +25,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from tokenization.errors import CorpusError, nearest
+from tokenization.facets import FacetKind
 from tokenization.manifest import FORMAT as FORMAT
 from tokenization.manifest import Manifest, alone, following, make_durable, sync, writing
 from tokenization.parts import Format as Format
@@ -36,6 +37,7 @@ from tokenization.vocabulary import FIRST, Vocabulary
 
 _BATCH = 1024
 """Users read at a time where all are asked for."""
+_MEASURED = (FacetKind.NUMBER, FacetKind.DURATION, FacetKind.TIMESTAMP)
 
 
 def write_corpus(
@@ -51,7 +53,7 @@ def write_corpus(
     Args:
         tables: token tables as `Tokenizer.transform` makes them. Best if each begins after the end of the one before,
             in the order of ids: then they are one part, and reading in order is reading from the beginning to the end.
-        summary: JSON-serialisable figures to keep beside the tokens.
+        summary: JSON-serialisable figures to keep beside the tokens, read after the last of these.
         format: "parquet", or "lance" (needs the package `pylance`).
         quarantine: rows that were refused, as `cleaning.clean` returns them.
 
@@ -104,7 +106,7 @@ def append_corpus(
         _check_growth(corpus, tokenizer)
         corpus.manifest.clear(folder)
         appended = (*corpus.manifest.appended, source) if source else corpus.manifest.appended
-        manifest = replace(corpus.manifest, summary=dict(summary), appended=appended)
+        manifest = replace(corpus.manifest, summary=summary, appended=appended)
         tables = (table for table in tables if table.num_rows)
         same = tokenizer.fingerprint == corpus.tokenizer.fingerprint and tokenizer.schema == corpus.tokenizer.schema
         _with_part(folder, manifest, tables, None if same else tokenizer, quarantine).write(folder)
@@ -280,11 +282,13 @@ class Corpus:
         return pa.schema([self._fields.get(name) or self._facet(name) for name in columns])
 
     def _facet(self, name: str) -> pa.Field:
-        facets = [facet.name for facet in self.tokenizer.facets]
-        values = [f"{number}.value" for number in self.tokenizer.numbers]
-        if name not in (*facets, *values):
-            raise CorpusError(f"{self.folder} has no column {name!r}; {nearest(name, [*self._fields, *facets])}")
-        return pa.field(name, pa.list_(pa.float32() if name in values else pa.int32()))
+        told = self.tokenizer
+        kinds = {f"user.{attribute}": pa.int32() for attribute in told.users.sizes}
+        kinds |= {facet.name: pa.list_(pa.int32()) for facet in told.facets}
+        kinds |= {f"{facet.name}.value": pa.list_(pa.float32()) for facet in told.facets if facet.kind in _MEASURED}
+        if name not in kinds:
+            raise CorpusError(f"{self.folder} has no column {name!r}; {nearest(name, [*self._fields, *kinds])}")
+        return pa.field(name, kinds[name])
 
     @contextlib.contextmanager
     def _reading(self) -> Iterator[None]:

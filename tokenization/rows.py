@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from tokenization.arrays import Longs
 from tokenization.ids import Ids
 from tokenization.parts import Part, ids_ascend
+from tokenization.vocabulary import ABSENT
 
 _LENGTHS = "group"
 """A column that every part has, and so the one that says how long the lists of a missing column are."""
@@ -68,7 +69,8 @@ def join(tables: Sequence[pa.Table], users: Sequence[Longs]) -> pa.Table:
     """Rows of several parts, all with the same columns, as one row a user in the order of the users' numbers.
 
     Args:
-        tables: in the order of the parts; a user's lists are put one after another in that order.
+        tables: in the order of the parts; a user's lists are put one after another in that order, and of an attribute
+            (`user.<name>`) the last that is known is kept.
         users: of each table, the number of the user of each row, ascending.
     """
     held = [(table, user) for table, user in zip(tables, users, strict=True) if table.num_rows]
@@ -84,11 +86,15 @@ def join(tables: Sequence[pa.Table], users: Sequence[Longs]) -> pa.Table:
 
 
 def _joined(column: pa.Array, firsts: Longs) -> pa.Array:
-    """Lists that begin at `firsts` go on until the next of these; of what is no list the first is kept."""
-    if not pa.types.is_list(column.type):
-        return column.take(pa.array(firsts))
-    offsets = column.offsets.take(pa.array(np.append(firsts, len(column))))
-    return pa.ListArray.from_arrays(offsets, column.values, type=column.type)
+    """Of rows that are one from each of `firsts` to the next: lists one after another, attributes as last known."""
+    if pa.types.is_list(column.type):
+        offsets = column.offsets.take(pa.array(np.append(firsts, len(column))))
+        return pa.ListArray.from_arrays(offsets, column.values, type=column.type)
+    if not pa.types.is_int32(column.type):
+        return column.take(pa.array(firsts))  # the user's id
+    known = np.where(column.to_numpy() != ABSENT, np.arange(len(column)), -1)
+    last = np.maximum.reduceat(known, firsts) if len(firsts) else firsts
+    return column.take(pa.array(np.where(last >= 0, last, firsts)))
 
 
 def read_as(schema: pa.Schema, have: pa.Schema) -> list[str]:
@@ -110,10 +116,12 @@ def complete(table: pa.Table, schema: pa.Schema) -> pa.Table:
 
 
 def _absent(lengths: pa.ChunkedArray, field: pa.Field) -> pa.Array:
+    if not pa.types.is_list(field.type):
+        return pa.array(np.full(len(lengths), ABSENT), field.type)
     sizes = pc.list_value_length(lengths).to_numpy()
     offsets = pa.array(np.concatenate([[0], np.cumsum(sizes)]), pa.int32())
     inner, count = field.type.value_type, int(sizes.sum())
-    nothing = pa.nulls(count, inner) if pa.types.is_floating(inner) else pa.array(np.zeros(count), inner)
+    nothing = pa.nulls(count, inner) if pa.types.is_floating(inner) else pa.array(np.full(count, ABSENT), inner)
     return pa.ListArray.from_arrays(offsets, nothing, type=field.type)
 
 

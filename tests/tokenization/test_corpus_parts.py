@@ -9,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -172,6 +173,16 @@ def test_a_facet_that_no_part_has_yet_is_absent_and_any_other_name_is_an_error(
         corpus.tokens(["produkt"])
 
 
+def test_attributes_are_as_last_known(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    def with_age(history: History, codes: list[int]) -> pa.Table:
+        return table(history).append_column("user.age", pa.array(codes, pa.int32()))
+
+    write_corpus(tmp_path, [with_age({"ann": [1], "bob": [1], "cem": [1]}, [4, 5, 0])], tokenizer, {})
+    append_corpus(tmp_path, [table({"ann": [2], "dan": [1]})], tokenizer, {})
+    corpus = append_corpus(tmp_path, [with_age({"bob": [2], "cem": [2]}, [7, 8])], tokenizer, {})
+    assert corpus.tokens(["user.age"])["user.age"].to_pylist() == [4, 7, 8, 0]
+
+
 def test_ends_say_where_going_on_with_a_user_begins(tokenizer: Tokenizer, log: pa.Table, tmp_path: Path) -> None:
     corpus = write_corpus(tmp_path, [table({"ann": [0, 0, 3], "bob": [0], "cem": []})], tokenizer, {})
     corpus = append_corpus(tmp_path, [table({"ann": [7, 9]})], tokenizer, {})
@@ -216,7 +227,7 @@ def test_two_processes_do_not_append_at_once(tokenizer: Tokenizer, tmp_path: Pat
 @pytest.fixture
 def grown(tokenizer: Tokenizer) -> Tokenizer:
     vocabularies = {**tokenizer.vocabularies, "store": tokenizer.vocabularies["store"].grow(pa.array(["s99"]))}
-    return Tokenizer(tokenizer.schema, tokenizer.split, vocabularies, tokenizer.numbers, tokenizer.items)
+    return replace(tokenizer, vocabularies=vocabularies)
 
 
 def test_a_grown_tokenizer_takes_the_place_of_the_one_it_grew_from(
@@ -235,7 +246,7 @@ def test_a_tokenizer_that_gives_other_codes_is_refused(tokenizer: Tokenizer, gro
     with pytest.raises(CorpusError, match="this tokenizer gives 'store' other codes; append with the corpus's own"):
         append_corpus(tmp_path, [table(PARTS[1])], tokenizer, {})
     numbers = {name: type(codec)((0.5,)) for name, codec in grown.numbers.items()}
-    other = Tokenizer(grown.schema, grown.split, grown.vocabularies, numbers, grown.items)
+    other = replace(grown, numbers=numbers)
     with pytest.raises(CorpusError, match="this tokenizer bins 'quantity' otherwise"):
         append_corpus(tmp_path, [table(PARTS[1])], other, {})
 
