@@ -20,6 +20,7 @@ from foundation.learning import Lesson
 from foundation.objectives import Negatives, Targets
 from foundation.repeat import FIRST_ITEM
 from tokenization.corpus import Corpus
+from tokenization.packing import pack
 from tokenization.split import Split
 from tokenization.tokenizer import Tokenizer
 from training.errors import TrainingError
@@ -153,11 +154,10 @@ def recent_counts(training_set: TrainingSet, item_column: int) -> Tensor:
 
 
 def batches(training_set: TrainingSet, sampling: Sampling, seed: int, epoch: int) -> list[np.ndarray]:
-    """Rows of the users of each batch of an epoch: shuffled, then cut at the token budget."""
-    users = np.random.default_rng([seed, epoch]).permutation(training_set.trainable)
+    """Rows of the users of each batch of an epoch: shuffled, and packed to the token budget."""
+    users = training_set.trainable
     length = np.diff(training_set.events.offset_B1.numpy())[users]
-    number = (np.cumsum(length) - 1) // sampling.tokens
-    return np.split(users, np.flatnonzero(np.diff(number)) + 1)
+    return [users[rows] for rows in pack(length, sampling.tokens, [seed, epoch])]
 
 
 def lessons(

@@ -49,7 +49,7 @@ def one_thread() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def twenty(recipe: Recipe, training_set: TrainingSet) -> Recipe:
     """The recipe with as many tokens a batch as make twenty steps."""
-    changed = replace(recipe, epochs=2, sampling=replace(recipe.sampling, tokens=50), checkpoint_seconds=0.0)
+    changed = replace(recipe, epochs=2, sampling=replace(recipe.sampling, tokens=54), checkpoint_seconds=0.0)
     assert total_steps(training_set, changed, Ranks.alone()) == STEPS
     return changed
 

@@ -187,7 +187,7 @@ def test_ranks_stay_together_through_training(together: Together) -> None:
         assert torch.equal(weight, other["trained"][name]), name
     assert one["step"] == other["step"] == len(one["steps"]) >= STEPS
     assert other["steps"] == []  # the first rank alone speaks
-    assert one["steps"][-1] < one["steps"][0]
+    assert sum(one["steps"][-2:]) < sum(one["steps"][:2])
     assert one["tokens"] == other["tokens"]  # of both ranks
     assert [path.name.split("-")[1] for path in (together.run.folder / "checkpoints").iterdir()] == [
         f"{one['step']:09d}"
