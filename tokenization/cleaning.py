@@ -29,11 +29,13 @@ _CONTROL = r"[\x00-\x1f\x7f]"
 
 @dataclass(frozen=True, eq=False)
 class Cleaned:
-    """What became of n rows: sound events, quarantined rows (text, with a column `reason`), rows dropped by rule."""
+    """What became of a table's rows: n sound events, quarantined rows (text, with a column `reason`), rows dropped by
+    rule. rows: [n] which row each event was."""
 
     events: Events
     quarantined: pa.Table
     dropped: Mapping[str, int]
+    rows: Longs
 
 
 def clean(table: pa.Table, schema: EventSchema, now: float | None = None) -> Cleaned:
@@ -62,7 +64,8 @@ def clean(table: pa.Table, schema: EventSchema, now: float | None = None) -> Cle
             counts[name] = count
         keep &= ~rows
     told = [faults[number - 1][0] for number in reason[bad]]
-    return Cleaned(events if keep.all() else events.take(keep), _quarantine(table, schema, bad, told), counts)
+    kept = events if keep.all() else events.take(keep)
+    return Cleaned(kept, quarantine(table, schema, bad, told), counts, np.flatnonzero(keep))
 
 
 def _events(columns: Mapping[str, pa.Array], schema: EventSchema) -> Events:
@@ -219,7 +222,8 @@ def of_day_level(actions: Ids, names: Sequence[str]) -> Mask:
     return actions.where(np.array([str(action) in names for action in actions.values.to_pylist()], np.bool_))
 
 
-def _quarantine(table: pa.Table, schema: EventSchema, rows: Longs, reasons: list[str]) -> pa.Table:
+def quarantine(table: pa.Table, schema: EventSchema, rows: Longs, reasons: list[str]) -> pa.Table:
+    """Some rows of an event table as text, each with the reason [rows] why it is refused."""
     if len(rows) == 0:
         return pa.table({name: pa.array([], pa.string()) for name in (*schema.columns, "reason")})
     bad = table.select(list(schema.columns)).take(pa.array(rows))
