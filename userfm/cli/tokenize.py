@@ -35,13 +35,16 @@ def tokenize(
         Path | None, typer.Option(help="Table of what is known about the items, if there is one.", show_default=False)
     ] = None,
     format: Annotated[Format, typer.Option(help="How the tokens are kept.")] = Format.PARQUET,
+    append: Annotated[
+        bool, typer.Option("--append", help="Add events that came since to the corpus, and rewrite nothing of it.")
+    ] = False,
 ) -> None:
     """Turn an event log into a corpus: one row a user, every event as integers that the model reads.
 
     The schema says which columns hold the user, the time, the items and
     everything else; the header of examples/complete_journey/schema.yaml
     explains every key. Rows that make no sense are set aside with the reason
-    (quarantine.parquet in the corpus) and counted. Whatever is fitted (ids,
+    (quarantine/ in the corpus) and counted. Whatever is fitted (ids,
     bins, counts) is fitted before the split that the schema declares.
 
     \b
@@ -56,12 +59,29 @@ def tokenize(
       userfm tokenize schema.yaml events.parquet --out corpus
 
     Then: userfm train corpus --out run
+
+    \b
+    And a day later, with the new events alone:
+      userfm tokenize schema.yaml day.parquet --out corpus --append
     """
     from tokenization.pipeline import tokenize as run
     from userfm.cli.console import progress_console, results, stages
 
+    if append:
+        add_events(schema, events, out)
+        return
     with stages(progress_console()) as progress:
         corpus = run(schema, events, items, out, format.value, progress)
+    show(corpus, results())
+
+
+def add_events(schema: Path, events: Path, out: Path) -> None:
+    """What `--append` does."""
+    from tokenization.appending import append
+    from userfm.cli.console import progress_console, results, stages
+
+    with stages(progress_console()) as progress:
+        corpus = append(schema, events, out, progress)
     show(corpus, results())
 
 
