@@ -7,7 +7,7 @@ can make the batch again.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 import numpy as np
@@ -23,6 +23,7 @@ from tokenization.corpus import Corpus
 from tokenization.packing import pack
 from tokenization.split import Split
 from tokenization.tokenizer import Tokenizer
+from tokenization.windows import cut_windows
 from training.errors import TrainingError
 
 
@@ -62,12 +63,14 @@ class Position:
 class TrainingSet:
     """All events that training may read, packed.
 
-    count_V: float64 meetings of each item code among them. end: epoch seconds of the last event.
+    count_V: float64 meetings of each item code among them. end: epoch seconds of the last event. fresh_B: int64 tokens
+    at the beginning of each row that only remind, and are not predicted; 0 but in windows of long histories.
     """
 
     events: EventBatch
     count_V: np.ndarray
     end: float
+    fresh_B: Tensor
 
     @property
     def users(self) -> int:
@@ -76,7 +79,7 @@ class TrainingSet:
 
     @property
     def trainable(self) -> np.ndarray:
-        """int64 rows of the users with at least two groups."""
+        """int64 rows with at least two groups."""
         border_G1 = group_offsets(self.events)
         owner_G = self.events.user_T[border_G1[:-1]]
         groups_B = torch.bincount(owner_G, minlength=self.events.users)
@@ -93,7 +96,8 @@ def read_training_set(corpus: Corpus, config: ModelConfig, until: Until = Until.
     count_V = np.bincount(events.facet_TF[:, config.item_column].numpy(), minlength=config.item.codes)
     count_V[:FIRST_ITEM] = 0
     time_T = events.time_T + events.start_B[events.user_T]
-    training_set = TrainingSet(events, count_V.astype(np.float64), float(time_T.max()) if events.tokens else 0.0)
+    end = float(time_T.max()) if events.tokens else 0.0
+    training_set = TrainingSet(events, count_V.astype(np.float64), end, torch.zeros(events.users, dtype=torch.int64))
     if not training_set.users or not count_V.any():
         raise TrainingError(
             f"no user has two groups of events with an item before the {until} part: "
@@ -153,11 +157,34 @@ def recent_counts(training_set: TrainingSet, item_column: int) -> Tensor:
     return count_V.float()
 
 
+def in_windows(training_set: TrainingSet, tokens: int) -> TrainingSet:
+    """The same with a row a window for users of more than `tokens` tokens, so that all rows fit a batch.
+
+    Each window is reminded of up to a quarter of its tokens that an earlier one predicts; see `cut_windows`.
+    """
+    events = training_set.events
+    offset_B1 = events.offset_B1.numpy()
+    if np.diff(offset_B1).max(initial=0) <= tokens:
+        return training_set
+    windows = cut_windows(offset_B1, events.group_T.numpy(), tokens, tokens // 4)
+    begin_N, end_N, fresh_N, user_N = map(torch.from_numpy, (windows.begin, windows.end, windows.fresh, windows.user))
+    cut = _select(events, begin_N, end_N - begin_N, events.start_B[user_N])
+    return replace(training_set, events=cut, fresh_B=fresh_N - begin_N)
+
+
 def batches(training_set: TrainingSet, sampling: Sampling, seed: int, epoch: int) -> list[np.ndarray]:
-    """Rows of the users of each batch of an epoch: shuffled, and packed to the token budget."""
-    users = training_set.trainable
-    length = np.diff(training_set.events.offset_B1.numpy())[users]
-    return [users[rows] for rows in pack(length, sampling.tokens, [seed, epoch])]
+    """Rows (of `in_windows`) of each batch of an epoch: shuffled, and packed to the token budget.
+
+    Raises TrainingError where the budget is so small that no row has two groups.
+    """
+    training_set = in_windows(training_set, sampling.tokens)
+    rows = training_set.trainable
+    if not len(rows):
+        raise TrainingError(
+            f"batches of {sampling.tokens} tokens hold no two groups of any user; give them more tokens"
+        )
+    length = np.diff(training_set.events.offset_B1.numpy())[rows]
+    return [rows[packed] for packed in pack(length, sampling.tokens, [seed, epoch])]
 
 
 def lessons(
@@ -170,6 +197,7 @@ def lessons(
     ranks: int = 1,
 ) -> Iterator[tuple[Position, Lesson]]:
     """Endless lessons of one rank, each with the position after it; every rank takes as many steps an epoch."""
+    training_set = in_windows(training_set, sampling.tokens)
     epoch, first = start.epoch, start.batch
     while True:
         order = batches(training_set, sampling, seed, epoch)
@@ -191,12 +219,14 @@ def make_lesson(
     negatives: Negatives,
     draw: np.random.Generator,
 ) -> Lesson:
-    """The events of `users` with requests at random group borders and what came after each."""
-    batch = select_users(training_set.events, torch.from_numpy(np.sort(users)))
+    """The events of some rows with requests at random group borders and what came after each."""
+    row_B = torch.from_numpy(np.sort(users))
+    batch = select_users(training_set.events, row_B)
     border_G1 = group_offsets(batch)
     first_G = border_G1[:-1]
     owner_G = batch.user_T[first_G]
-    asked_R = _draw_borders(owner_G, sampling.requests, draw)
+    fresh_G = first_G - batch.offset_B1[owner_G] >= training_set.fresh_B[row_B][owner_G]
+    asked_R = _draw_borders(owner_G, fresh_G, sampling.requests, draw)
     context_RC = _group_context(batch, border_G1, config)[asked_R]
     requests = Requests(
         user_R=owner_G[asked_R],
@@ -213,14 +243,18 @@ def make_lesson(
 def select_users(events: EventBatch, users_N: Tensor) -> EventBatch:
     """The packed events of some users, in the given order."""
     start_N = events.offset_B1[:-1][users_N]
-    length_N = events.offset_B1[1:][users_N] - start_N
-    token_T = ranges(start_N, length_N)
+    return _select(events, start_N, events.offset_B1[1:][users_N] - start_N, events.start_B[users_N])
+
+
+def _select(events: EventBatch, first_N: Tensor, length_N: Tensor, start_N: Tensor) -> EventBatch:
+    """N rows of so many tokens from `first_N` on; the times of each count from `start_N`."""
+    token_T = ranges(first_N, length_N)
     return EventBatch(
         events.facet_TF[token_T],
         events.time_T[token_T],
         events.group_T[token_T],
         torch.cat([length_N.new_zeros(1), length_N.cumsum(0)]),
-        events.start_B[users_N],
+        start_N,
     )
 
 
@@ -236,10 +270,10 @@ def draw_negatives(count_V: np.ndarray, sampling: Sampling, draw: np.random.Gene
     return Negatives(torch.from_numpy(code_M), torch.from_numpy(log_expected_M).float())
 
 
-def _draw_borders(owner_G: Tensor, per_user: int, draw: np.random.Generator) -> Tensor:
-    """Groups that have an earlier group of the same user, at most `per_user` of each, in order."""
+def _draw_borders(owner_G: Tensor, fresh_G: Tensor, per_user: int, draw: np.random.Generator) -> Tensor:
+    """Fresh groups that have an earlier group of the same user, at most `per_user` of each, in order."""
     owner = owner_G.numpy()
-    candidate = np.flatnonzero(np.r_[False, owner[1:] == owner[:-1]])
+    candidate = np.flatnonzero(np.r_[False, owner[1:] == owner[:-1]] & fresh_G.numpy())
     order = np.lexsort((draw.random(len(candidate)), owner[candidate]))
     owners = owner[candidate][order]
     first = np.flatnonzero(np.r_[True, owners[1:] != owners[:-1]]) if len(owners) else np.zeros(0, dtype=int)

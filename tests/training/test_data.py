@@ -24,6 +24,7 @@ from training.data import (
     Until,
     batches,
     draw_negatives,
+    in_windows,
     lessons,
     make_lesson,
     read_training_set,
@@ -66,13 +67,43 @@ def test_an_epoch_visits_every_trainable_user_once(training_set: TrainingSet, re
     assert all(np.array_equal(one, other) for one, other in zip(again, orders[1], strict=True))
 
 
-@pytest.mark.parametrize("budget", [1, 60, 150, 10**6])
-def test_a_batch_keeps_its_budget_of_tokens_or_is_one_user(training_set: TrainingSet, budget: int) -> None:
-    length = np.diff(training_set.events.offset_B1.numpy())
+@pytest.mark.parametrize("budget", [15, 60, 150, 10**6])
+def test_a_batch_keeps_its_budget_of_tokens(training_set: TrainingSet, budget: int) -> None:
+    length = np.diff(in_windows(training_set, budget).events.offset_B1.numpy())
     order = batches(training_set, Sampling(tokens=budget), 0, 0)
-    assert all(length[users].sum() <= budget or len(users) == 1 for users in order)
+    assert all(length[rows].sum() <= budget for rows in order)
     assert len(order) == (1 if budget == 10**6 else len(order))
     assert all(len(users) for users in order)
+
+
+def test_a_budget_that_holds_no_two_groups_is_refused(training_set: TrainingSet) -> None:
+    with pytest.raises(TrainingError, match="batches of 1 tokens hold no two groups of a user; give them more"):
+        batches(training_set, Sampling(tokens=1), 0, 0)
+
+
+def test_long_histories_are_rows_of_windows_that_predict_each_group_once(
+    training_set: TrainingSet, recipe: Recipe
+) -> None:
+    assert in_windows(training_set, 60) is training_set
+    cut, events = in_windows(training_set, 16), training_set.events
+    assert int(torch.diff(cut.events.offset_B1).max()) <= 16
+    assert cut.fresh_B.any()
+    assert cut.count_V is training_set.count_V
+    sampling = replace(recipe.sampling, tokens=16, requests=100)
+    asked: list[tuple[float, float, int]] = []
+    for rows in batches(training_set, sampling, 0, 0):
+        negatives = draw_negatives(training_set.count_V, sampling, np.random.default_rng(0))
+        lesson = make_lesson(cut, recipe.model, sampling, rows, negatives, np.random.default_rng(0))
+        batch, requests = lesson.batch, lesson.requests
+        for end, time, user in zip(requests.end_R, requests.time_R, requests.user_R, strict=True):
+            assert int(end) > int(batch.offset_B1[user])  # something to predict it from
+            asked.append((float(batch.start_B[user]), float(time), int(batch.group_T[end])))
+    assert len(asked) == len(set(asked))
+    # All groups but the users' first are asked for, less those that a window begins with for lack of room.
+    first_G = group_offsets(events)[:-1]
+    begin_B = cut.events.offset_B1[:-1]
+    unreminded = (cut.fresh_B == 0) & (cut.events.group_T[begin_B] > 0)
+    assert len(asked) == int((events.group_T[first_G] > 0).sum()) - int(unreminded.sum())
 
 
 def test_the_same_seed_epoch_and_batch_is_the_same_lesson(training_set: TrainingSet, recipe: Recipe) -> None:
