@@ -11,8 +11,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tokenization.arrays import Longs
-from tokenization.ids import Ids
+from tokenization.arrays import Codes, Longs
+from tokenization.ids import Ids, one_chunk
 from tokenization.parts import Part, ids_ascend
 from tokenization.vocabulary import ABSENT
 
@@ -80,21 +80,37 @@ def join(tables: Sequence[pa.Table], users: Sequence[Longs]) -> pa.Table:
             return table
     number = np.concatenate([user for _, user in held])
     order = np.argsort(number, kind="stable")
-    table = pa.concat_tables([table for table, _ in held]).take(pa.array(order)).combine_chunks()
     firsts = np.flatnonzero(np.diff(number[order], prepend=-1))
-    return pa.table([_joined(column.chunk(0), firsts) for column in table.columns], names=table.column_names)
+    whole = pa.concat_tables([table for table, _ in held])
+    tokens, offsets = _gathered(whole, order, firsts)
+    columns = []
+    for column in whole.columns:
+        if pa.types.is_list(column.type):
+            values = pa.concat_arrays([chunk.flatten() for chunk in column.chunks]).take(tokens)
+            columns.append(pa.ListArray.from_arrays(offsets, values, type=column.type))
+        elif pa.types.is_int32(column.type):
+            columns.append(_last_known(column.to_numpy()[order], firsts))
+        else:  # the user's id
+            columns.append(one_chunk(column).take(pa.array(order[firsts])))
+    return pa.table(columns, names=whole.column_names)
 
 
-def _joined(column: pa.Array, firsts: Longs) -> pa.Array:
-    """Of rows that are one from each of `firsts` to the next: lists one after another, attributes as last known."""
-    if pa.types.is_list(column.type):
-        offsets = column.offsets.take(pa.array(np.append(firsts, len(column))))
-        return pa.ListArray.from_arrays(offsets, column.values, type=column.type)
-    if not pa.types.is_int32(column.type):
-        return column.take(pa.array(firsts))  # the user's id
-    known = np.where(column.to_numpy() != ABSENT, np.arange(len(column)), -1)
-    last = np.maximum.reduceat(known, firsts) if len(firsts) else firsts
-    return column.take(pa.array(np.where(last >= 0, last, firsts)))
+def _gathered(table: pa.Table, order: Longs, firsts: Longs) -> tuple[pa.Array, pa.Array]:
+    """Which tokens come one after another when rows are put in `order`, and where the lists of each user begin. The
+    lists of a row are all as long, so this is found once, and each column takes its values in one go."""
+    column = next((column for column in table.columns if pa.types.is_list(column.type)), None)
+    sizes = np.zeros(len(order), np.int64) if column is None else pc.list_value_length(column).to_numpy()
+    starts, ends = (np.cumsum(sizes) - sizes)[order], np.cumsum(sizes[order])
+    sizes = sizes[order]
+    tokens = np.repeat(starts - (ends - sizes), sizes) + np.arange(sizes.sum())
+    return pa.array(tokens), pa.array(np.append((ends - sizes)[firsts], sizes.sum()), pa.int32())
+
+
+def _last_known(codes: Codes, firsts: Longs) -> pa.Array:
+    """Of the codes from each of `firsts` to the next the last that is not absent."""
+    known = np.where(codes != ABSENT, np.arange(len(codes)), -1)
+    last = np.maximum.reduceat(known, firsts)
+    return pa.array(codes[np.where(last >= 0, last, firsts)])
 
 
 def read_as(schema: pa.Schema, have: pa.Schema) -> list[str]:
