@@ -102,6 +102,13 @@ def _from_floats(column: pa.Array) -> pa.Array:
     return pc.coalesce(numbers.cast(pa.string()), column.cast(pa.string()))
 
 
+def whole_floats(column: pa.ChunkedArray) -> bool:
+    """Whether a column of floats, in which NaN is no value, holds whole numbers only."""
+    floats = column.cast(pa.float64())
+    whole = pc.and_(pc.equal(floats, pc.trunc(floats)), pc.less(pc.abs(floats), 2.0**63))
+    return bool(pc.all(pc.or_(whole, pc.is_nan(floats)), min_count=0).as_py())
+
+
 def as_type(ids: pa.Array, kind: pa.DataType) -> pa.Array:
     """Ids as int64 or string, whichever `kind` is: "7" and 7 are one id. Text that is no whole number becomes null."""
     ids = canonical(ids, "id")

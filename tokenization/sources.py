@@ -1,41 +1,105 @@
 """Tables in.
 
-A table is a path (Parquet, Arrow/Feather, CSV, JSON lines, Lance; a file or a folder of them) or what is in
+A table is a path or URL (Parquet, Arrow/Feather, CSV, JSON lines, Lance; a file or a folder of them) or what is in
 memory already: Arrow, pandas, polars, anything with the Arrow stream interface.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.csv
-import pyarrow.feather
-import pyarrow.json
-import pyarrow.parquet
 
 from tokenization.errors import SourceError, nearest
-from tokenization.ids import WHOLE_NUMBER, column_of
-from tokenization.rules import ItemsRule, UsersRule
+from tokenization.files import files
+from tokenization.formats import InMemory, Stored, Types, open_file, unified
+from tokenization.formats import require as require
+from tokenization.ids import canonical, column_of, whole_floats
+from tokenization.rules import ItemsRule, Kind
 from tokenization.schema import EventSchema
 
 TableLike = object
-"""A path, or a table in memory: pyarrow, pandas, polars, or any object with `__arrow_c_stream__`."""
+"""A path or URL, or a table in memory: pyarrow, pandas, polars, or any object with `__arrow_c_stream__`."""
 
-_FORMATS = {
-    ".parquet": "parquet",
-    ".pq": "parquet",
-    ".arrow": "ipc",
-    ".feather": "ipc",
-    ".ipc": "ipc",
-    ".csv": "csv",
-    ".jsonl": "json",
-    ".ndjson": "json",
-    ".json": "json",
-    ".lance": "lance",
-}
+_NUMBERS = (Kind.NUMBER, Kind.DURATION, Kind.TIMESTAMP, Kind.VECTOR)
+
+
+@dataclass(frozen=True)
+class Scan:
+    """Some columns of a table in batches, again and again, without ever holding all of it.
+
+    parts: the files of the table, or the table itself. columns: those asked for. ids: those of them that are ids, which
+    come as whole numbers or as text, whichever holds all of them. where: what the table is called in a sentence.
+    """
+
+    parts: tuple[Stored, ...]
+    columns: tuple[str, ...]
+    ids: frozenset[str]
+    where: str
+
+    @cached_property
+    def rows(self) -> int:
+        """How many there are."""
+        return sum(part.rows for part in self.parts)
+
+    @cached_property
+    def types(self) -> Types:
+        """Of each column: what holds all values of all files, and text where nothing else does.
+
+        CSV and JSON lines have to be read for that, and numbers with a fraction where ids should be.
+        """
+        found = {name: _joint([_plain(part.types[name]) for part in self.parts]) for name in self.columns}
+        floats = [name for name in self.columns if name in self.ids and pa.types.is_floating(found[name])]
+        whole = dict.fromkeys(floats, True)
+        for batch in self._stored(floats) if floats else ():
+            for name in floats:
+                whole[name] = whole[name] and whole_floats(batch.column(name))
+        return {**found, **{name: pa.int64() if whole[name] else pa.string() for name in floats}}
+
+    def batches(self, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+        """All rows in order, or of some columns; a column has one type in all batches."""
+        names = list(self.columns if columns is None else columns)
+        kinds = pa.schema([(name, self.types[name]) for name in names])
+        for batch in self._stored(names):
+            if batch.schema.equals(kinds):
+                yield batch
+            else:
+                yield pa.table({name: self._cast(batch.column(name), name) for name in names})
+
+    def read(self) -> pa.Table:
+        """All of it at once."""
+        kinds = pa.schema([(name, self.types[name]) for name in self.columns])
+        return pa.concat_tables([kinds.empty_table(), *self.batches()])
+
+    def _stored(self, columns: Sequence[str]) -> Iterator[pa.Table]:
+        for part in self.parts:
+            for batch in part.batches(columns):
+                yield batch.select(list(columns))
+
+    def _cast(self, column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
+        kind = self.types[name]
+        try:
+            if name in self.ids and pa.types.is_floating(_plain(column.type)):
+                return pa.chunked_array([canonical(chunk, name).cast(kind) for chunk in column.chunks], kind)
+            return pa.chunked_array([pa.nulls(len(column))]) if pa.types.is_null(kind) else column.cast(kind)
+        except (pa.ArrowNotImplementedError, pa.ArrowInvalid) as error:
+            kinds = " and ".join(dict.fromkeys(str(part.types[name]) for part in self.parts))
+            raise SourceError(f"{self.where}: its files hold {name!r} as {kinds}; write one type everywhere") from error
+
+
+def scan_events(source: TableLike, schema: EventSchema, keep: bool = False) -> Scan:
+    """The columns of an event table that `schema` declares, to be read in batches.
+
+    Args:
+        keep: whether text that was parsed to find its types stays in memory, for a table that will be read as a whole.
+
+    Raises:
+        SourceError: there is no such table; reading it may raise what `read_events` raises.
+    """
+    return _scan(source, schema.columns, frozenset(_id_columns(schema)), "event", keep)
 
 
 def read_events(source: TableLike, schema: EventSchema) -> pa.Table:
@@ -44,7 +108,7 @@ def read_events(source: TableLike, schema: EventSchema) -> pa.Table:
     Raises:
         SourceError: can't be read, a declared column is missing, or a file has no rows.
     """
-    return _table(source, schema.columns, "event")
+    return _read(scan_events(source, schema, keep=True), source, "event")
 
 
 def read_items(source: TableLike, schema: EventSchema) -> pa.Table:
@@ -54,28 +118,8 @@ def read_items(source: TableLike, schema: EventSchema) -> pa.Table:
         SourceError: as `read_events`; also where the schema declares no items.
     """
     rule = items_rule(schema)
-    return _table(source, tuple(dict.fromkeys((rule.id, *rule.categories, *rule.text))), "item")
-
-
-def read_users(source: TableLike, schema: EventSchema) -> pa.Table:
-    """The columns of the users table that `schema.users` declares.
-
-    Raises:
-        SourceError: as `read_events`; also where the schema declares no users.
-    """
-    rule = users_rule(schema)
-    return _table(source, tuple(dict.fromkeys((rule.id, *rule.categories, *rule.numbers))), "user")
-
-
-def users_rule(schema: EventSchema) -> UsersRule:
-    """What the schema says of the users table.
-
-    Raises:
-        SourceError: it says nothing.
-    """
-    if schema.users is None:
-        raise SourceError(f"schema {schema.name!r} declares no users; add a `users:` section, or give no users")
-    return schema.users
+    columns = tuple(dict.fromkeys((rule.id, *rule.categories, *rule.text)))
+    return _read(_scan(source, columns, frozenset({rule.id, *rule.categories}), "item", keep=True), source, "item")
 
 
 def items_rule(schema: EventSchema) -> ItemsRule:
@@ -104,13 +148,18 @@ def from_rows(rows: Sequence[Mapping[str, object]], schema: EventSchema) -> pa.T
     return pa.table({name: column_of([row.get(name) for row in rows], name) for name in schema.columns})
 
 
-def _table(source: TableLike, columns: tuple[str, ...], what: str) -> pa.Table:
-    if not isinstance(source, str | Path):
-        table = _in_memory(source)
-        require(table.column_names, columns, f"the {what} table")
-        return table.select(list(columns))
-    table = _read(Path(source), columns)
-    if table.num_rows == 0:
+def _scan(source: TableLike, columns: tuple[str, ...], ids: frozenset[str], what: str, keep: bool) -> Scan:
+    if isinstance(source, str | Path):
+        parts: tuple[Stored, ...] = tuple(open_file(file, columns, keep) for file in files(source))
+        return Scan(parts, columns, ids, str(source))
+    table = _in_memory(source)
+    require(table.column_names, columns, f"the {what} table")
+    return Scan((InMemory(table.select(list(columns)), f"the {what} table"),), columns, ids, f"the {what} table")
+
+
+def _read(scan: Scan, source: TableLike, what: str) -> pa.Table:
+    table = scan.read()
+    if table.num_rows == 0 and isinstance(source, str | Path):
         raise SourceError(f"{source} has no rows; give a table with at least one {what}")
     return table
 
@@ -125,115 +174,24 @@ def _in_memory(source: object) -> pa.Table:
         raise SourceError(f"a {kind} is no table; give a path, or a pyarrow, pandas or polars table") from None
 
 
-def require(given: Iterable[str], needed: Iterable[str], where: str) -> None:
-    names = list(given)
-    for name in needed:
-        if name not in names:
-            raise SourceError(f"{where} has no column {name!r}; {nearest(name, names)}")
-        if names.count(name) > 1:
-            raise SourceError(f"{where} has column {name!r} {names.count(name)} times; rename all but one")
+def _id_columns(schema: EventSchema) -> Iterator[str]:
+    """Columns that are known by their values, and not computed with."""
+    yield schema.user
+    if schema.action:
+        yield schema.action.column
+    for column in (schema.group, schema.event_id):
+        if column:
+            yield column
+    yield from (rule.column for rule in schema.entities.values())
+    yield from (rule.column for rule in schema.facets.values() if rule.kind not in _NUMBERS)
 
 
-def _read(path: Path, columns: tuple[str, ...]) -> pa.Table:
-    files = _files(path)
-    tables = [_read_file(file, columns) for file in files]
-    return pa.table({name: _joined([t.column(name) for t in tables], name, path) for name in columns})
+def _plain(kind: pa.DataType) -> pa.DataType:
+    """The type of the values, however they are kept."""
+    return kind.value_type if pa.types.is_dictionary(kind) else kind
 
 
-def _joined(parts: list[pa.ChunkedArray], name: str, path: Path) -> pa.ChunkedArray:
-    """One column out of several files; where their types differ, as the type that holds them all, or as text."""
-    fields = [pa.schema([(name, part.type)]) for part in parts]
-    try:
-        kind = pa.unify_schemas(fields, promote_options="permissive").field(name).type
-    except pa.ArrowTypeError:
-        kind = pa.string()
-    try:
-        return pa.chunked_array([chunk for part in parts for chunk in part.cast(kind).chunks], kind)
-    except (pa.ArrowNotImplementedError, pa.ArrowInvalid) as error:
-        kinds = " and ".join(dict.fromkeys(str(part.type) for part in parts))
-        raise SourceError(f"{path}: its files hold {name!r} as {kinds}; write one type everywhere") from error
-
-
-def _files(path: Path) -> list[Path]:
-    if not path.exists():
-        raise SourceError(f"{path} doesn't exist; give a file or folder of Parquet, Arrow, CSV, JSON lines or Lance")
-    if path.is_file() or _format(path) == "lance":
-        return [path]
-    files = sorted(p for p in path.rglob("*") if _format(p) and not p.name.startswith((".", "_")) and p.is_file())
-    if not files:
-        raise SourceError(f"{path} is a folder without a file named {', '.join(_FORMATS)}; give another")
-    return files
-
-
-def _format(path: Path) -> str | None:
-    suffixes = [suffix for suffix in path.suffixes[-2:] if suffix != ".gz"]
-    return _FORMATS.get(suffixes[-1].lower()) if suffixes else None
-
-
-def _read_file(path: Path, columns: tuple[str, ...]) -> pa.Table:
-    kind = _format(path)
-    if kind is None:
-        raise SourceError(f"{path}: the name must end in one of {', '.join(_FORMATS)} so that its format is known")
-    try:
-        return _READERS[kind](path, columns)
-    except (pa.ArrowException, OSError, ValueError) as error:
-        raise SourceError(f"{path} can't be read as {kind}: {_first_line(error)}") from error
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
-
-
-def _read_parquet(path: Path, columns: tuple[str, ...]) -> pa.Table:
-    with pyarrow.parquet.ParquetFile(path) as file:
-        require(file.schema_arrow.names, columns, str(path))
-        return file.read(columns=list(columns))
-
-
-def _read_ipc(path: Path, columns: tuple[str, ...]) -> pa.Table:
-    table = pyarrow.feather.read_table(path)
-    require(table.column_names, columns, str(path))
-    return table.select(list(columns))
-
-
-def _read_csv(path: Path, columns: tuple[str, ...]) -> pa.Table:
-    # Left to guess, a CSV reader makes 7 of the id "007" and nothing of the country "NA".
-    with pyarrow.csv.open_csv(path) as reader:
-        require(reader.schema.names, columns, str(path))
-    options = pyarrow.csv.ConvertOptions(
-        include_columns=list(columns),
-        column_types=dict.fromkeys(columns, pa.string()),
-        strings_can_be_null=True,
-        null_values=[""],
-    )
-    table = pyarrow.csv.read_csv(path, convert_options=options)
-    return pa.table({name: _whole_numbers(table.column(name)) for name in columns})
-
-
-def _whole_numbers(text: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Text as int64 where all of it is whole numbers that would be written the same again."""
-    whole = pc.all(pc.match_substring_regex(text, WHOLE_NUMBER), min_count=1).as_py()
-    return text.cast(pa.int64()) if whole else text
-
-
-def _read_json(path: Path, columns: tuple[str, ...]) -> pa.Table:
-    table = pyarrow.json.read_json(path)
-    require(table.column_names, columns, str(path))
-    return table.select(list(columns))
-
-
-def _read_lance(path: Path, columns: tuple[str, ...]) -> pa.Table:
-    import lance
-
-    dataset = lance.dataset(str(path))
-    require(dataset.schema.names, columns, str(path))
-    return dataset.to_table(columns=list(columns))
-
-
-_READERS: Mapping[str, Callable[[Path, tuple[str, ...]], pa.Table]] = {
-    "parquet": _read_parquet,
-    "ipc": _read_ipc,
-    "csv": _read_csv,
-    "json": _read_json,
-    "lance": _read_lance,
-}
+def _joint(kinds: Sequence[pa.DataType]) -> pa.DataType:
+    """What holds values of all types; where nothing does, text."""
+    kind = unified(kinds)
+    return pa.string() if kind is None else kind
