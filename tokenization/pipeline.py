@@ -1,22 +1,40 @@
-"""The job: an event table and an items table in, a corpus out."""
+"""The job: an event table and an items table in, a corpus out.
+
+A log that fits into memory is worked on there. A larger one is first sent to parts on disk, and every step goes through
+the parts. The corpus is the same.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial, reduce
+from operator import or_
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tokenization.cleaning import clean
+from tokenization.cleaning import Cleaned
 from tokenization.corpus import FORMAT as CORPUS
 from tokenization.corpus import Corpus, Format, write_corpus
+from tokenization.counting import Span
+from tokenization.errors import SourceError
+from tokenization.files import stamps
+from tokenization.fitting import Observed
+from tokenization.ids import Ids
+from tokenization.job import Job, LocalParts, Parts
+from tokenization.partition import PART_ROWS, find_borders, part_rows_of, route
 from tokenization.schema import EventSchema
-from tokenization.sources import read_events, read_items
+from tokenization.sources import Scan, read_items, read_users, scan_events
+from tokenization.spilling import Rows, load, scratch, spill
+from tokenization.split import resolve
 from tokenization.tokenizer import Tokenizer
 from tokenization.tokenizer_files import FORMAT as TOKENIZER
 
@@ -31,56 +49,180 @@ def tokenize(
     out: str | Path,
     format: Format = "parquet",
     progress: Progress = lambda stage, done, total: None,
+    *,
+    users_path: str | Path | None = None,
+    strict: bool = False,
+    part_rows: int = PART_ROWS,
 ) -> Corpus:
     """Read a log, fit its tokenizer on what lies before the split, and write a corpus.
 
     Args:
+        events_path: of the log; like those of items and users, a path or a URL, of a file or a folder.
         items_path: table of the candidates; None where there is none.
         out: folder of the corpus. A corpus that is there is replaced; but where it was made of these same files by
             this same declaration, it is returned as it is.
+        users_path: table of what is known of the users; None where there is none.
+        strict: whether rows that make no sense end the job, instead of being set aside.
+        part_rows: rows that are worked on at a time. A log of more than twice as many is cut into parts, on disk
+            beside `out`; the corpus is the same whatever this is.
 
     Returns:
         The corpus. Its `summary` says: events (rows read), tokens, merged (events that went into a token with
-        others, less that token), quarantined (rows by reason), dropped (rows left out for any other cause:
-        none), users, items (candidates), seconds, events_per_second.
+        others, less that token), quarantined (rows by reason), dropped (rows that the schema drops), dropped_by (these
+        by what it says), users, items (candidates), seconds, events_per_second.
 
     Raises:
         SchemaError, SourceError, CorpusError: one sentence about what to mend.
     """
     start = time.perf_counter()
     schema = EventSchema.from_yaml(schema_path)
-    inputs = _inputs(schema, [Path(p) for p in (events_path, items_path) if p is not None])
+    inputs = _inputs(schema, [path for path in (events_path, items_path, users_path) if path is not None])
     if (made := _already_made(Path(out), inputs, format)) is not None:
+        _refuse(made.summary["quarantined"] if strict else {}, made.summary["events"])
         progress("up to date", 1, 1)
         return made
     progress("read", 0, 1)
-    raw = read_events(Path(events_path), schema)
-    items = None if items_path is None else read_items(Path(items_path), schema)
-    progress("read", 1, 1)
-    progress("check", 0, raw.num_rows)
-    cleaned = clean(raw, schema)
-    events, quarantined = cleaned.events, cleaned.quarantined
-    progress("check", raw.num_rows, raw.num_rows)
-    progress("fit", 0, 1)
-    tokenizer = Tokenizer.fit(schema, events, items, lambda done, total: progress("item texts", done, total))
-    progress("fit", 1, 1)
-    progress("tokenize", 0, len(events))
-    tokens = tokenizer.transform(events)
-    progress("tokenize", len(events), len(events))
-    summary = _summary(raw.num_rows, tokens, quarantined, tokenizer, time.perf_counter() - start)
-    summary["inputs"] = inputs
-    progress("write", 0, tokens.num_rows)
-    corpus = write_corpus(out, [tokens], tokenizer, summary, format, quarantined)
-    progress("write", tokens.num_rows, tokens.num_rows)
+    items = None if items_path is None else read_items(items_path, schema)
+    users = None if users_path is None else read_users(users_path, schema)
+    job = Job(schema, time.time(), items, users)
+    with _log(scan_events(events_path, schema), job, Path(out), part_rows, progress) as log:
+        found = _surveyed(log, progress)
+        _refuse(found.reasons if strict else {}, log.rows)
+        tokenizer = _fitted(log, job, found, progress)
+        # A corpus writes its summary when it has written the last of its tokens, and that one completes the summary.
+        summary: dict[str, Any] = {"inputs": inputs}
+        tables = _transformed(log, tokenizer, found, summary, start, progress)
+        corpus = write_corpus(out, tables, tokenizer, summary, format, log.refused.table())
+    progress("write", summary["users"], summary["users"])
     return corpus
 
 
-def _inputs(schema: EventSchema, paths: list[Path]) -> str:
+@dataclass(frozen=True, eq=False)
+class _Log:
+    """A log that lies ready in parts. rows: of all parts. refused: a place for those that make no sense."""
+
+    parts: Parts
+    rows: int
+    refused: Rows
+
+
+@contextmanager
+def _log(scan: Scan, job: Job, out: Path, part_rows: int, progress: Progress) -> Iterator[_Log]:
+    """The log in one part, in memory, or in several on disk, for as long as the block lasts."""
+    if scan.rows == 0:
+        raise SourceError(f"{scan.where} has no rows; give a table with at least one event")
+    part_rows = part_rows_of(scan.batches(), part_rows)
+    if scan.rows <= 2 * part_rows:
+        table = scan.read()
+        progress("read", 1, 1)
+        progress("check", 0, scan.rows)
+        whole = job.clean(table)
+        del table
+        yield _Log(LocalParts(job, [lambda: whole]), scan.rows, Rows(None))
+        return
+    with scratch(out) as folder:
+        user = job.schema.user
+        told = (Ids.of(b.column(user), user) for b in _counted(scan, [user], "users", progress))
+        borders = find_borders(told, part_rows)
+        routed = route(_counted(scan, scan.columns, "read", progress), user, borders)
+        paths = spill(routed, borders.parts, scan.schema, folder)
+        loads = [partial(_load, job, path) for path in paths]
+        yield _Log(LocalParts(job, loads), scan.rows, Rows(folder / "refused.arrows"))
+
+
+def _counted(scan: Scan, columns: Sequence[str], stage: str, progress: Progress) -> Iterator[pa.Table]:
+    """The batches of a scan, telling how far it came."""
+    done = 0
+    for batch in scan.batches(columns):
+        yield batch
+        done += batch.num_rows
+        progress(stage, done, scan.rows)
+
+
+def _load(job: Job, path: Path) -> Cleaned:
+    return job.clean(load(path))
+
+
+@dataclass(eq=False)
+class _Found:
+    """What the survey of all parts found: rows refused by reason, rows dropped by rule."""
+
+    reasons: Counter[str] = field(default_factory=Counter)
+    dropped: Counter[str] = field(default_factory=Counter)
+    span: Span = field(default_factory=Span)
+    observed: Observed | None = None
+
+
+def _surveyed(log: _Log, progress: Progress) -> _Found:
+    found, done = _Found(), 0
+    for part in log.parts.survey():
+        found.reasons.update(part.quarantined["reason"].to_pylist())
+        found.dropped.update(part.dropped)
+        found.span |= part.span
+        if part.observed is not None:
+            found.observed = part.observed if found.observed is None else found.observed | part.observed
+        log.refused.add(part.quarantined)
+        done += part.events + part.quarantined.num_rows + sum(part.dropped.values())
+        progress("check", done, log.rows)
+    return found
+
+
+def _refuse(reasons: Mapping[str, int], rows: int) -> None:
+    if reasons:
+        told = ", ".join(f"{reason} ({count:,})" for reason, count in Counter(reasons).most_common())
+        raise SourceError(
+            f"{sum(reasons.values()):,} of {rows:,} rows make no sense: {told}; "
+            "mend the log, or leave out --strict and they are set aside"
+        )
+
+
+def _fitted(log: _Log, job: Job, found: _Found, progress: Progress) -> Tokenizer:
+    progress("fit", 0, 1)
+    split = job.split or resolve(job.schema.split, found.span)
+    observed = found.observed or reduce(or_, log.parts.observe(split))
+
+    def texts(done: int, total: int) -> None:
+        progress("item texts", done, total)
+
+    tokenizer = Tokenizer.of(job.schema, split, observed, job.items, texts, job.users)
+    progress("fit", 1, 1)
+    return tokenizer
+
+
+def _transformed(
+    log: _Log, tokenizer: Tokenizer, found: _Found, summary: dict[str, Any], start: float, progress: Progress
+) -> Iterator[pa.Table]:
+    """The tokens part by part, and after the last one the summary."""
+    events = log.rows - found.reasons.total() - found.dropped.total()
+    done = tokens = users = 0
+    progress("tokenize", 0, events)
+    for table in log.parts.transform(tokenizer):
+        yield table
+        users += table.num_rows
+        tokens += pc.sum(pc.list_value_length(table["events"])).as_py() or 0
+        done += pc.sum(pc.list_flatten(table["events"])).as_py() or 0
+        progress("tokenize", done, events)
+    progress("write", 0, users)
+    seconds = time.perf_counter() - start
+    summary |= {
+        "events": log.rows,
+        "tokens": tokens,
+        "merged": events - tokens,
+        "quarantined": dict(found.reasons),
+        "dropped": found.dropped.total(),
+        "dropped_by": dict(found.dropped),
+        "users": users,
+        "items": len(tokenizer.items.ids),
+        "seconds": seconds,
+        "events_per_second": log.rows / seconds,
+    }
+
+
+def _inputs(schema: EventSchema, sources: list[str | Path]) -> str:
     """Changes whenever the declaration or a file does, as far as names, sizes and dates tell."""
     told: list[object] = [CORPUS, TOKENIZER, schema.to_dict()]
-    for path in paths:
-        files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
-        told += [[str(f.resolve()), f.stat().st_size, f.stat().st_mtime_ns] for f in files if f.exists()]
+    for source in sources:
+        told += [str(source), stamps(source)]
     return hashlib.sha256(json.dumps(told).encode()).hexdigest()
 
 
@@ -89,21 +231,3 @@ def _already_made(out: Path, inputs: str, format: Format) -> Corpus | None:
         return None
     corpus = Corpus.open(out)
     return corpus if corpus.format == format and corpus.summary.get("inputs") == inputs else None
-
-
-def _summary(
-    rows: int, tokens: pa.Table, quarantined: pa.Table, tokenizer: Tokenizer, seconds: float
-) -> dict[str, Any]:
-    count = pc.sum(pc.list_value_length(tokens["events"])).as_py() or 0
-    reasons = pc.value_counts(quarantined["reason"].combine_chunks()).to_pylist()
-    return {
-        "events": rows,
-        "tokens": count,
-        "merged": rows - quarantined.num_rows - count,
-        "quarantined": {entry["values"]: entry["counts"] for entry in reasons},
-        "dropped": 0,
-        "users": tokens.num_rows,
-        "items": len(tokenizer.items.ids),
-        "seconds": seconds,
-        "events_per_second": rows / seconds,
-    }

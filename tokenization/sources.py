@@ -6,6 +6,7 @@ memory already: Arrow, pandas, polars, anything with the Arrow stream interface.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,12 +19,14 @@ from tokenization.files import files
 from tokenization.formats import InMemory, Stored, Types, open_file, unified
 from tokenization.formats import require as require
 from tokenization.ids import canonical, column_of, whole_floats
-from tokenization.rules import ItemsRule, Kind
+from tokenization.rules import ItemsRule, Kind, UsersRule
 from tokenization.schema import EventSchema
 
 TableLike = object
 """A path or URL, or a table in memory: pyarrow, pandas, polars, or any object with `__arrow_c_stream__`."""
 
+_KEPT = 64 << 20
+"""Bytes of text that a scan rather keeps than parses again."""
 _NUMBERS = (Kind.NUMBER, Kind.DURATION, Kind.TIMESTAMP, Kind.VECTOR)
 
 
@@ -44,6 +47,11 @@ class Scan:
     def rows(self) -> int:
         """How many there are."""
         return sum(part.rows for part in self.parts)
+
+    @property
+    def schema(self) -> pa.Schema:
+        """The types as a schema, in the order of `columns`."""
+        return pa.schema([(name, self.types[name]) for name in self.columns])
 
     @cached_property
     def types(self) -> Types:
@@ -71,8 +79,7 @@ class Scan:
 
     def read(self) -> pa.Table:
         """All of it at once."""
-        kinds = pa.schema([(name, self.types[name]) for name in self.columns])
-        return pa.concat_tables([kinds.empty_table(), *self.batches()])
+        return pa.concat_tables([self.schema.empty_table(), *self.batches()])
 
     def _stored(self, columns: Sequence[str]) -> Iterator[pa.Table]:
         for part in self.parts:
@@ -90,16 +97,13 @@ class Scan:
             raise SourceError(f"{self.where}: its files hold {name!r} as {kinds}; write one type everywhere") from error
 
 
-def scan_events(source: TableLike, schema: EventSchema, keep: bool = False) -> Scan:
+def scan_events(source: TableLike, schema: EventSchema) -> Scan:
     """The columns of an event table that `schema` declares, to be read in batches.
-
-    Args:
-        keep: whether text that was parsed to find its types stays in memory, for a table that will be read as a whole.
 
     Raises:
         SourceError: there is no such table; reading it may raise what `read_events` raises.
     """
-    return _scan(source, schema.columns, frozenset(_id_columns(schema)), "event", keep)
+    return _scan(source, schema.columns, frozenset(_id_columns(schema)), "event", _KEPT)
 
 
 def read_events(source: TableLike, schema: EventSchema) -> pa.Table:
@@ -108,7 +112,8 @@ def read_events(source: TableLike, schema: EventSchema) -> pa.Table:
     Raises:
         SourceError: can't be read, a declared column is missing, or a file has no rows.
     """
-    return _read(scan_events(source, schema, keep=True), source, "event")
+    scan = _scan(source, schema.columns, frozenset(_id_columns(schema)), "event", sys.maxsize)
+    return _read(scan, source, "event")
 
 
 def read_items(source: TableLike, schema: EventSchema) -> pa.Table:
@@ -119,7 +124,29 @@ def read_items(source: TableLike, schema: EventSchema) -> pa.Table:
     """
     rule = items_rule(schema)
     columns = tuple(dict.fromkeys((rule.id, *rule.categories, *rule.text)))
-    return _read(_scan(source, columns, frozenset({rule.id, *rule.categories}), "item", keep=True), source, "item")
+    return _read(_scan(source, columns, frozenset({rule.id, *rule.categories}), "item"), source, "item")
+
+
+def read_users(source: TableLike, schema: EventSchema) -> pa.Table:
+    """The columns of the users table that `schema.users` declares.
+
+    Raises:
+        SourceError: as `read_events`; also where the schema declares no users.
+    """
+    rule = users_rule(schema)
+    columns = tuple(dict.fromkeys((rule.id, *rule.categories, *rule.numbers)))
+    return _read(_scan(source, columns, frozenset({rule.id, *rule.categories}), "user"), source, "user")
+
+
+def users_rule(schema: EventSchema) -> UsersRule:
+    """What the schema says of the users table.
+
+    Raises:
+        SourceError: it says nothing.
+    """
+    if schema.users is None:
+        raise SourceError(f"schema {schema.name!r} declares no users; add a `users:` section, or give no users")
+    return schema.users
 
 
 def items_rule(schema: EventSchema) -> ItemsRule:
@@ -148,9 +175,12 @@ def from_rows(rows: Sequence[Mapping[str, object]], schema: EventSchema) -> pa.T
     return pa.table({name: column_of([row.get(name) for row in rows], name) for name in schema.columns})
 
 
-def _scan(source: TableLike, columns: tuple[str, ...], ids: frozenset[str], what: str, keep: bool) -> Scan:
+def _scan(source: TableLike, columns: tuple[str, ...], ids: frozenset[str], what: str, most: int = sys.maxsize) -> Scan:
+    """`most`: bytes of files up to which text that was parsed to find its types is kept, to be parsed only once."""
     if isinstance(source, str | Path):
-        parts: tuple[Stored, ...] = tuple(open_file(file, columns, keep) for file in files(source))
+        found = files(source)
+        keep = sum(file.size for file in found) <= most
+        parts: tuple[Stored, ...] = tuple(open_file(file, columns, keep) for file in found)
         return Scan(parts, columns, ids, str(source))
     table = _in_memory(source)
     require(table.column_names, columns, f"the {what} table")
