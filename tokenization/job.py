@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Protocol
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol, TypeVar
 
 import pyarrow as pa
 
 from tokenization import fitting
 from tokenization.cleaning import Cleaned, clean
 from tokenization.counting import Span
+from tokenization.events import Events
 from tokenization.fitting import Observed
+from tokenization.freezing import Frozen, freeze
 from tokenization.schema import EventSchema
+from tokenization.spilling import load
 from tokenization.split import Split, resolve
 from tokenization.tokenizer import Tokenizer
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,20 +67,21 @@ class Job:
         if self.split is None:
             span = fitting.span(self.schema, part.events)
         else:
-            observed = self.observe(part, self.split)
+            observed = self.observe(part.events, self.split)
         return Survey(len(part.events), part.quarantined, part.dropped, span, observed)
 
-    def observe(self, part: Cleaned, split: Split) -> Observed:
+    def observe(self, events: Events, split: Split) -> Observed:
         """What a part teaches."""
-        return fitting.observe(self.schema, split, part.events, self.items)
+        return fitting.observe(self.schema, split, events, self.items)
 
-    def transform(self, part: Cleaned, tokenizer: Tokenizer) -> pa.Table:
+    def transform(self, events: Events, tokenizer: Tokenizer) -> pa.Table:
         """The tokens of a part's users."""
-        return tokenizer.transform(part.events, self.users)
+        return tokenizer.transform(events, self.users)
 
 
 class Parts(Protocol):
-    """A log in parts of whole users, in the order of their ids; each method goes through all parts, in order."""
+    """A log in parts of whole users, in the order of their ids. Each method goes through all parts, in order; the
+    survey is the first."""
 
     def survey(self) -> Iterator[Survey]:
         """See `Job.survey`."""
@@ -85,27 +94,68 @@ class Parts(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
-class LocalParts:
-    """Parts on this machine, each loaded when its turn comes."""
+class WholeLog:
+    """One part, in memory."""
 
     job: Job
-    loads: Sequence[Callable[[], Cleaned]]
+    part: Cleaned
 
     def survey(self) -> Iterator[Survey]:
-        return (self.job.survey(part) for part in _ahead(self.loads))
+        yield self.job.survey(self.part)
 
     def observe(self, split: Split) -> Iterator[Observed]:
-        return (self.job.observe(part, split) for part in _ahead(self.loads))
+        yield self.job.observe(self.part.events, split)
 
     def transform(self, tokenizer: Tokenizer) -> Iterator[pa.Table]:
-        return (self.job.transform(part, tokenizer) for part in _ahead(self.loads))
+        yield self.job.transform(self.part.events, tokenizer)
 
 
-def _ahead(loads: Sequence[Callable[[], Cleaned]]) -> Iterator[Cleaned]:
-    """The parts, the next of them being loaded while one is worked on."""
+@dataclass(frozen=True, eq=False)
+class PartsOnDisk:
+    """Files of rows, which the survey makes files of events; two are worked on at a time, and held in memory."""
+
+    job: Job
+    rows: Sequence[Path]
+    events: list[Frozen] = field(default_factory=list)
+
+    def survey(self) -> Iterator[Survey]:
+        for survey, events in in_order(self._survey, self.rows):
+            self.events.append(events)
+            yield survey
+
+    def _survey(self, path: Path) -> tuple[Survey, Frozen]:
+        part = self.job.clean(load(path))
+        path.unlink()
+        return self.job.survey(part), freeze(part.events, path.with_suffix(".events"))
+
+    def observe(self, split: Split) -> Iterator[Observed]:
+        return in_order(lambda events: self.job.observe(events.thaw(), split), self.events)
+
+    def transform(self, tokenizer: Tokenizer) -> Iterator[pa.Table]:
+        return in_order(lambda events: self.job.transform(events.thaw(), tokenizer), self.events)
+
+
+def in_order(work: Callable[[T], R], items: Iterable[T], at_once: int = 2) -> Iterator[R]:
+    """`map` in threads. No more results wait than threads, so memory holds as many parts, and the one in use."""
+    coming: deque[Future[R]] = deque()
+    with ThreadPoolExecutor(at_once) as threads:
+        try:
+            for item in items:
+                coming.append(threads.submit(work, item))
+                if len(coming) == at_once:
+                    yield coming.popleft().result()
+            while coming:
+                yield coming.popleft().result()
+        finally:
+            for waiting in coming:
+                waiting.cancel()
+
+
+def ahead(items: Iterator[T]) -> Iterator[T]:
+    """The same items, the next being made while one is used."""
+    end = object()
     with ThreadPoolExecutor(1) as thread:
-        coming = [thread.submit(load) for load in loads[:1]]
-        for load in loads[1:]:
-            coming.append(thread.submit(load))
-            yield coming.pop(0).result()
-        yield from (part.result() for part in coming)
+        coming = thread.submit(next, items, end)
+        while (item := coming.result()) is not end:
+            coming = thread.submit(next, items, end)
+            yield item  # type: ignore[misc]

@@ -91,14 +91,14 @@ def _summed(waiting: list[pa.Table]) -> pa.Table:
     return summed.rename_columns({"rows_sum": "rows"}).select(["user", "rows"])
 
 
-def route(batches: Iterable[pa.Table], user: str, borders: Borders) -> Iterator[tuple[int, pa.Table]]:
-    """Rows with the number of the part they belong to; in every part they keep their order.
+def route(batches: Iterable[pa.Table], user: str, borders: Borders) -> Iterator[list[tuple[int, pa.Table]]]:
+    """Some hundred thousand rows after others, by the number of the part they belong to; in each they keep their order.
 
     Args:
         user: name of the column of users.
     """
     for batch in _gathered(batches):
-        yield from split(batch, borders.part_of(Ids.of(batch.column(user), user)))
+        yield list(split(batch, borders.part_of(Ids.of(batch.column(user), user))))
 
 
 def split(table: pa.Table, part: Codes) -> Iterator[tuple[int, pa.Table]]:

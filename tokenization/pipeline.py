@@ -10,18 +10,17 @@ import hashlib
 import json
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial, reduce
+from functools import reduce
 from operator import or_
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tokenization.cleaning import Cleaned
 from tokenization.corpus import FORMAT as CORPUS
 from tokenization.corpus import Corpus, Format, write_corpus
 from tokenization.counting import Span
@@ -29,15 +28,16 @@ from tokenization.errors import SourceError
 from tokenization.files import stamps
 from tokenization.fitting import Observed
 from tokenization.ids import Ids
-from tokenization.job import Job, LocalParts, Parts
+from tokenization.job import Job, Parts, PartsOnDisk, WholeLog, ahead
 from tokenization.partition import PART_ROWS, find_borders, part_rows_of, route
 from tokenization.schema import EventSchema
 from tokenization.sources import Scan, read_items, read_users, scan_events
-from tokenization.spilling import Rows, load, scratch, spill
+from tokenization.spilling import Rows, scratch, spill
 from tokenization.split import resolve
 from tokenization.tokenizer import Tokenizer
 from tokenization.tokenizer_files import FORMAT as TOKENIZER
 
+T = TypeVar("T")
 Progress = Callable[[str, int, int], None]
 """Called with (stage, done, total) whenever something is done."""
 
@@ -116,31 +116,27 @@ def _log(scan: Scan, job: Job, out: Path, part_rows: int, progress: Progress) ->
         table = scan.read()
         progress("read", 1, 1)
         progress("check", 0, scan.rows)
-        whole = job.clean(table)
+        whole = WholeLog(job, job.clean(table))
         del table
-        yield _Log(LocalParts(job, [lambda: whole]), scan.rows, Rows(None))
+        yield _Log(whole, scan.rows, Rows(None))
         return
     with scratch(out) as folder:
         user = job.schema.user
-        told = (Ids.of(b.column(user), user) for b in _counted(scan, [user], "users", progress))
-        borders = find_borders(told, part_rows)
-        routed = route(_counted(scan, scan.columns, "read", progress), user, borders)
-        paths = spill(routed, borders.parts, scan.schema, folder)
-        loads = [partial(_load, job, path) for path in paths]
-        yield _Log(LocalParts(job, loads), scan.rows, Rows(folder / "refused.arrows"))
+        told = (Ids.of(batch.column(user), user) for batch in scan.batches([user]))
+        borders = find_borders(_counted(told, lambda users: len(users.index), "users", scan.rows, progress), part_rows)
+        routed = ahead(route(scan.batches(), user, borders))
+        counted = _counted(routed, lambda tables: sum(len(t) for _, t in tables), "read", scan.rows, progress)
+        paths = spill(counted, borders.parts, scan.schema, folder)
+        yield _Log(PartsOnDisk(job, paths), scan.rows, Rows(folder / "refused.arrows"))
 
 
-def _counted(scan: Scan, columns: Sequence[str], stage: str, progress: Progress) -> Iterator[pa.Table]:
-    """The batches of a scan, telling how far it came."""
+def _counted(items: Iterable[T], size: Callable[[T], int], stage: str, rows: int, progress: Progress) -> Iterator[T]:
+    """The same items, telling of how many rows they were."""
     done = 0
-    for batch in scan.batches(columns):
-        yield batch
-        done += batch.num_rows
-        progress(stage, done, scan.rows)
-
-
-def _load(job: Job, path: Path) -> Cleaned:
-    return job.clean(load(path))
+    for item in items:
+        yield item
+        done += size(item)
+        progress(stage, done, rows)
 
 
 @dataclass(eq=False)

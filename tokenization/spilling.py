@@ -11,8 +11,6 @@ import pyarrow as pa
 
 from tokenization.errors import CorpusError
 
-_OPTIONS = pa.ipc.IpcWriteOptions(compression="lz4")
-
 
 @contextmanager
 def scratch(out: Path) -> Iterator[Path]:
@@ -35,13 +33,17 @@ def scratch(out: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def spill(routed: Iterable[tuple[int, pa.Table]], parts: int, schema: pa.Schema, folder: Path) -> list[Path]:
-    """Write each table to the file of its part; [parts] files, some of which may hold no row."""
+def spill(routed: Iterable[list[tuple[int, pa.Table]]], parts: int, schema: pa.Schema, folder: Path) -> list[Path]:
+    """Write each table to the file of its part; [parts] files, some of which may hold no row.
+
+    They are not compressed: that would take longer than all else that is done with them here.
+    """
     paths = [folder / f"{part:05d}.arrows" for part in range(parts)]
     with ExitStack() as stack:
-        writers = [stack.enter_context(pa.ipc.new_stream(path, schema, options=_OPTIONS)) for path in paths]
-        for part, table in routed:
-            writers[part].write_table(table)
+        writers = [stack.enter_context(pa.ipc.new_stream(path, schema)) for path in paths]
+        for tables in routed:
+            for part, table in tables:
+                writers[part].write_table(table)
     return paths
 
 

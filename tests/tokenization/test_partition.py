@@ -31,8 +31,9 @@ def test_parts_are_whole_users_in_the_order_of_their_ids(
     batches = batches_of(users, kind)
     borders = find_borders(users_of(batches), part_rows)
     parts: list[list[pa.Table]] = [[] for _ in range(borders.parts)]
-    for number, table in route(batches, "user", borders):
-        parts[number].append(table)
+    for tables in route(batches, "user", borders):
+        for number, table in tables:
+            parts[number].append(table)
     whole = [pa.concat_tables(tables) for tables in parts if tables]
     rows = [row for part in whole for row in part["row"].to_pylist()]
     assert sorted(rows) == list(range(len(users)))

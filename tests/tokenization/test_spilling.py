@@ -15,7 +15,7 @@ TABLE = pa.table({"user": ["ann", "bob", "cem"], "n": [1, 2, 3]})
 
 
 def test_parts_come_back_as_they_were_put_aside(tmp_path: Path) -> None:
-    routed = [(0, TABLE), (2, TABLE.slice(1)), (0, TABLE.slice(2))]
+    routed = [[(0, TABLE), (2, TABLE.slice(1))], [], [(0, TABLE.slice(2))]]
     paths = spill(routed, 3, TABLE.schema, tmp_path)
     assert [load(path)["n"].to_pylist() for path in paths] == [[1, 2, 3, 3], [], [2, 3]]
     assert load(paths[1]).schema == TABLE.schema
@@ -52,7 +52,7 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
 table = pa.table({{"n": range(100_000)}})
 try:
     with scratch(Path({str(tmp_path)!r}) / "corpus") as folder:
-        spill([(0, table)], 1, table.schema, folder)
+        spill([[(0, table)]], 1, table.schema, folder)
 except CorpusError as error:
     print(error)
 """
