@@ -144,7 +144,10 @@ def _faults(
         given = pc.is_valid(columns[rule.column]).to_numpy(zero_copy_only=False)
         yield f"{rule.column} is no vector of finite numbers", given & ~np.isfinite(events.vectors[name]).all(axis=1)
     if schema.event_id:
-        yield f"{schema.event_id} is there twice", _repeated(Ids.of(columns[schema.event_id], schema.event_id))
+        yield (
+            f"{schema.event_id} is there twice",
+            _repeated(events.users, Ids.of(columns[schema.event_id], schema.event_id)),
+        )
 
 
 def _not(valid: pa.Array, column: pa.Array) -> Mask:
@@ -185,12 +188,14 @@ def _control(values: pa.Array) -> Mask:
     return np.asarray(pc.match_substring_regex(values, _CONTROL).to_numpy(zero_copy_only=False))
 
 
-def _repeated(ids: Ids) -> Mask:
-    """Rows whose id an earlier row has."""
-    first = np.full(len(ids.values) + 1, -1)
-    rows = np.arange(len(ids.index))
-    first[ids.index[::-1]] = rows[::-1]
-    return np.asarray((first[ids.index] != rows) & ~ids.missing)
+def _repeated(users: Ids, ids: Ids) -> Mask:
+    """Rows whose id an earlier row of the same user has; other users may be in other parts of the log."""
+    pairs = users.index.astype(np.int64) * (len(ids.values) + 1) + ids.index
+    seen = pc.dictionary_encode(pa.array(pairs))
+    first = np.full(len(seen.dictionary), -1)
+    rows, place = np.arange(len(pairs)), seen.indices.to_numpy()
+    first[place[::-1]] = rows[::-1]
+    return np.asarray((first[place] != rows) & ~ids.missing)
 
 
 def dropped(schema: EventSchema, events: Events) -> dict[str, Mask]:

@@ -137,5 +137,6 @@ def merging_of(schema: EventSchema) -> Merging:
         if rule.kind is Kind.SET:
             united.append(columns_of(name, rule))
         elif rule.kind not in (Kind.NUMBER, Kind.DURATION, Kind.TIMESTAMP):
-            chosen.append((*columns_of(name, rule), *hashes_of(name, rule.hashed_to)))
+            hashed = rule.hashed_to if rule.kind in (Kind.CATEGORY, Kind.ID) else 0
+            chosen.append((*columns_of(name, rule), *hashes_of(name, hashed)))
     return Merging(tuple(chosen), tuple(united), {name: rule.combine for name, rule in schema.facets.items()})

@@ -37,8 +37,8 @@ class EventSchema(Rule):
     """The declaration of one event log. Frozen; equal declarations compare equal.
 
     `schema` is the version of this format, `revision` that of this log's declaration: raise it when a facet is added,
-    renamed (`was`) or retired (list its name under `retired`). `event_id`: a column by which a repeated row is known.
-    `drop`: by facet, values whose events are left out, and counted.
+    renamed (`was`) or retired (list its name under `retired`). `event_id`: a column by which a repeated row of
+    a user is known. `drop`: by facet, values whose events are left out, and counted.
 
     Raises:
         SchemaError: from `from_yaml` and `from_dict`, naming the key and the mend. Built directly with

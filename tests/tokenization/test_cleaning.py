@@ -85,3 +85,13 @@ def test_pandas_missing_values_are_absent_and_not_refused(schema: EventSchema, l
     events, refused = cleaned.events, cleaned.quarantined
     assert refused.num_rows == 0
     assert np.isnan(events.numbers["quantity"]).sum() == 1
+
+
+def test_an_event_that_is_there_twice_is_one_event_but_two_users_may_share_an_id(declare: Declare) -> None:
+    schema = declare(event_id="id")
+    sound = {"user": "ann", "at": "2024-03-01T15:00", "what": "buy", "sku": "tea"}
+    ids = [("ann", "e1"), ("bob", "e1"), ("ann", None), ("ann", "e1"), ("ann", None), ("bob", "e2"), ("bob", "e1")]
+    cleaned = clean(from_rows([{**sound, "user": user, "id": id_} for user, id_ in ids], schema), schema)
+    assert cleaned.quarantined["reason"].to_pylist() == ["id is there twice"] * 2
+    assert cleaned.quarantined["user"].to_pylist() == ["ann", "bob"]
+    assert len(cleaned.events) == 5

@@ -102,6 +102,7 @@ KIOSK = {
     "time": {"column": "at"},
     "action": {"column": "what", "day_level": ["redeem"]},
     "group": "visit",
+    "event_id": "id",
     "entities": {"product": {"column": "sku", "candidates": True}, "coupon": {"column": "coupon"}},
     "context": {"store": {"kind": "category"}},
     "outcome": {"quantity": {"kind": "number"}},
@@ -126,6 +127,7 @@ def logs(draw: st.DrawFn) -> pa.Table:
                 {
                     "who": who,
                     "at": None if at is None else str(at),
+                    "id": draw(st.none() | st.integers(1, 30).map(str)),
                     "what": draw(st.sampled_from(["buy", "view", "redeem"])),
                     "visit": draw(st.sampled_from([f"{who}-{visit}", None])),
                     "sku": sku,
