@@ -227,3 +227,18 @@ def test_an_error_in_the_middle_leaves_no_parts_behind(files: Path, declare: Dec
     with pytest.raises(SourceError, match="no event of 'shop' lies before the split"):
         tokenize(files / "schema.yaml", files / "events.parquet", None, files / "corpus", part_rows=3)
     assert sorted(files.iterdir()) == before
+
+
+def test_what_is_known_of_users_is_in_the_corpus_however_the_log_is_cut(files: Path, declare: Declare) -> None:
+    schema = declare(users={"categories": ["town"], "numbers": ["age"]})
+    (files / "schema.yaml").write_text(yaml.safe_dump(schema.to_dict(), sort_keys=False))
+    users = pa.table({"user": ["ann", "bob", "zoe"], "town": ["Kars", None, "Bonn"], "age": [30, 41, 52]})
+    pq.write_table(users, files / "users.parquet")
+    arguments = (files / "schema.yaml", files / "events.parquet", files / "items.parquet")
+    corpora = [
+        tokenize(*arguments, files / f"{rows}", part_rows=rows, users_path=files / "users.parquet")
+        for rows in (1, 1000)
+    ]
+    assert "user.town" in corpora[0].tokens().column_names
+    assert corpora[0].tokens().equals(corpora[1].tokens())
+    assert corpora[0].tokenizer.fingerprint == corpora[1].tokenizer.fingerprint

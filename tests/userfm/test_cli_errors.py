@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -69,6 +70,22 @@ def test_an_empty_input_is_named(shop_files: Any, said: Said, tmp_path: Path) ->
     pq.write_table(pq.read_table(shop_files.events).slice(0, 0), tmp_path / "empty.parquet")
     sentence = said("tokenize", shop_files.schema, tmp_path / "empty.parquet", "--out", tmp_path / "corpus")
     assert "empty.parquet has no rows" in sentence
+
+
+def test_strictly_rows_that_make_no_sense_are_counted_and_nothing_is_written(
+    shop_files: Any, said: Said, tmp_path: Path
+) -> None:
+    table = pq.read_table(shop_files.events)
+    first = table.slice(0, 1).set_column(0, table.column_names[0], pa.nulls(1, table.schema[0].type))
+    pq.write_table(pa.concat_tables([first, table]), tmp_path / "e.parquet")
+    told = said("tokenize", shop_files.schema, tmp_path / "e.parquet", "--out", tmp_path / "corpus", "--strict")
+    assert told.startswith(f"1 of {table.num_rows + 1:,} rows make no sense: {table.column_names[0]} is missing (1); ")
+    assert not (tmp_path / "corpus").exists()
+
+
+def test_a_url_that_nothing_here_reads_is_named(shop_files: Any, said: Said, tmp_path: Path) -> None:
+    told = said("tokenize", shop_files.schema, "nowhere://log", "--out", tmp_path / "corpus")
+    assert told.startswith("nowhere://log: nothing here reads nowhere://")
 
 
 def test_a_folder_that_is_no_corpus_names_the_command_that_makes_one(said: Said, tmp_path: Path) -> None:

@@ -24,17 +24,24 @@ class Format(StrEnum):
 def tokenize(
     schema: Annotated[Path, typer.Argument(help="The declaration of the log, a YAML file.", show_default=False)],
     events: Annotated[
-        Path,
+        str,
         typer.Argument(
-            help="The log, one row an event: Parquet, Arrow, CSV, JSON lines or Lance; a file or a folder of them.",
+            help="The log, one row an event: Parquet, Arrow, CSV, JSON lines or Lance; a file or a folder of them, "
+            "here or behind a URL (s3://, gs://, ..).",
             show_default=False,
         ),
     ],
     out: Annotated[Path, typer.Option(help="Folder to write the corpus to.", show_default=False)],
     items: Annotated[
-        Path | None, typer.Option(help="Table of what is known about the items, if there is one.", show_default=False)
+        str | None, typer.Option(help="Table of what is known about the items, if there is one.", show_default=False)
+    ] = None,
+    users: Annotated[
+        str | None, typer.Option(help="Table of what is known about the users, if there is one.", show_default=False)
     ] = None,
     format: Annotated[Format, typer.Option(help="How the tokens are kept.")] = Format.PARQUET,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Fail where a row makes no sense, and write nothing.")
+    ] = False,
     append: Annotated[
         bool, typer.Option("--append", help="Add events that came since to the corpus, and rewrite nothing of it.")
     ] = False,
@@ -44,8 +51,14 @@ def tokenize(
     The schema says which columns hold the user, the time, the items and
     everything else; the header of examples/complete_journey/schema.yaml
     explains every key. Rows that make no sense are set aside with the reason
-    (quarantine/ in the corpus) and counted. Whatever is fitted (ids,
-    bins, counts) is fitted before the split that the schema declares.
+    (quarantine/ in the corpus) and counted, or end the command
+    (--strict). Whatever is fitted (ids, bins, counts) is fitted before the
+    split that the schema declares.
+
+    A log may be larger than memory: above two million rows it is cut into
+    parts of whole users, in a folder beside OUT that takes about as much room
+    as the log does uncompressed, and is removed at the end. The corpus is the
+    same.
 
     \b
     Example, with the smallest schema there is:
@@ -57,6 +70,7 @@ def tokenize(
         product: {column: item_id, candidates: true}
     \b
       userfm tokenize schema.yaml events.parquet --out corpus
+      userfm tokenize schema.yaml s3://logs/2024/ --items items.csv --out corpus --strict
 
     Then: userfm train corpus --out run
 
@@ -71,7 +85,7 @@ def tokenize(
         add_events(schema, events, out)
         return
     with stages(progress_console()) as progress:
-        corpus = run(schema, events, items, out, format.value, progress)
+        corpus = run(schema, events, items, out, format.value, progress, users_path=users, strict=strict)
     show(corpus, results())
 
 
@@ -97,11 +111,16 @@ def show(corpus: Corpus, console: Console) -> None:
     table.add_row("events a second", f"{told['events_per_second']:,.0f}")
     table.add_row("tokens", f"{told['tokens']:,}")
     table.add_row("merged into others", f"{told['merged']:,}")
+    if told["tokens"]:
+        table.add_row("events a token", f"{1 + told['merged'] / told['tokens']:.3f}")
     for reason, rows in told["quarantined"].items():
         table.add_row(f"quarantined, {reason}", f"{rows:,}")
     if not told["quarantined"]:
         table.add_row("quarantined", "0")
-    table.add_row("dropped", f"{told['dropped']:,}")
+    for rule, rows in told.get("dropped_by", {}).items():
+        table.add_row(f"dropped, {rule}", f"{rows:,}")
+    if not told.get("dropped_by"):
+        table.add_row("dropped", f"{told['dropped']:,}")
     table.add_row("users", f"{told['users']:,}")
     table.add_row("items", f"{told['items']:,}")
     table.add_row("facets", ", ".join(facet.name for facet in corpus.tokenizer.facets))
