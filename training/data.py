@@ -180,9 +180,7 @@ def batches(training_set: TrainingSet, sampling: Sampling, seed: int, epoch: int
     training_set = in_windows(training_set, sampling.tokens)
     rows = training_set.trainable
     if not len(rows):
-        raise TrainingError(
-            f"batches of {sampling.tokens} tokens hold no two groups of a user; give them more tokens"
-        )
+        raise TrainingError(f"batches of {sampling.tokens} tokens hold no two groups of a user; give them more tokens")
     length = np.diff(training_set.events.offset_B1.numpy())[rows]
     return [rows[packed] for packed in pack(length, sampling.tokens, [seed, epoch])]
 

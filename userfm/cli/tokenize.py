@@ -82,20 +82,20 @@ def tokenize(
     from userfm.cli.console import progress_console, results, stages
 
     if append:
-        add_events(schema, events, out)
+        add_events(schema, events, out, users, strict)
         return
     with stages(progress_console()) as progress:
         corpus = run(schema, events, items, out, format.value, progress, users_path=users, strict=strict)
     show(corpus, results())
 
 
-def add_events(schema: Path, events: Path, out: Path) -> None:
+def add_events(schema: Path, events: str, out: Path, users: str | None, strict: bool) -> None:
     """What `--append` does."""
     from tokenization.appending import append
     from userfm.cli.console import progress_console, results, stages
 
     with stages(progress_console()) as progress:
-        corpus = append(schema, events, out, progress)
+        corpus = append(schema, events, out, progress, users_path=users, strict=strict)
     show(corpus, results())
 
 
