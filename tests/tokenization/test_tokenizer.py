@@ -300,7 +300,7 @@ def test_a_damaged_tokenizer_is_refused(tokenizer: Tokenizer, tmp_path: Path) ->
     with pytest.raises(VocabularyError, match=r"its tokenizer.json has no fingerprint"):
         Tokenizer.load(tmp_path)
     (tmp_path / "tokenizer.json").write_text(json.dumps({**told, "format": 99}))
-    with pytest.raises(VocabularyError, match="has tokenizer format 99, this userfm reads 1"):
+    with pytest.raises(VocabularyError, match="has tokenizer format 99, this userfm reads 2"):
         Tokenizer.load(tmp_path)
 
 
