@@ -9,8 +9,7 @@ grid so coarse that every sum of products is exact in float64, so no order of su
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Self
@@ -20,11 +19,10 @@ from numpy.typing import NDArray
 
 from tokenization.arrays import Codes, Floats, Longs
 from tokenization.errors import SourceError, VocabularyError
+from tokenization.grid import Grid, bound_of
 
 Vectors = NDArray[np.float32]
 Arrays = Mapping[str, NDArray[Any]]
-_MANTISSA = 53  # bits of whole numbers that float64 holds exactly
-_FINEST = 23  # bits of a grid whose points float32 holds exactly
 _CHUNK = 16_384
 _ITERATIONS = 25
 _REVIVALS = 3
@@ -57,15 +55,26 @@ class ResidualKMeans:
         if levels < 1 or codes < 1:
             raise ValueError(f"{levels} levels of {codes} codes make no semantic ID; take at least 1 of each")
         checked = checked_matrix(vectors)
-        bound = _bound_of(checked)
-        grid = _Grid(bound, checked.shape[1], levels)
+        grid = _grid(bound_of(checked), checked.shape[1], levels)
         rest, weight = _distinct(checked, grid, _SAMPLE * codes, seed)
         codebooks = []
         for level in range(levels):
             centroids = _centroids(rest, weight, codes, grid, seed + level)
             codebooks.append(grid.values(centroids))
             rest = rest - centroids[_nearest(rest, centroids)[0]]
-        return cls(tuple(codebooks), bound)
+        return cls(tuple(codebooks), grid.bound)
+
+    @classmethod
+    def revived(cls, codebooks: Sequence[NDArray[Any]], vectors: NDArray[Any]) -> Self:
+        """Centroids that were learned otherwise; those that none of the vectors [n, w] is nearest to move, level by
+        level, to what is told worst."""
+        grid = _grid(max(bound_of(vectors), *map(bound_of, codebooks)), vectors.shape[1], len(codebooks))
+        rest, moved = grid.units(vectors), []
+        for codebook in codebooks:
+            centroids = revive(rest, grid.units(codebook))
+            moved.append(grid.values(centroids))
+            rest = rest - centroids[_nearest(rest, centroids)[0]]
+        return cls(tuple(moved), grid.bound)
 
     @property
     def levels(self) -> int:
@@ -133,17 +142,23 @@ class ResidualKMeans:
             raise VocabularyError("these arrays are no codebooks: take what to_arrays gave, whole")
         return cls(tuple(np.asarray(arrays[name], np.float32) for name in names), float(arrays["bound"][0]))
 
-    @property
-    def _grid(self) -> _Grid:
-        return _Grid(self.bound, self.width, self.levels)
+    @cached_property
+    def _grid(self) -> Grid:
+        return _grid(self.bound, self.width, self.levels)
 
     @cached_property
     def _units(self) -> tuple[Floats, ...]:
         return tuple(self._grid.units(centroids) for centroids in self.codebooks)
 
 
+def _grid(bound: float, width: int, levels: int) -> Grid:
+    # A distance is |c|² − 2 r·c: components of r reach levels + 1 bounds, those of c one.
+    return Grid.for_sums(bound, width * (2 * levels + 3))
+
+
 def _stray(code: Codes) -> int:
-    return int(code.max() if code.min() >= 0 else code.min())
+    worst: np.int32 = code.max() if code.min() >= 0 else code.min()
+    return int(worst)
 
 
 def checked_matrix(vectors: NDArray[Any], width: int | None = None) -> NDArray[Any]:
@@ -177,48 +192,11 @@ def settle(codes: NDArray[Any]) -> Codes:
     return out
 
 
-@dataclass(frozen=True)
-class _Grid:
-    """Whole numbers instead of components: few enough bits that distances to centroids are exact in float64.
-
-    A level's distance is |c|² − 2 r·c with |r| at most (levels + 1) and |c| at most 1 bound a component.
-    """
-
-    bound: float
-    width: int
-    levels: int
-
-    @property
-    def step(self) -> float:
-        spare = math.ceil(math.log2(self.width)) + math.ceil(math.log2(2 * self.levels + 3))
-        return math.ldexp(self.bound, -min((_MANTISSA - spare) // 2, _FINEST))
-
-    def units(self, vectors: NDArray[Any]) -> Floats:
-        """Components as multiples of `step`; + 0.0 makes -0 a 0."""
-        clipped = np.clip(vectors.astype(np.float64), -self.bound, self.bound)
-        units: Floats = np.rint(clipped / self.step) + 0.0
-        return units
-
-    def values(self, units: Floats) -> Vectors:
-        return (units * self.step).astype(np.float32)
-
-
-def _bound_of(vectors: NDArray[Any]) -> float:
-    """The least power of two that no component exceeds; an outlier far above the others does not count, since the
-    grid would be too coarse for them."""
-    largest = np.maximum(vectors.max(axis=1, initial=0.0), -vectors.min(axis=1, initial=0.0)).astype(np.float64)
-    largest = largest[largest > 0]
-    if not len(largest):
-        return 1.0
-    bound = min(float(largest.max()), 4 * float(np.quantile(largest, 0.99)))
-    return math.ldexp(1.0, math.frexp(bound)[1])
-
-
-def _distinct(vectors: NDArray[Any], grid: _Grid, most: int, seed: int) -> tuple[Floats, Floats]:
+def _distinct(vectors: NDArray[Any], grid: Grid, most: int, seed: int) -> tuple[Floats, Floats]:
     """Rows [d, w] that differ, on the grid and in an order of their own, and how often each is there [d]. Of more
     than `most`, a random part."""
     parts = [grid.units(vectors[i : i + _CHUNK]).astype(np.float32) for i in range(0, len(vectors), _CHUNK)]
-    rows = np.concatenate([np.zeros((0, grid.width), np.float32), *parts])
+    rows = np.concatenate([np.zeros((0, vectors.shape[1]), np.float32), *parts])
     _, first, count = np.unique(_keys(rows), return_index=True, return_counts=True)
     if len(first) > most:
         kept = np.sort(np.random.default_rng(seed).choice(len(first), most, replace=False))
@@ -245,7 +223,7 @@ def _nearest(rows: Floats, centroids: Floats) -> tuple[Longs, Floats]:
     return code, least
 
 
-def _centroids(rows: Floats, weight: Floats, codes: int, grid: _Grid, seed: int) -> Floats:
+def _centroids(rows: Floats, weight: Floats, codes: int, grid: Grid, seed: int) -> Floats:
     """At most `codes` centroids [k, w] of rows [d, w], on the grid."""
     if not len(rows):
         return np.zeros((1, rows.shape[1]))
@@ -275,7 +253,7 @@ def revive(rows: Floats, centroids: Floats) -> Floats:
     return revived
 
 
-def _clustered(rows: Floats, weight: Floats, codes: int, grid: _Grid, seed: int, start: Floats | None) -> Floats:
+def _clustered(rows: Floats, weight: Floats, codes: int, grid: Grid, seed: int, start: Floats | None) -> Floats:
     """faiss's k-means, from random rows or from `start`."""
     import faiss
 
