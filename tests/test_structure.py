@@ -33,6 +33,7 @@ LATE = {
     ("tokenization.formats", "lance"),
     ("tokenization.parts", "lance"),
     ("tokenization.pipeline", "ray"),
+    ("tokenization.rq_vae", "torch"),
 }
 ALWAYS = {("serving", "userfm.v1")}
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,9 +25,35 @@ Vectors = NDArray[np.float32]
 Arrays = Mapping[str, NDArray[Any]]
 _CHUNK = 16_384
 _ITERATIONS = 25
+_BRIEFLY = 5
 _REVIVALS = 3
 _SAMPLE = 256
 """Rows a centroid that k-means looks at; more cost time and move centroids little (faiss's own default)."""
+
+
+class Quantizer(Protocol):
+    """What every way to semantic IDs does: `ResidualKMeans` here, `RqVae` in `rq_vae`."""
+
+    @property
+    def levels(self) -> int:
+        """Codes a vector is told in."""
+
+    @property
+    def width(self) -> int:
+        """w, the number of components of a vector."""
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Codes of each level."""
+
+    def encode(self, vectors: NDArray[Any]) -> Codes:
+        """Vectors [n, w] → codes [n, levels], from 0; of a vector the same whatever stands beside it."""
+
+    def decode(self, codes: Codes) -> Vectors:
+        """Codes [n, any number of first levels] → the vectors [n, w] that they name."""
+
+    def to_arrays(self) -> dict[str, NDArray[Any]]:
+        """Named arrays that hold all of it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,8 +183,7 @@ def _grid(bound: float, width: int, levels: int) -> Grid:
 
 
 def _stray(code: Codes) -> int:
-    worst: np.int32 = code.max() if code.min() >= 0 else code.min()
-    return int(worst)
+    return int(code.max() if code.min() >= 0 else code.min())
 
 
 def checked_matrix(vectors: NDArray[Any], width: int | None = None) -> NDArray[Any]:
@@ -190,6 +215,16 @@ def settle(codes: NDArray[Any]) -> Codes:
     out = np.empty(len(codes), np.int32)
     out[order] = rank
     return out
+
+
+def plain_clusters(vectors: NDArray[Any], number: int, seed: int = 0) -> Longs:
+    """[n] the cluster of each vector [n, w] among at most `number`, by k-means in one step: to judge codes by."""
+    checked = checked_matrix(vectors)
+    grid = _grid(bound_of(checked), checked.shape[1], 1)
+    rows, weight = _distinct(checked, grid, _SAMPLE * number, seed)
+    if len(rows) > number:
+        rows = _clustered(rows, weight, number, grid, seed, None, _BRIEFLY)
+    return _nearest(grid.units(checked), rows)[0]
 
 
 def _distinct(vectors: NDArray[Any], grid: Grid, most: int, seed: int) -> tuple[Floats, Floats]:
@@ -230,30 +265,34 @@ def _centroids(rows: Floats, weight: Floats, codes: int, grid: Grid, seed: int) 
     _, first = np.unique(_keys(rows), return_index=True)
     if len(first) <= codes:
         return rows[first]
-    centroids = _clustered(rows, weight, codes, grid, seed, None)
+    centroids = _clustered(rows, weight, codes, grid, seed, None, _ITERATIONS)
     for _ in range(_REVIVALS):
         revived = revive(rows, centroids)
         if revived is centroids:
             return centroids
-        centroids = _clustered(rows, weight, codes, grid, seed, revived)
+        centroids = _clustered(rows, weight, codes, grid, seed, revived, _BRIEFLY)
     return revive(rows, centroids)
 
 
 def revive(rows: Floats, centroids: Floats) -> Floats:
-    """The centroids, each that no row is nearest to moved to another of the rows that are farthest from theirs."""
-    code, distance = _nearest(rows, centroids)
-    dead = np.flatnonzero(np.bincount(code, minlength=len(centroids)) == 0)
-    if not len(dead):
-        return centroids
-    farthest = np.argsort(-distance, kind="stable")
-    _, first = np.unique(_keys(rows[farthest]), return_index=True)
-    chosen = farthest[np.sort(first)][: len(dead)]
-    revived = centroids.copy()
-    revived[dead[: len(chosen)]] = rows[chosen]
-    return revived
+    """The centroids, each that no row is nearest to moved to another of the rows that are farthest from theirs; the
+    very same where none is. A move may leave another centroid without rows, hence the turns."""
+    for _ in range(_REVIVALS):
+        code, distance = _nearest(rows, centroids)
+        dead = np.flatnonzero(np.bincount(code, minlength=len(centroids)) == 0)
+        if not len(dead):
+            break
+        farthest = np.argsort(-distance, kind="stable")
+        _, first = np.unique(_keys(rows[farthest]), return_index=True)
+        chosen = farthest[np.sort(first)][: len(dead)]
+        centroids = centroids.copy()
+        centroids[dead[: len(chosen)]] = rows[chosen]
+    return centroids
 
 
-def _clustered(rows: Floats, weight: Floats, codes: int, grid: Grid, seed: int, start: Floats | None) -> Floats:
+def _clustered(
+    rows: Floats, weight: Floats, codes: int, grid: Grid, seed: int, start: Floats | None, iterations: int
+) -> Floats:
     """faiss's k-means, from random rows or from `start`."""
     import faiss
 
@@ -261,7 +300,7 @@ def _clustered(rows: Floats, weight: Floats, codes: int, grid: Grid, seed: int, 
     clustering = faiss.Kmeans(
         rows.shape[1],
         codes,
-        niter=_ITERATIONS if start is None else _ITERATIONS // 5,
+        niter=iterations,
         seed=seed,
         min_points_per_centroid=1,
         max_points_per_centroid=_SAMPLE,

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
 from tokenization.schema import EventSchema
 
 Declare = Callable[..., EventSchema]
+Clustered = tuple[np.ndarray, np.ndarray]
 
 _SHOP: dict[str, Any] = {
     "schema": 1,
@@ -78,3 +80,13 @@ def items() -> pa.Table:
             "title": ["Ski wax", "Green TEA", "Milk", None, "Cocoa powder"],
         }
     )
+
+
+@pytest.fixture(scope="session")
+def clustered() -> Clustered:
+    """Vectors [2000, 12] of 4 departments of 4 shelves each, and the shelf of every row."""
+    draw = np.random.default_rng(0)
+    department = 4 * draw.normal(size=(4, 12))
+    shelf = np.repeat(department, 4, axis=0) + draw.normal(size=(16, 12))
+    of_row = draw.integers(0, 16, 2000)
+    return (shelf[of_row] + 0.1 * draw.normal(size=(2000, 12))).astype(np.float32), of_row
