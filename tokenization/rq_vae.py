@@ -22,7 +22,7 @@ from tokenization.semantic_ids import Arrays, ResidualKMeans, Vectors, checked_m
 _HIDDEN = 256
 _LATENT = 64
 _BATCH = 1024
-_STEPS = 600
+_STEPS = 400
 _RATE = 3e-3
 _MEMORY = 0.99
 _COMMITMENT = 0.25

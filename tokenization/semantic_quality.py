@@ -13,7 +13,7 @@ from tokenization.arrays import Codes, Longs
 from tokenization.errors import SourceError
 from tokenization.semantic_ids import Quantizer, Vectors, plain_clusters, settle
 
-_FEWEST = 4
+_FEWEST = 2
 """A prefix that fewer rows have, on average, is nearly a name: it says nothing about what is alike."""
 
 
@@ -49,7 +49,7 @@ class Likeness:
 @dataclass(frozen=True)
 class Quality:
     """levels: from the first. colliding: share of rows whose codes another row has too. most: rows with one set of
-    codes. alike: by category, for prefixes of length 1, 2, ... while at least four rows have one, on average."""
+    codes. alike: by category, for prefixes of length 1, 2, ... while at least two rows have one, on average."""
 
     levels: tuple[Level, ...]
     colliding: float
