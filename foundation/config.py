@@ -32,12 +32,15 @@ class ItemConfig:
 
     codes: rows of the trainable table; codes admitted later read the row of the unknown.
     categories: (name, number of codes) of each metadata column. text_width: of the text vector, 0 without text.
+    media_width: of the vectors that the user brings, side by side. semantic_ids: number of codes of each level.
     """
 
     facet: str
     codes: int
     categories: tuple[tuple[str, int], ...]
     text_width: int
+    media_width: int = 0
+    semantic_ids: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -122,14 +125,20 @@ class ModelConfig:
                 raise ModelError(
                     f"config.json has format {written}, this userfm reads {FORMAT}: install a userfm that wrote it"
                 )
-            item = told.pop("item")
+            item = {"semantic_ids": (), **told.pop("item")}
             repeat = told.pop("repeat")
             # What a file leaves out must not become a default that may have moved since it was written.
             _see_that_whole(cls, told | {"item": item, "repeat": repeat})
             _see_that_whole(RepeatConfig, repeat)
             return cls(
                 facets=tuple(FacetConfig(**facet) for facet in told.pop("facets")),
-                item=ItemConfig(**{**item, "categories": tuple(map(tuple, item["categories"]))}),
+                item=ItemConfig(
+                    **{
+                        **item,
+                        "categories": tuple(map(tuple, item["categories"])),
+                        "semantic_ids": tuple(item["semantic_ids"]),
+                    }
+                ),
                 repeat=RepeatConfig(**{**repeat, "half_lives": tuple(repeat["half_lives"])}),
                 targets=tuple(map(tuple, told.pop("targets"))),
                 backend=Backend(told.pop("backend")),

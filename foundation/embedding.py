@@ -21,7 +21,8 @@ class ItemContent:
     """What is known of every candidate code.
 
     category_VC: int64 codes of metadata. text_UX: float32 distinct text vectors, text_row_V: int64 the
-    row of each item, since many share a text.
+    row of each item, since many share a text. media_VM: float32 vectors that the user brings, zeros where there are
+    none. semantic_VL: int64 semantic IDs, a code a level.
     recent_V: float32 decayed number of meetings before the split; 0 = never met. It starts the popularity bias.
     """
 
@@ -29,6 +30,8 @@ class ItemContent:
     text_UX: Tensor
     text_row_V: Tensor
     recent_V: Tensor
+    media_VM: Tensor
+    semantic_VL: Tensor
 
     def __len__(self) -> int:
         return len(self.recent_V)
@@ -63,7 +66,13 @@ class ItemTower(nn.Module):
         self.bias = nn.Embedding(config.item.codes, 1, sparse=True)
         self.categories = nn.ModuleList(table_of(size, width) for _, size in config.item.categories)
         self.text = nn.Linear(config.item.text_width, width, bias=False) if config.item.text_width else None
+        media, levels = config.item.media_width, config.item.semantic_ids
+        self.media = nn.Linear(media, width, bias=False) if media else None
+        # A table a level, summed as the centroids are of which a semantic ID is made.
+        self.semantic_ids = nn.ModuleList(table_of(size, width) for size in levels)
         self.register_buffer("category_VC", content.category_VC, persistent=False)
+        self.register_buffer("media_VM", content.media_VM, persistent=False)
+        self.register_buffer("semantic_VL", content.semantic_VL, persistent=False)
         self.register_buffer("text_UX", content.text_UX, persistent=False)
         self.register_buffer("text_row_V", content.text_row_V, persistent=False)
         # Saved with the weights: what the bias starts from, and what the heads call popular.
@@ -74,6 +83,8 @@ class ItemTower(nn.Module):
     category_VC: Tensor
     text_UX: Tensor
     text_row_V: Tensor
+    media_VM: Tensor
+    semantic_VL: Tensor
     log_recent_V: Tensor
 
     def _initialise(self, recent_V: Tensor) -> None:
@@ -94,6 +105,11 @@ class ItemTower(nn.Module):
         category_NC = self.category_VC[code_N]
         for column, table in enumerate(self.categories):
             x_ND = x_ND + known_rows(table, category_NC[:, column])
+        semantic_NL = self.semantic_VL[code_N]
+        for level, table in enumerate(self.semantic_ids):
+            x_ND = x_ND + known_rows(table, semantic_NL[:, level])
+        if self.media is not None:
+            x_ND = x_ND + self.media(self.media_VM[code_N])
         return x_ND if self.text is None else x_ND + self.text(self.text_of(code_N))
 
     def text_of(self, code_N: Tensor) -> Tensor:

@@ -48,7 +48,19 @@ def item_content(items: ItemTable, recent_V: Tensor | None = None) -> ItemConten
         text_UX=torch.from_numpy(np.array(items.distinct_vectors, dtype=np.float32)),
         text_row_V=torch.from_numpy(items.text_of.astype(np.int64)),
         recent_V=torch.zeros(codes) if recent_V is None else recent_V,
+        media_VM=_side_by_side([torch.from_numpy(matrix) for matrix in items.media.values()], codes),
+        semantic_VL=_semantic_ids(items, codes),
     )
+
+
+def _side_by_side(matrices: Sequence[Tensor], rows: int) -> Tensor:
+    return torch.cat(list(matrices), dim=1) if matrices else torch.zeros(rows, 0)
+
+
+def _semantic_ids(items: ItemTable, rows: int) -> Tensor:
+    if items.semantic is None:
+        return torch.zeros(rows, 0, dtype=torch.int64)
+    return torch.from_numpy(items.semantic.embedded.astype(np.int64))
 
 
 def save(
@@ -113,11 +125,15 @@ def _trained_sizes(config: ModelConfig) -> dict[str, int]:
 
 
 def _content(items: ItemTable, codes: int) -> Iterator[np.ndarray]:
-    """Categories and texts of the first `codes` items. Texts are counted as they first appear: how the table numbers
-    them may change when it grows."""
+    """Categories, texts, media and semantic IDs of the first `codes` items. Texts are counted as they first appear: how
+    the table numbers them may change when it grows."""
     for column in items.categories.values():
         yield column[:codes].astype("<i4")
     _, first_U, text_V = np.unique(items.text_of[:codes], return_index=True, return_inverse=True)
     place_U = np.argsort(np.argsort(first_U))
     yield place_U[text_V].astype("<i4")
     yield items.distinct_vectors[items.text_of[np.sort(first_U)]].astype("<f4")
+    for matrix in items.media.values():
+        yield matrix[:codes].astype("<f4")
+    if items.semantic is not None:
+        yield items.semantic.embedded[:codes].astype("<i4")

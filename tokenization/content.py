@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import itertools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -13,18 +13,21 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.feather
-from numpy.typing import NDArray
 
 from tokenization.arrays import Codes, Floats, Integers, Longs
+from tokenization.assignment import SemanticIds
 from tokenization.counting import Seen
 from tokenization.errors import SourceError, UserfmError, VocabularyError
 from tokenization.ids import Ids, as_type, one_chunk
+from tokenization.modalities import unit_vectors
 from tokenization.rules import ItemsRule
+from tokenization.semantic_ids import Vectors
+from tokenization.sentences import Encoder, SentenceEncoder
 from tokenization.vocabulary import FIRST, Vocabulary
 
-Vectors = NDArray[np.float32]
 WIDTH = 256
 _CHUNK = 4096
+_MEDIA = "media.arrow"
 
 
 class TextEncoder:
@@ -108,7 +111,8 @@ class ItemTable:
 
     ids: the candidates' vocabulary [V - 2]. First those seen before the split, then the others of the items
     table in the order of their ids. categories: [V] codes by column. vocabularies: of these codes. text: [V].
-    text_of: [V] row of `distinct_vectors` [d, 256 or 0], since many items share a text.
+    text_of: [V] row of `distinct_vectors` [d, 256 or 0], since many items share a text. media: [V, w] of each column
+    of vectors that the user brings, length 1, zeros where an item has none. semantic: codes of both, where declared.
     """
 
     ids: Vocabulary
@@ -117,6 +121,8 @@ class ItemTable:
     text: pa.Array
     text_of: Codes
     distinct_vectors: Vectors
+    media: Mapping[str, Vectors] = field(default_factory=dict)
+    semantic: SemanticIds | None = None
 
     def __len__(self) -> int:
         """V, the number of codes."""
@@ -129,8 +135,8 @@ class ItemTable:
 
     @cached_property
     def vectors(self) -> Vectors:
-        """[V, 256] text vectors, or [V, 0] where no text was declared."""
-        return self.distinct_vectors[self.text_of]
+        """[V, w] content vectors: of the text (256 wide, or 0 where none is declared), then of the media."""
+        return _beside(self.distinct_vectors[self.text_of], self.media)
 
     @property
     def count(self) -> Longs:
@@ -161,7 +167,7 @@ class ItemTable:
         id.
 
         Raises:
-            SourceError: an item without an id, one id twice, or an id or text of a type that can't be one.
+            SourceError: an item without an id, one id twice, or an id, a text or a vector of a type that can't be one.
         """
         listed = _listed_ids(table, columns.id, seen)
         ids = seen.grow(listed.take(pc.array_sort_indices(listed)))
@@ -175,22 +181,64 @@ class ItemTable:
             codes[name] = vocabularies[name].encode_ids(column)
         text = one_chunk(_joined(table, columns.text)).take(known).fill_null("")
         distinct = Ids.of(text, "text")
-        vectors = np.zeros((len(distinct.values), 0), np.float32)
-        if columns.text:
-            vectors = TextEncoder().encode(distinct.values.to_pylist(), progress)
-        return cls(ids, codes, vocabularies, text, distinct.index, vectors)
+        vectors = _of_texts(distinct.values, columns, progress)
+        media = {name: _rows(unit_vectors(table.column(name), name), row_of) for name in columns.vectors}
+        semantic = None
+        if columns.semantic_ids:
+            content = _beside(vectors[distinct.index], media)
+            semantic = SemanticIds.fit(columns.semantic_ids, content, FIRST + len(seen))
+        return cls(ids, codes, vocabularies, text, distinct.index, vectors, media, semantic)
+
+    def grow(
+        self, table: pa.Table, columns: ItemsRule, progress: Callable[[int, int], None] | None = None
+    ) -> ItemTable:
+        """With the items of a newer table that are not here yet, after the others, in the order of their ids.
+
+        Nothing is fitted again, and nothing changes of the items that are here, whatever the table says of them.
+
+        Raises:
+            SourceError: as `build`.
+        """
+        listed = _listed_ids(table, columns.id, self.ids)
+        ids = self.ids.grow(listed.take(pc.array_sort_indices(listed)))
+        place = pc.index_in(ids.ids.slice(len(self.ids)), value_set=listed)
+        codes, vocabularies = {}, {}
+        for name, vocabulary in self.vocabularies.items():
+            column = Ids.of(table.column(name).take(place), name)
+            vocabularies[name] = vocabulary.grow(column.decode())
+            codes[name] = np.concatenate([self.categories[name], vocabularies[name].encode_ids(column)])
+        text = one_chunk(_joined(table, columns.text)).take(place).fill_null("")
+        distinct = Ids.of(text, "text")
+        vectors = _of_texts(distinct.values, columns, progress)
+        rows = place.to_numpy()
+        media = {n: unit_vectors(table.column(n), n, m.shape[1])[rows] for n, m in self.media.items()}
+        content = _beside(vectors[distinct.index], media)
+        return ItemTable(
+            ids,
+            codes,
+            vocabularies,
+            pa.concat_arrays([self.text, text]),
+            np.concatenate([self.text_of, distinct.index + np.int32(len(self.distinct_vectors))]),
+            np.concatenate([self.distinct_vectors, vectors]),
+            {name: np.concatenate([self.media[name], matrix]) for name, matrix in media.items()},
+            self.semantic.grow(content) if self.semantic else None,
+        )
 
     def save(self, folder: Path) -> None:
-        """Write items.arrow, text_vectors.arrow and a vocabulary a category into an existing folder."""
-        flat = pa.array(self.distinct_vectors.reshape(-1))
-        width = self.distinct_vectors.shape[1]
-        vectors = pa.FixedSizeListArray.from_arrays(flat, width) if width else pa.nulls(len(self.distinct_vectors))
+        """Write items.arrow, text_vectors.arrow and a vocabulary a category into an existing folder; media.arrow and
+        semantic_ids.arrow where there are media and semantic IDs."""
+        vectors = _lists(self.distinct_vectors)
         columns = {f"category.{name}": codes for name, codes in self.categories.items()}
         table = pa.table({"text": self.text, "text_of": self.text_of, **columns})
         pyarrow.feather.write_feather(table, folder / "items.arrow", compression="zstd")
         pyarrow.feather.write_feather(
             pa.table({"vector": vectors}), folder / "text_vectors.arrow", compression="uncompressed"
         )
+        if self.media:
+            lists = {name: _lists(matrix) for name, matrix in self.media.items()}
+            pyarrow.feather.write_feather(pa.table(lists), folder / _MEDIA, compression="uncompressed")
+        if self.semantic:
+            self.semantic.save(folder)
         self.ids.save(folder / "item_ids.arrow")
         for name, vocabulary in self.vocabularies.items():
             vocabulary.save(folder / f"category.{name}.arrow")
@@ -204,21 +252,58 @@ class ItemTable:
         """
         try:
             table = pyarrow.feather.read_table(folder / "items.arrow").combine_chunks()
-            vectors = pyarrow.feather.read_table(folder / "text_vectors.arrow")["vector"].combine_chunks()
+            vectors = _matrix(pyarrow.feather.read_table(folder / "text_vectors.arrow")["vector"])
+            media = pyarrow.feather.read_table(folder / _MEDIA) if (folder / _MEDIA).exists() else pa.table({})
         except (OSError, KeyError, pa.ArrowException) as error:
             raise VocabularyError(f"{folder} holds no item table: {str(error).splitlines()[0]}") from error
         names = [name.removeprefix("category.") for name in table.column_names[2:]]
-        flat = np.zeros((len(vectors), 0), np.float32)
-        if pa.types.is_fixed_size_list(vectors.type):
-            flat = vectors.flatten().to_numpy().reshape(len(vectors), vectors.type.list_size)
         return cls(
             Vocabulary.load(folder / "item_ids.arrow"),
             {name: table.column(f"category.{name}").to_numpy() for name in names},
             {name: Vocabulary.load(folder / f"category.{name}.arrow") for name in names},
             table.column("text").combine_chunks(),
             table.column("text_of").to_numpy(),
-            flat,
+            vectors,
+            {name: _matrix(media.column(name)) for name in media.column_names},
+            SemanticIds.load(folder),
         )
+
+
+def encoder_of(model: str | None) -> Encoder:
+    """What reads item texts: a sentence-transformers model, or WordLlama where none is named.
+
+    Raises:
+        UserfmError: its package is not installed, or there is no such model.
+    """
+    return TextEncoder() if model is None else SentenceEncoder(model)
+
+
+def _of_texts(texts: pa.Array, columns: ItemsRule, progress: Callable[[int, int], None] | None) -> Vectors:
+    if not columns.text:
+        return np.zeros((len(texts), 0), np.float32)
+    return encoder_of(columns.encoder).encode(texts.to_pylist(), progress)
+
+
+def _rows(matrix: Vectors, rows: Integers) -> Vectors:
+    """The given rows, zeros for -1."""
+    return np.concatenate([matrix, np.zeros_like(matrix[:1])])[rows]
+
+
+def _beside(text: Vectors, media: Mapping[str, Vectors]) -> Vectors:
+    return np.concatenate([text, *media.values()], axis=1) if media else text
+
+
+def _lists(matrix: Vectors) -> pa.Array:
+    width = matrix.shape[1]
+    return pa.FixedSizeListArray.from_arrays(pa.array(matrix.reshape(-1)), width) if width else pa.nulls(len(matrix))
+
+
+def _matrix(lists: pa.ChunkedArray) -> Vectors:
+    array = lists.combine_chunks()
+    if not pa.types.is_fixed_size_list(array.type):
+        return np.zeros((len(array), 0), np.float32)
+    flat: Vectors = array.flatten().to_numpy()
+    return flat.reshape(len(array), array.type.list_size)
 
 
 def _listed_ids(table: pa.Table, column: str, seen: Vocabulary) -> pa.Array:

@@ -184,14 +184,42 @@ class FacetRule(Rule):
         return self.buckets if self.buckets is not None else 1024 if self.kind is Kind.ID else 0
 
 
+class Method(StrEnum):
+    """How vectors become codes."""
+
+    RESIDUAL_KMEANS = "residual_kmeans"
+    RQ_VAE = "rq_vae"
+
+
+class SemanticIdsRule(Rule):
+    """Items' content as codes, `levels` of at most `codes` each, which the item tower learns embeddings of."""
+
+    levels: int = Field(default=3, ge=1, le=8)
+    codes: int = Field(default=256, ge=2, le=65_536)
+    method: Method = Method.RESIDUAL_KMEANS
+
+
 class ItemsRule(Rule):
     """The table of what is known about the candidates. `id` defaults to the column of the candidate entity.
-    `vectors`: columns of content vectors (of an image, of a sound), each a list of floats of one length."""
+
+    vectors: columns of content vectors (of an image, of a sound), each a list of floats of one length. encoder: folder
+    or name of the sentence-transformers model that reads `text`; by default WordLlama does.
+    """
 
     id: str
     categories: tuple[str, ...] = ()
     text: tuple[str, ...] = ()
     vectors: tuple[str, ...] = ()
+    encoder: str | None = None
+    semantic_ids: SemanticIdsRule | None = None
+
+    @model_validator(mode="after")
+    def _has_content(self) -> Self:
+        if self.encoder is not None and not self.text:
+            raise Mistake(("encoder",), "no text is declared for it to read; declare `text`, or leave this out")
+        if self.semantic_ids is not None and not self.text and not self.vectors:
+            raise Mistake(("semantic_ids",), "they are made of content; declare `text` or `vectors`, or leave this out")
+        return self
 
 
 class UsersRule(Rule):

@@ -239,6 +239,14 @@ def _distinct(vectors: NDArray[Any], grid: Grid, most: int, seed: int) -> tuple[
     return rows[first].astype(np.float64), count.astype(np.float64)
 
 
+def distinct_rows(vectors: NDArray[Any]) -> Longs:
+    """Rows of vectors [n, w] of which no earlier one is the same, in order."""
+    if not len(vectors):
+        return np.zeros(0, np.int64)
+    first: Longs = np.unique(_keys(vectors), return_index=True)[1]
+    return np.sort(first)
+
+
 def _keys(rows: NDArray[Any]) -> NDArray[Any]:
     """[n] the bytes of each row; equal where the rows are, since the grid has no -0."""
     contiguous = np.ascontiguousarray(rows)

@@ -139,6 +139,8 @@ def item_config(tokenizer: Tokenizer) -> ItemConfig:
         codes=len(items),
         categories=tuple(items.category_sizes.items()),
         text_width=items.distinct_vectors.shape[1],
+        media_width=sum(matrix.shape[1] for matrix in items.media.values()),
+        semantic_ids=items.semantic.embedded_sizes if items.semantic else (),
     )
 
 

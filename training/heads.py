@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 import torch
 from torch import Tensor, nn
 
-from foundation.heads import Heads, text_encoder
+from foundation.heads import Heads
 from foundation.repeat import FIRST_ITEM
 from foundation.subgraph import Subgraph
 from tokenization.corpus import Corpus
@@ -147,7 +147,7 @@ def _fit_item_to_item(
 
 def _fit_search(heads: Heads, bought: _Baskets, text: pa.Array, draw: np.random.Generator, progress: Progress) -> None:
     """Queries made from bought products; the products of a step and popular ones compete."""
-    head, tower, encoder = heads.search_head, heads.subgraph.model.tower, text_encoder()
+    head, tower, encoder = heads.search_head, heads.subgraph.model.tower, heads.encoder
     assert head is not None
 
     def loss() -> Tensor:

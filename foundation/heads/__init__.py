@@ -18,7 +18,8 @@ from foundation.jagged import EventBatch
 from foundation.repeat import FIRST_ITEM
 from foundation.subgraph import Subgraph
 from foundation.weights import load_weights, save_weights
-from tokenization.content import TextEncoder
+from tokenization.content import encoder_of
+from tokenization.sentences import Encoder
 
 __all__ = ["Heads", "HomeHead", "ItemToItemHead", "SearchHead"]
 
@@ -90,7 +91,7 @@ class Heads:
         """
         if self.search_head is None:
             raise ModelError("this model's items have no text: declare `items.text` in the schema and train again")
-        query_QX = torch.from_numpy(text_encoder().encode(queries))
+        query_QX = torch.from_numpy(self.encoder.encode(queries))
         taste_QV = None if user_QD is None else user_QD @ self.item_VD.T
         return _candidates_only(self.search_head(query_QX, self._item_text(), self.popularity_V, taste_QV))
 
@@ -101,15 +102,20 @@ class Heads:
         score_IV[torch.arange(len(code_I)), code_I] = -torch.inf
         return score_IV
 
+    @property
+    def encoder(self) -> Encoder:
+        """What item texts were read with, for the queries that are to meet them; UserfmError where its package is
+        absent."""
+        items = self.subgraph.tokenizer.schema.items
+        return _encoder(items.encoder if items else None)
+
     def _item_text(self) -> Tensor:
         tower = self.subgraph.model.tower
         return tower.text_of(torch.arange(tower.codes))
 
 
-@cache
-def text_encoder() -> TextEncoder:
-    """The encoder that item texts were made with, read once a process."""
-    return TextEncoder()
+# Read once a process.
+_encoder = cache(encoder_of)
 
 
 def _candidates_only(score_NV: Tensor) -> Tensor:

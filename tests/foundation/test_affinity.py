@@ -34,8 +34,14 @@ def test_shares_are_what_a_loop_over_the_history_counts(
 def affinity_of(categories: list[list[int]], met: list[float], sizes: tuple[int, ...]) -> CategoryAffinity:
     names = tuple((f"level{place}", size) for place, size in enumerate(sizes))
     codes = torch.tensor(categories)
+    nothing = torch.zeros(len(codes), 0)
     content = ItemContent(
-        codes, torch.zeros(1, 0), torch.zeros(len(codes), dtype=torch.int64), torch.tensor(met).float()
+        codes,
+        torch.zeros(1, 0),
+        torch.zeros(len(codes), dtype=torch.int64),
+        torch.tensor(met).float(),
+        nothing,
+        nothing.long(),
     )
     return CategoryAffinity(ItemConfig("product", len(codes), names, 0), content)
 

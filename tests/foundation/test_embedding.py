@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
 import torch
 
 from foundation.config import ModelConfig
@@ -17,12 +18,21 @@ def grown(content: ItemContent, categories: int) -> ItemContent:
         content.text_UX,
         torch.cat([content.text_row_V, torch.zeros(1, dtype=torch.int64)]),
         torch.cat([content.recent_V, torch.ones(1)]),
+        torch.cat([content.media_VM, torch.ones(1, content.media_VM.shape[1])]),
+        torch.cat([content.semantic_VL, torch.full((1, content.semantic_VL.shape[1]), categories)]),
     )
 
 
 def content_of(model: FoundationModel) -> ItemContent:
     tower = model.tower
-    return ItemContent(tower.category_VC, tower.text_UX, tower.text_row_V, torch.arange(tower.codes).float())
+    return ItemContent(
+        tower.category_VC,
+        tower.text_UX,
+        tower.text_row_V,
+        torch.arange(tower.codes).float(),
+        tower.media_VM,
+        tower.semantic_VL,
+    )
 
 
 def test_absent_starts_at_zero_and_later_codes_read_as_unknown() -> None:
@@ -66,6 +76,51 @@ def test_an_item_admitted_after_training_has_a_vector(config: ModelConfig, model
     codes = torch.tensor([config.item.codes])
     assert torch.isfinite(tower(codes)).all()
     assert tower.popularity(codes) == tower.bias.weight[1, 0]
+
+
+@pytest.fixture
+def richer(config: ModelConfig, model: FoundationModel) -> ItemTower:
+    """A tower of items with media and semantic IDs."""
+    torch.manual_seed(0)
+    content = content_of(model)
+    codes = len(content)
+    told = replace(content, media_VM=torch.randn(codes, 5), semantic_VL=torch.randint(0, 6, (codes, 2)))
+    return ItemTower(replace(config, item=replace(config.item, media_width=5, semantic_ids=(6, 6))), told)
+
+
+def test_media_and_semantic_ids_add_to_an_item(model: FoundationModel, richer: ItemTower) -> None:
+    code = torch.tensor([7])
+    bare = {name: weight for name, weight in richer.state_dict().items() if not name.startswith(("media", "semantic"))}
+    plain = ItemTower(model.config, content_of(model))
+    plain.load_state_dict(bare)
+    assert richer.media is not None
+    first, second = (table.weight for table in richer.semantic_ids)
+    one, other = richer.semantic_VL[7]
+    added = richer.media(richer.media_VM[7]) + first[one] + second[other]
+    torch.testing.assert_close(richer(code)[0], plain(code)[0] + added)
+
+
+def test_semantic_ids_are_learned(richer: ItemTower) -> None:
+    richer(torch.tensor([7, 9])).square().sum().backward()
+    for level, table in enumerate(richer.semantic_ids):
+        assert table.weight.grad is not None
+        touched = table.weight.grad.abs().sum(dim=1) > 0
+        assert touched[richer.semantic_VL[[7, 9], level]].all()
+        assert not touched[[code for code in range(6) if code not in richer.semantic_VL[[7, 9], level]]].any()
+
+
+def test_an_item_with_neither_id_nor_codes_reads_as_absent(richer: ItemTower) -> None:
+    assert not any(table.weight[0].any() for table in richer.semantic_ids)
+
+
+def test_a_tower_with_media_and_semantic_ids_grows(config: ModelConfig, richer: ItemTower, model) -> None:
+    content = replace(content_of(model), media_VM=richer.media_VM, semantic_VL=richer.semantic_VL)
+    shape = replace(config, item=replace(config.item, media_width=5, semantic_ids=(6, 6)))
+    wider = ItemTower(shape, grown(content, categories=2))
+    wider.load_state_dict(richer.state_dict())
+    codes = torch.arange(len(content))
+    assert torch.equal(wider(codes), richer(codes))
+    assert torch.isfinite(wider(codes[-1:] + 1)).all()
 
 
 def test_a_token_is_the_sum_of_its_facets(config: ModelConfig, model: FoundationModel, batch) -> None:

@@ -174,7 +174,14 @@ def test_a_user_without_an_event_has_a_vector_and_scores(model: FoundationModel,
 
 def test_every_backend_gives_the_same_answers(model: FoundationModel, batch: EventBatch, asked: Requests) -> None:
     tower = model.tower
-    content = ItemContent(tower.category_VC, tower.text_UX, tower.text_row_V, torch.ones(tower.codes))
+    content = ItemContent(
+        tower.category_VC,
+        tower.text_UX,
+        tower.text_row_V,
+        torch.ones(tower.codes),
+        tower.media_VM,
+        tower.semantic_VL,
+    )
     reference = FoundationModel(replace(model.config, backend=Backend.REFERENCE), content)
     reference.load_state_dict(model.state_dict())
     assert_same(answers(reference, batch, asked), answers(model, batch, asked))

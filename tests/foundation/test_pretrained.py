@@ -245,6 +245,8 @@ def test_an_item_table_that_grew_leaves_every_vector_as_it_was(
         torch.cat([content.text_UX, torch.ones(1, content.text_UX.shape[1])]),
         torch.cat([content.text_row_V, torch.full((2,), len(content.text_UX))]),
         torch.cat([content.recent_V, torch.zeros(2)]),
+        torch.cat([content.media_VM, torch.zeros(2, content.media_VM.shape[1])]),
+        torch.cat([content.semantic_VL, torch.zeros(2, content.semantic_VL.shape[1], dtype=torch.int64)]),
     )
     wider = FoundationModel(model.config, grown)
     wider.load_state_dict(model.state_dict())

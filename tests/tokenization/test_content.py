@@ -16,7 +16,7 @@ from tokenization.content import WIDTH, ItemTable, TextEncoder
 from tokenization.counting import Seen
 from tokenization.errors import SourceError, VocabularyError
 from tokenization.ids import Ids
-from tokenization.rules import ItemsRule
+from tokenization.rules import ItemsRule, SemanticIdsRule
 from tokenization.vocabulary import ABSENT, FIRST, Vocabulary
 
 RULE = ItemsRule(id="sku", categories=("colour",), text=("title", "colour"))
@@ -158,3 +158,99 @@ def test_saving_and_loading_changes_nothing(rule: ItemsRule, seen: Vocabulary, i
 def test_a_folder_without_items_is_named(tmp_path: Path) -> None:
     with pytest.raises(VocabularyError, match="holds no item table"):
         ItemTable.load(tmp_path)
+
+
+RICH = ItemsRule(
+    id="sku",
+    categories=("colour",),
+    text=("title",),
+    vectors=("image", "sound"),
+    semantic_ids=SemanticIdsRule(levels=2, codes=2),
+)
+
+
+@pytest.fixture(scope="module")
+def illustrated(items: pa.Table) -> pa.Table:
+    image = pa.array([[0, 2.0], [3, 4], None, [0, 0], [5, 0]], pa.list_(pa.float32()))
+    sound = pa.array([None, [1.0, 1, 1], None, None, [0, 0, -2]])
+    return items.append_column("image", image).append_column("sound", sound)
+
+
+def test_vectors_of_every_modality_stand_side_by_side(
+    seen: Vocabulary, illustrated: pa.Table, encoder: TextEncoder
+) -> None:
+    table = ItemTable.build(seen, illustrated, RICH)
+    code = dict(zip(table.ids.ids.to_pylist(), range(FIRST, len(table)), strict=True))
+    assert {name: matrix.shape for name, matrix in table.media.items()} == {"image": (8, 2), "sound": (8, 3)}
+    assert table.vectors.shape == (8, WIDTH + 5)
+    np.testing.assert_allclose(
+        table.vectors[code["tea"]], np.r_[encoder.encode(["Green TEA"])[0], 0.6, 0.8, [3**-0.5] * 3], atol=1e-6
+    )
+    assert not table.vectors[:FIRST].any()
+    assert not table.vectors[code["rope"]].any()  # bought, and not in the items table
+    np.testing.assert_allclose(table.media["image"][code["wax"]], [0, 1])
+
+
+def test_semantic_ids_are_of_all_content_and_fitted_on_what_was_seen(seen: Vocabulary, illustrated: pa.Table) -> None:
+    table = ItemTable.build(seen, illustrated, RICH)
+    assert table.semantic is not None
+    assert table.semantic.codes.shape == (8, 2)
+    assert table.semantic.quantizer.width == WIDTH + 5
+    known = table.vectors.any(axis=1)
+    assert (table.semantic.codes[known] >= 0).all()
+    assert (table.semantic.codes[~known] == -1).all()
+    changed = illustrated.set_column(2, "title", pa.array(["new", "Green TEA", "other", None, "words"]))
+    other = ItemTable.build(seen, changed, RICH)
+    assert other.semantic is not None
+    for name, array in table.semantic.quantizer.to_arrays().items():
+        np.testing.assert_array_equal(other.semantic.quantizer.to_arrays()[name], array)
+    assert ItemTable.build(seen, illustrated, RULE).semantic is None
+
+
+def test_an_item_table_grows_at_its_end(seen: Vocabulary, illustrated: pa.Table, tmp_path: Path) -> None:
+    table = ItemTable.build(seen, illustrated.slice(0, 4), RICH)
+    newer = pa.concat_tables([illustrated, illustrated.slice(1, 1).set_column(0, "sku", pa.array(["zinc"]))])
+    newer = newer.set_column(2, "title", pa.array(["Ski wax", "other", "Milk", None, "Cocoa powder", "Green TEA"]))
+    grown = table.grow(newer, RICH)
+    assert grown.ids.ids.to_pylist() == [*table.ids.ids.to_pylist(), "cocoa", "zinc"]
+    assert grown.semantic is not None
+    assert table.semantic is not None
+    old = len(table)
+    np.testing.assert_array_equal(grown.vectors[:old], table.vectors)
+    np.testing.assert_array_equal(grown.semantic.codes[:old], table.semantic.codes)
+    np.testing.assert_array_equal(grown.categories["colour"][:old], table.categories["colour"])
+    assert grown.text.slice(0, old).equals(table.text)
+    tea = FIRST + grown.ids.ids.to_pylist().index("tea")
+    np.testing.assert_array_equal(grown.vectors[-1], grown.vectors[tea])
+    assert grown.semantic.codes[-1].tolist() == grown.semantic.codes[tea].tolist()
+    assert grown.semantic.last[-1] > grown.semantic.last[tea]
+    assert grown.category_sizes == {"colour": table.category_sizes["colour"] + 1}  # brown
+    assert len(grown.count) == len(grown.first_seen) == len(grown) == old + 2
+    same = grown.grow(newer, RICH)
+    assert same.ids.ids.equals(grown.ids.ids)
+    same.save(tmp_path)
+    loaded = ItemTable.load(tmp_path)
+    assert loaded.semantic is not None
+    np.testing.assert_array_equal(loaded.semantic.codes, grown.semantic.codes)
+    np.testing.assert_array_equal(loaded.vectors, grown.vectors)
+    assert list(loaded.media) == ["image", "sound"]
+
+
+def test_new_items_need_no_media(seen: Vocabulary, illustrated: pa.Table) -> None:
+    table = ItemTable.build(seen, illustrated, RICH)
+    bare = pa.table(
+        {"sku": ["zinc"], "colour": ["grey"], "title": ["Zinc"], "image": pa.nulls(1), "sound": pa.nulls(1)}
+    )
+    assert not table.grow(bare, RICH).vectors[-1, WIDTH:].any()
+    wide = bare.set_column(3, "image", pa.array([[1.0, 2, 3]]))
+    with pytest.raises(SourceError, match="column 'image' of the items table has vectors of length 3, before it was 2"):
+        table.grow(wide, RICH)
+
+
+def test_a_table_written_before_there_were_media_loads(seen: Vocabulary, items: pa.Table, tmp_path: Path) -> None:
+    """Without media nothing new is written, so these are the files of older tables."""
+    ItemTable.build(seen, items, RULE).save(tmp_path)
+    written = {path.name for path in tmp_path.iterdir()}
+    assert written == {"items.arrow", "text_vectors.arrow", "item_ids.arrow", "category.colour.arrow"}
+    loaded = ItemTable.load(tmp_path)
+    assert (loaded.media, loaded.semantic) == ({}, None)

@@ -179,3 +179,30 @@ def test_the_example_is_a_whole_schema() -> None:
     schema = EventSchema.from_yaml(Path(__file__).parents[2] / "examples" / "complete_journey" / "schema.yaml")
     assert schema.candidates == "product"
     assert schema.weights == {"product": 1.0, "sales_value": 0.1, "action": 0.1}
+
+
+@pytest.mark.parametrize(
+    ("items", "told"),
+    [
+        ({"semantic_ids": {}}, r"items\.semantic_ids.*they are made of content; declare `text` or `vectors`"),
+        ({"encoder": "some/model"}, r"items\.encoder.*no text is declared for it to read"),
+        ({"text": ["title"], "semantic_ids": {"method": "rqvae"}}, r"items\.semantic_ids\.method.*rq_vae"),
+        ({"text": ["title"], "semantic_ids": {"codes": 1}}, r"items\.semantic_ids\.codes"),
+    ],
+)
+def test_items_that_can_not_be_are_refused(
+    declare: Callable[..., EventSchema], items: dict[str, object], told: str
+) -> None:
+    with pytest.raises(SchemaError, match=told):
+        declare(items={"categories": ["colour"], **items})
+
+
+def test_semantic_ids_are_declared_with_defaults(declare: Callable[..., EventSchema]) -> None:
+    found = declare(items={"vectors": ["image"], "semantic_ids": {}}).items
+    assert found is not None
+    assert found.semantic_ids is not None
+    assert (found.semantic_ids.levels, found.semantic_ids.codes, found.semantic_ids.method) == (
+        3,
+        256,
+        "residual_kmeans",
+    )
