@@ -48,7 +48,7 @@ def item_content(items: ItemTable, recent_V: Tensor | None = None) -> ItemConten
         text_UX=torch.from_numpy(np.array(items.distinct_vectors, dtype=np.float32)),
         text_row_V=torch.from_numpy(items.text_of.astype(np.int64)),
         recent_V=torch.zeros(codes) if recent_V is None else recent_V,
-        media_VM=_side_by_side([torch.from_numpy(matrix) for matrix in items.media.values()], codes),
+        media_VM=_side_by_side([torch.from_numpy(np.array(matrix)) for matrix in items.media.values()], codes),
         semantic_VL=_semantic_ids(items, codes),
     )
 

@@ -8,13 +8,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.feather
-
+from tokenization.array_files import load_arrays, save_arrays
 from tokenization.codecs import NumberCodec
 from tokenization.content import ItemTable
-from tokenization.errors import UserfmError, VocabularyError
+from tokenization.errors import VocabularyError
 from tokenization.pairs import PairTable
 from tokenization.schema import EventSchema
 from tokenization.semantic_ids import ResidualKMeans
@@ -38,7 +35,7 @@ def save(tokenizer: Tokenizer, folder: Path) -> None:
     for name, vocabulary in tokenizer.users.vocabularies.items():
         vocabulary.save(folder / f"user.{name}.arrow")
     for name, centroids in tokenizer.centroids.items():
-        _save_arrays(centroids.to_arrays(), folder / f"centroids.{name}.arrow")
+        save_arrays(centroids.to_arrays(), folder / f"centroids.{name}.arrow")
     tokenizer.items.save(folder)
     told = {
         "format": FORMAT,
@@ -109,23 +106,9 @@ def _pairs(merges: list[Any] | None) -> PairTable | None:
     return None if merges is None else PairTable(tuple((name, tuple(run), action) for name, run, action in merges))
 
 
-def _save_arrays(arrays: Mapping[str, np.ndarray], path: Path) -> None:
-    """Arrays of any shape: a row an array, its bytes beside type and shape."""
-    table = pa.table(
-        {
-            "name": list(arrays),
-            "type": [str(array.dtype) for array in arrays.values()],
-            "shape": [list(array.shape) for array in arrays.values()],
-            "data": pa.array([np.ascontiguousarray(array).tobytes() for array in arrays.values()], pa.large_binary()),
-        }
-    )
-    pyarrow.feather.write_feather(table, path, compression="zstd")
-
-
 def _centroids(path: Path) -> ResidualKMeans:
+    arrays = load_arrays(path)
     try:
-        rows = pyarrow.feather.read_table(path).to_pylist()
-        arrays = {r["name"]: np.frombuffer(r["data"], r["type"]).reshape(r["shape"]).copy() for r in rows}
         return ResidualKMeans.from_arrays(arrays)
-    except (OSError, KeyError, ValueError, TypeError, pa.ArrowException, UserfmError) as error:
-        raise VocabularyError(f"{path} holds no centroids: {str(error).splitlines()[0]}") from error
+    except VocabularyError as error:
+        raise VocabularyError(f"{path} holds no centroids: {error}") from error
