@@ -115,7 +115,7 @@ class Encoder:
         return events
 
     def _context(self, batch: EventBatch, at: float | None, context: Mapping[str, Cell]) -> Tensor | None:
-        """What is known of the request as codes [B, C]; users differ only in the time since their last event."""
+        """What is known of the request as codes [B, C]; users differ only in the time since their last event and their first."""
         if not context and at is None:
             return None
         previous_B = batch.start_B + batch.time_T[batch.offset_B1[1:] - 1]
@@ -123,6 +123,7 @@ class Encoder:
             {name: [value] * batch.users for name, value in context.items()},
             at=None if at is None else np.full(batch.users, at),
             previous=None if at is None else previous_B.numpy(),
+            first=None if at is None else batch.start_B.numpy(),
         )
         return torch.from_numpy(codes_BC.astype(np.int64))
 
