@@ -45,3 +45,11 @@ def test_there_must_be_something_to_append_to(
 ) -> None:
     assert command("tokenize", shop_files.schema, days[1], "--out", tmp_path / "none", "--append") == 2
     assert "is no corpus; make one with `userfm tokenize`" in " ".join(capsys.readouterr().err.split())
+
+
+def test_an_items_table_is_not_ignored_but_refused(
+    shop_files: Any, days: tuple[Path, Path], command: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    append = ("tokenize", shop_files.schema, days[1], "--items", shop_files.items, "--out", tmp_path / "c", "--append")
+    assert command(*append) == 2
+    assert "--append takes no --items" in " ".join(capsys.readouterr().err.split())

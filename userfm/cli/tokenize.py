@@ -38,7 +38,9 @@ def tokenize(
     users: Annotated[
         str | None, typer.Option(help="Table of what is known about the users, if there is one.", show_default=False)
     ] = None,
-    format: Annotated[Format, typer.Option(help="How the tokens are kept.")] = Format.PARQUET,
+    format: Annotated[
+        Format, typer.Option(help="How the tokens are kept; of a corpus that is appended to, as it is.")
+    ] = Format.PARQUET,
     strict: Annotated[
         bool, typer.Option("--strict", help="Fail where a row makes no sense, and write nothing.")
     ] = False,
@@ -82,18 +84,24 @@ def tokenize(
     from userfm.cli.console import progress_console, results, stages
 
     if append:
-        add_events(schema, events, out, users, strict)
+        add_events(schema, events, out, items, users, strict)
         return
     with stages(progress_console()) as progress:
         corpus = run(schema, events, items, out, format.value, progress, users_path=users, strict=strict)
     show(corpus, results())
 
 
-def add_events(schema: Path, events: str, out: Path, users: str | None, strict: bool) -> None:
+def add_events(schema: Path, events: str, out: Path, items: str | None, users: str | None, strict: bool) -> None:
     """What `--append` does."""
     from tokenization.appending import append
+    from tokenization.errors import CorpusError
     from userfm.cli.console import progress_console, results, stages
 
+    if items is not None:
+        raise CorpusError(
+            "--append takes no --items: what is known of items is fitted with the whole log; "
+            "leave it out, or tokenize the whole log again"
+        )
     with stages(progress_console()) as progress:
         corpus = append(schema, events, out, progress, users_path=users, strict=strict)
     show(corpus, results())
