@@ -7,7 +7,6 @@ day, and one that comes late obeys `time.late` of the schema.
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -20,6 +19,7 @@ import pyarrow.compute as pc
 from tokenization.cleaning import Cleaned, clean, quarantine
 from tokenization.corpus import Corpus, append_corpus
 from tokenization.errors import CorpusError, SourceError
+from tokenization.files import digest
 from tokenization.growing import grow
 from tokenization.late import late, put_off
 from tokenization.rules import Late
@@ -27,7 +27,6 @@ from tokenization.schema import EventSchema
 from tokenization.sources import read_events
 
 Progress = Callable[[str, int, int], None]
-_READ = 1 << 20
 
 
 def append(
@@ -44,7 +43,8 @@ def append(
     The tokenizer of the corpus makes them, grown by the ids that it meets here for the first time.
 
     Args:
-        events_path: of new events only. The same input is appended once: a second time the corpus is returned as it is.
+        events_path: a path or a URL, of new events only; they are worked on in memory. The same input is appended once:
+            a second time the corpus is returned as it is.
         out: folder of the corpus.
         users_path: table of what is known of the users; None where there is none.
         strict: whether rows that make no sense, or are late and to be quarantined, end the job.
@@ -111,20 +111,6 @@ def settle_late(table: pa.Table, cleaned: Cleaned, after: pa.Table, schema: Even
         cleaned.dropped,
         cleaned.rows[~is_late],
     )
-
-
-def digest(source: str | Path) -> str:
-    """SHA-256 (hex) of the bytes of a file, or of all files of a folder, whatever they are called."""
-    path = Path(source)
-    found = hashlib.sha256()
-    for file in sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]:
-        try:
-            with file.open("rb") as read:
-                while block := read.read(_READ):
-                    found.update(block)
-        except OSError as error:
-            raise SourceError(f"{file} can't be read: {error.strerror or error}") from error
-    return found.hexdigest()
 
 
 def _check_schema(corpus: Corpus, schema: EventSchema) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ FORMATS = {
     ".json": "json",
     ".lance": "lance",
 }
+_BLOCK = 1 << 20
+"""Bytes that are read at a time."""
 _ONE_OF = ", ".join(FORMATS)
 
 
@@ -78,14 +81,39 @@ def files(source: str | Path) -> list[File]:
 def stamps(source: str | Path) -> list[list[object]]:
     """Name, size and date of everything that a path or URL holds, to tell whether anything changed; nothing where
     there is nothing."""
+    system, known = _inside(source)
+    local = isinstance(system, pyarrow.fs.LocalFileSystem)
+    return [[str(Path(i.path).resolve()) if local else i.path, i.size, _stamp(system, i)] for i in known]
+
+
+def digest(source: str | Path) -> str:
+    """SHA-256 (hex) of the bytes of all that a path or URL holds, whatever it is called.
+
+    Raises:
+        SourceError: there is nothing, or it can't be read.
+    """
+    system, known = _inside(source)
+    if not known:
+        raise SourceError(f"{source} doesn't exist; give a file or folder of Parquet, Arrow, CSV, JSON lines or Lance")
+    found = hashlib.sha256()
+    for info in known:
+        try:
+            with system.open_input_stream(info.path, compression=None) as stream:
+                while block := stream.read(_BLOCK):
+                    found.update(block)
+        except OSError as error:
+            raise SourceError(f"{info.path} can't be read: {_first_line(error)}") from error
+    return found.hexdigest()
+
+
+def _inside(source: str | Path) -> tuple[pyarrow.fs.FileSystem, list[pyarrow.fs.FileInfo]]:
+    """Every file of a path or URL, by name; none where there is nothing."""
     system, path = _located(source)
     (found,) = system.get_file_info([path])
     inside = [found]
     if found.type == pyarrow.fs.FileType.Directory:
         inside = system.get_file_info(pyarrow.fs.FileSelector(path, recursive=True))
-    known = sorted((info for info in inside if info.is_file), key=lambda info: str(info.path))
-    local = isinstance(system, pyarrow.fs.LocalFileSystem)
-    return [[str(Path(i.path).resolve()) if local else i.path, i.size, _stamp(system, i)] for i in known]
+    return system, sorted((info for info in inside if info.is_file), key=lambda info: str(info.path))
 
 
 def _located(source: str | Path) -> tuple[pyarrow.fs.FileSystem, str]:
