@@ -24,6 +24,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from tokenization.arrays import Longs
 from tokenization.errors import CorpusError, nearest
 from tokenization.facets import FacetKind
 from tokenization.manifest import FORMAT as FORMAT
@@ -37,6 +38,8 @@ from tokenization.vocabulary import FIRST, Vocabulary
 
 _BATCH = 1024
 """Users read at a time where all are asked for."""
+_ENDS = 8192
+"""Users whose histories are read at a time where only their ends are asked for."""
 _MEASURED = (FacetKind.NUMBER, FacetKind.DURATION, FacetKind.TIMESTAMP)
 
 
@@ -196,33 +199,37 @@ class Corpus:
 
     def users(self, ids: pa.Array, columns: list[str] | None = None) -> pa.Table:
         """The rows of the users asked for, in that order; users without a row are left out."""
-        schema, codes = self._schema(columns), self._everyone.encode(ids)
-        users, place = np.unique(codes[codes >= FIRST].astype(np.int64) - FIRST, return_inverse=True)
-        with self._reading():
-            found = [(part, *placed.find(users)) for part, placed in zip(self.parts, self._places[1], strict=True)]
-            tables = [complete(part.take(rows, read_as(schema, part.schema)), schema) for part, rows, _ in found]
-            return join(tables, [user for _, _, user in found]).take(pa.array(place))
+        users, place = self._find(ids)
+        return self._rows(users, self._schema(columns)).take(pa.array(place))
 
     def ends(self, ids: pa.Array) -> pa.Table:
-        """What going on with users needs to know of what they did before; users without a row are left out.
+        """What going on with users needs to know of what they did before; users without a token are left out.
+
+        However many are asked for, the histories of a few thousand are in memory at a time.
 
         Returns:
             Columns user_id; first and last, the times of the user's first and last group, float64 as in `time`;
             groups, how many there are, int64.
         """
-        rows = self.users(ids, ["user_id", "time", "group"])
-        time, group = (_one(rows.column(name)) for name in ("time", "group"))
-        sizes = pc.list_value_length(time).to_numpy()
-        there, end = np.flatnonzero(sizes), np.cumsum(sizes)[sizes > 0]
-        times = time.flatten().to_numpy()
-        return pa.table(
-            {
-                "user_id": _one(rows.column("user_id")).take(pa.array(there)),
-                "first": times[end - sizes[there]],
-                "last": times[end - 1],
-                "groups": group.flatten().to_numpy()[end - 1].astype(np.int64) + 1,
-            }
-        )
+        users, place = self._find(ids)
+        schema = self._schema(["user_id", "time", "group"])
+        begins = range(0, max(len(users), 1), _ENDS)
+        found = pa.concat_tables([_ends(self._rows(users[begin : begin + _ENDS], schema)) for begin in begins])
+        found = found.combine_chunks().take(pa.array(place))
+        return found.filter(pc.greater(found["groups"], 0)).combine_chunks()
+
+    def _find(self, ids: pa.Array) -> tuple[Longs, Longs]:
+        """Numbers of the users who have a row, each once and ascending; and where those asked for are among them."""
+        codes = self._everyone.encode(ids)
+        users, place = np.unique(codes[codes >= FIRST].astype(np.int64) - FIRST, return_inverse=True)
+        return users, place
+
+    def _rows(self, users: Longs, schema: pa.Schema) -> pa.Table:
+        """One row for each of these users, whose numbers ascend."""
+        with self._reading():
+            found = [(part, *placed.find(users)) for part, placed in zip(self.parts, self._places[1], strict=True)]
+            tables = [complete(part.take(rows, read_as(schema, part.schema)), schema) for part, rows, _ in found]
+            return join(tables, [user for _, _, user in found])
 
     def scan(
         self, rank: int = 0, ranks: int = 1, batch_users: int = _BATCH, columns: list[str] | None = None
@@ -337,6 +344,19 @@ def _check_growth(corpus: Corpus, tokenizer: Tokenizer) -> None:
     for name, codec in old.numbers.items():
         if tokenizer.numbers.get(name, codec) != codec:
             raise CorpusError(f"{corpus.folder}: this tokenizer bins {name!r} otherwise; append with the corpus's own")
+
+
+def _ends(rows: pa.Table) -> pa.Table:
+    """First and last time and number of groups of each row; no groups where there is no token."""
+    time, group = (_one(rows.column(name)) for name in ("time", "group"))
+    sizes = pc.list_value_length(time).to_numpy()
+    there, end = sizes > 0, np.cumsum(sizes)
+    first, last = np.full((2, len(sizes)), np.nan)
+    groups = np.zeros(len(sizes), np.int64)
+    times = time.flatten().to_numpy()
+    first[there], last[there] = times[(end - sizes)[there]], times[end[there] - 1]
+    groups[there] = group.flatten().to_numpy()[end[there] - 1] + 1
+    return pa.table({"user_id": _one(rows.column("user_id")), "first": first, "last": last, "groups": groups})
 
 
 def _one(column: pa.ChunkedArray) -> pa.Array:
