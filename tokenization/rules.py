@@ -9,7 +9,15 @@ from enum import StrEnum
 from typing import Annotated, Literal, Self
 from zoneinfo import ZoneInfo
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)
 
 from tokenization.declaration import Mistake
 
@@ -78,16 +86,26 @@ def _moment(value: object) -> object:
     return value
 
 
-Span = Annotated[float, BeforeValidator(_seconds), Field(gt=0)]
+_WRITTEN_SPAN = r"^\s*\d+(\.\d+)?\s*[smhdw]\s*$"
+_WRITTEN_MOMENT = r"^\d{4}-?(\d{1,2}|W\d{2})"
+Span = Annotated[
+    float,
+    BeforeValidator(_seconds),
+    Field(gt=0),
+    WithJsonSchema(
+        {"anyOf": [{"type": "number", "exclusiveMinimum": 0}, {"type": "string", "pattern": _WRITTEN_SPAN}]}
+    ),
+]
 """Seconds; in YAML also 45s, 30m, 2h, 1d, 1w."""
-Moment = Annotated[datetime, BeforeValidator(_moment)]
+Moment = Annotated[datetime, BeforeValidator(_moment), WithJsonSchema({"type": "string", "pattern": _WRITTEN_MOMENT})]
 """A time; a date is its midnight, and what has no zone is UTC."""
 
 
 class Rule(BaseModel):
     """A section: frozen, without unknown keys."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+    # The line below a key is what an editor shows of it (json_schema.py).
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, use_attribute_docstrings=True)
 
 
 class TimeRule(Rule):
@@ -96,11 +114,17 @@ class TimeRule(Rule):
     aside. `facets`: what the model is told of a time. `late`: of an event older than its user's newest."""
 
     column: str
+    """The column with the time of each event: timestamps, dates, ISO 8601 text, or numbers since 1970."""
     zone: str = "UTC"
+    """IANA name of the log's local zone, such as America/New_York: of its hours, weekdays and days."""
     unit: Unit = "s"
+    """What numbers in the column count since 1970."""
     latest: Moment | None = None
+    """Events after this moment are set aside; by default, those more than a day after now."""
     facets: tuple[ClockFacet, ...] = (ClockFacet.HOUR, ClockFacet.WEEKDAY, ClockFacet.GAP)
+    """What the model is told of a time."""
     late: Late = Late.QUARANTINE
+    """What becomes of an event that arrives after later ones of its user."""
 
     @field_validator("zone")
     @classmethod
@@ -117,8 +141,11 @@ class ActionRule(Rule):
     time is a local date, and they take effect at the end of that day. `aliases`: other spelling → action."""
 
     column: str
+    """The column that says what kind of event a row is."""
     day_level: tuple[str, ...] = ()
+    """Actions of which only the local date is known; they take effect at the end of that day."""
     aliases: dict[str, str] = {}
+    """Other spelling → action."""
 
 
 class EntityRule(Rule):
@@ -129,10 +156,15 @@ class EntityRule(Rule):
     """
 
     column: str
+    """The column with the ids of this type; by default the one named like the entity."""
     candidates: bool = False
+    """Whether these are what is recommended; exactly one entity is."""
     admit: int = Field(default=1, ge=1)
+    """So many events give an id a code of its own."""
     buckets: int = Field(default=0, ge=0, le=2**24)
+    """Hashed buckets that ids without a code of their own share."""
     was: str | None = None
+    """The name of this entity in the revision before."""
 
 
 _KEYS = {
@@ -156,15 +188,25 @@ class FacetRule(Rule):
     """
 
     column: str
+    """The column of this facet; by default the one named like it."""
     kind: Kind
+    """What its values are."""
     admit: int | None = Field(default=None, ge=1)
+    """So many events give a value a code of its own; by default 2 of an id or a text, 1 of others."""
     buckets: int | None = Field(default=None, ge=0, le=2**24)
+    """Hashed buckets that the other values share; by default 1024 of an id or a text, 0 of others."""
     aliases: dict[str, str] = {}
+    """Other spelling → value; of a category or an id."""
     most: int = Field(default=8, ge=1, le=64)
+    """So many members of a set, or words of a text, are kept."""
     unit: Unit = "s"
+    """What durations, and timestamps that are numbers, count."""
     combine: Combine = Combine.SUM
+    """How numbers and durations of events that become one token become one."""
     levels: int = Field(default=3, ge=1, le=8)
+    """Codes that a vector is told in, from coarse to fine."""
     was: str | None = None
+    """The name of this facet in the revision before."""
 
     @model_validator(mode="after")
     def _fits_its_kind(self) -> Self:
@@ -195,23 +237,28 @@ class SemanticIdsRule(Rule):
     """Items' content as codes, `levels` of at most `codes` each, which the item tower learns embeddings of."""
 
     levels: int = Field(default=3, ge=1, le=8)
+    """Codes of an item, each naming what those before it left over."""
     codes: int = Field(default=256, ge=2, le=65_536)
+    """Centroids a level."""
     method: Method = Method.RESIDUAL_KMEANS
+    """How the centroids are found: residual_kmeans, or rq_vae."""
 
 
 class ItemsRule(Rule):
-    """The table of what is known about the candidates. `id` defaults to the column of the candidate entity.
-
-    vectors: columns of content vectors (of an image, of a sound), each a list of floats of one length. encoder: folder
-    or name of the sentence-transformers model that reads `text`; by default WordLlama does.
-    """
+    """The table of what is known about the candidates. `id` defaults to the column of the candidate entity."""
 
     id: str
+    """The column of their ids; by default the column of the candidates in the events."""
     categories: tuple[str, ...] = ()
+    """Columns with one of a few values an item: department, genre, brand."""
     text: tuple[str, ...] = ()
+    """Columns whose words say what an item is: title, description."""
     vectors: tuple[str, ...] = ()
+    """Columns of content vectors (of an image, of a sound), each a list of floats of one length."""
     encoder: str | None = None
+    """Folder or name of the sentence-transformers model that reads `text`; by default WordLlama does."""
     semantic_ids: SemanticIdsRule | None = None
+    """Content as codes of residual quantisation, which the model learns embeddings of."""
 
     @model_validator(mode="after")
     def _has_content(self) -> Self:
@@ -226,8 +273,11 @@ class UsersRule(Rule):
     """The table of what is known about users. `id` defaults to the column of the user."""
 
     id: str
+    """The column of their ids; by default the column of the user in the events."""
     categories: tuple[str, ...] = ()
+    """Columns with one of a few values a user."""
     numbers: tuple[str, ...] = ()
+    """Columns with a number a user."""
 
 
 class PairsRule(Rule):
@@ -238,8 +288,11 @@ class PairsRule(Rule):
     """
 
     number: int = Field(ge=1, le=4096)
+    """So many pairs are learned."""
     within: Span
+    """Events further apart than this never merge."""
     by: str | None = None
+    """The category of the items that tells pairs apart; left out, only actions do."""
 
 
 class MergeRule(Rule):
@@ -248,8 +301,11 @@ class MergeRule(Rule):
     before. `pairs`: what a learned table says. Nothing of a number is lost: see `combine`."""
 
     same_item_in_group: bool = False
+    """Lines of one group with the same action and entity are one token."""
     same_item_within: Span | None = None
+    """Adjacent events with the same action and entity, at most so long apart, are one token."""
     pairs: PairsRule | None = None
+    """A learned table of frequent adjacent pairs that are one token."""
 
 
 class SplitRule(Rule):
@@ -257,9 +313,13 @@ class SplitRule(Rule):
     span, or `last_items` of every user. Dates are midnight UTC."""
 
     time: Moment | None = None
+    """Training data ends here; what follows is for testing. A date is its midnight, UTC."""
     validation: Moment | None = None
+    """What lies between this and `time` is for choosing settings."""
     fraction: float | None = Field(default=None, gt=0, lt=1)
+    """Training data ends after this share of the log's time span."""
     last_items: int | None = Field(default=None, ge=1)
+    """So many of each user's last groups are for testing, as many before them for choosing settings."""
 
     @model_validator(mode="after")
     def _one_way(self) -> Self:

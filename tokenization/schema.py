@@ -46,24 +46,43 @@ class EventSchema(Rule):
     """
 
     version: Literal[1] = Field(alias="schema")
+    """Version of this format."""
     name: str = Field(min_length=1)
+    """What the log is called."""
     revision: int = Field(default=1, ge=1)
+    """Version of this declaration: raise it whenever a facet is added, renamed or retired."""
     user: str
+    """The column that says whose event a row is."""
     time: TimeRule | None = None
+    """When an event was, and what the model is told of it. Give this or `position`."""
     position: str | None = None
+    """The column of numbers that orders a user's events, where there are no times."""
     action: ActionRule | None = None
+    """What kind of event a row is."""
     group: str | None = None
+    """The column of basket, request or session ids: what happens in one is a set, not a sequence."""
     event_id: str | None = None
+    """The column by which a repeated row is known."""
     entities: dict[str, EntityRule] = Field(min_length=1)
+    """What events are about, each type with ids of its own; a row has at most one of them."""
     context: dict[str, FacetRule] = Field(default_factory=dict)
+    """What is known when a recommendation is asked for, whatever the item: device, store, locale."""
     outcome: dict[str, FacetRule] = Field(default_factory=dict)
+    """What is known only afterwards, or through the item: price, quantity, rating, duration."""
     retired: tuple[str, ...] = ()
+    """Names of facets and entities that earlier revisions had and this one has no more."""
     drop: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    """By facet, the values whose events are left out, and counted."""
     items: ItemsRule | None = None
+    """The table of what is known about the candidates (--items)."""
     users: UsersRule | None = None
+    """The table of what is known about users."""
     merge: MergeRule = MergeRule()
+    """Which events become one token."""
     targets: dict[str, float] = Field(default_factory=dict)
+    """What the model learns to predict, with weights: the candidates and whatever else."""
     split: SplitRule = SplitRule(fraction=0.9)
+    """Where training data ends; by default after nine tenths of the log's time span."""
 
     @classmethod
     def from_yaml(cls, path: str | Path) -> EventSchema:
