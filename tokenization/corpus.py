@@ -32,8 +32,10 @@ from tokenization.manifest import Manifest, alone, following, make_durable, sync
 from tokenization.parts import Format as Format
 from tokenization.parts import Part, open_part, read_ids, write_parts
 from tokenization.rows import Place, complete, join, place_users, read_as, stream_users
+from tokenization.schema import EventSchema
 from tokenization.split import Split
 from tokenization.tokenizer import Tokenizer
+from tokenization.translation import RevisedPart, translation, under
 from tokenization.vocabulary import FIRST, Vocabulary
 
 _BATCH = 1024
@@ -139,10 +141,12 @@ def compact(folder: str | Path) -> Corpus:
 
 @dataclass(frozen=True, eq=False)
 class Corpus:
-    """A tokenized log. folder: where it lies. manifest: what corpus.json said when it was opened."""
+    """A tokenized log. folder: where it lies. manifest: what corpus.json said when it was opened. revised: the later
+    revision of its schema that it is read under, if any."""
 
     folder: Path
     manifest: Manifest
+    revised: EventSchema | None = None
 
     @classmethod
     def open(cls, folder: str | Path) -> Corpus:
@@ -169,11 +173,28 @@ class Corpus:
     @cached_property
     def parts(self) -> tuple[Part, ...]:
         """The files of the tokens, the oldest first."""
-        return tuple(open_part(self.folder / path) for path in self.manifest.parts)
+        parts = tuple(open_part(self.folder / path) for path in self.manifest.parts)
+        if self.revised is None:
+            return parts
+        told = translation(self._written, self.tokenizer)
+        return tuple(RevisedPart(part, told) for part in parts)
+
+    def under(self, schema: EventSchema) -> Corpus:
+        """The same tokens read under a later revision of their schema; nothing is written.
+
+        Raises:
+            SchemaError: it is no later revision of it, see `evolution.changes`.
+        """
+        under(self._written, schema)
+        return replace(self, revised=schema)
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
         """The tokenizer that made these tokens; of several the newest, which reads the tokens of all."""
+        return self._written if self.revised is None else under(self._written, self.revised)
+
+    @cached_property
+    def _written(self) -> Tokenizer:
         return Tokenizer.load(self.folder / self.manifest.tokenizer)
 
     @property

@@ -21,6 +21,7 @@ from training.data import Until
 from training.errors import EvaluationError, RunError
 from training.holdout import Columns, Part, Scorer, hold_out
 from training.ranking import Evaluation, Progress, Slice, evaluate
+from training.reading import tokens_for
 from training.scorers import model_scorers
 
 
@@ -32,25 +33,23 @@ def evaluate_run(
 
     Args:
         run: the folder that training wrote.
-        corpus: its corpus.
+        corpus: its corpus, or one of a later revision of its schema, of which it reads what it knows.
         part: the test part, or the validation part to choose settings on.
         told: whether the model knows time and context of the group that it has to predict.
         progress: told "evaluate", users done, users in all.
 
     Raises:
-        EvaluationError: if the run has learned the part, or was trained with another split or tokenizer than the
-            corpus has.
-        RunError: if the folder is no run.
+        EvaluationError: if the run has learned the part, or was trained with another split than the corpus has.
+        RunError: if the folder is no run, or its model can't read the corpus's tokens.
     """
     refuse_other_split(Path(run), corpus.split, part)
     subgraph = Subgraph.from_pretrained(Path(run) / "model")
-    if subgraph.tokenizer.fingerprint != corpus.tokenizer.fingerprint:
-        raise EvaluationError(f"{run} was trained on tokens of another tokenizer; evaluate it on its own corpus")
-    tokens, columns, items = corpus.tokens(), Columns.of(corpus.tokenizer), len(corpus.tokenizer.items)
+    tokenizer = subgraph.tokenizer
+    tokens, columns, items = tokens_for(tokenizer, corpus), Columns.of(tokenizer), len(tokenizer.items)
     holdout = hold_out(tokens, columns, corpus.split, part, told)
     scorers = {
         **model_scorers(subgraph),
-        **standard_baselines(tokens, columns, corpus.split, part, items, corpus.tokenizer.schema.time is not None),
+        **standard_baselines(tokens, columns, corpus.split, part, items, tokenizer.schema.time is not None),
     }
     found = evaluate(holdout, scorers, items, progress)
     found.protocol.update(split=asdict(corpus.split), part=part, told=list(columns.context) if told else [])

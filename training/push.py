@@ -17,9 +17,9 @@ from serving.ids import canonical
 from serving.rows import Entity, VectorBatch
 from serving.store import EmbeddingStore
 from tokenization.corpus import Corpus
-from training.errors import RunError
 from training.holdout import list_values
 from training.pretrain import Run
+from training.reading import tokens_for
 
 USERS = 256  # encoded at a time
 ITEMS = 16_384
@@ -32,6 +32,8 @@ def push(
 ) -> Space:
     """Write the run's users, items and model into the store; `publish` makes them current.
 
+    The corpus is the run's own, or of a later revision of its schema, of which the model reads what it knows.
+
     Returns their space, under the version that this store gives it: a model that is new to the store takes the next
     free one of its name, the same model pushed again the one it has.
 
@@ -39,14 +41,12 @@ def push(
     and a later one encodes only who has been active since. Raises RunError, StoreError, ModelError.
     """
     subgraph = Subgraph.from_pretrained(run.model)
-    if subgraph.tokenizer.fingerprint != corpus.tokenizer.fingerprint:
-        raise RunError(f"{corpus.folder} has tokens of another tokenizer than {run.folder}: push the run's own corpus")
+    tokens = tokens_for(subgraph.tokenizer, corpus)
     space = store.numbered(subgraph.space)
-    tokens = corpus.tokens()
     tokens = tokens.filter(pa.array(_has_news(tokens, store.pushed(space, Entity.USER))))
     total = tokens.num_rows
     store.push(space, Entity.USER, user_batches(subgraph, tokens), lambda rows: progress("users", rows, total))
-    items = len(corpus.tokenizer.items) - FIRST_ITEM
+    items = len(subgraph.tokenizer.items) - FIRST_ITEM
     store.push(space, Entity.ITEM, item_batches(subgraph), lambda rows: progress("items", rows, items))
     store.push_model(space, run.model)
     return space

@@ -198,7 +198,7 @@ def test_tokens_of_another_tokenizer_are_refused(run: Path, events: pa.Table, tm
     fewer = events.filter(np.array(events["product"].to_pylist()) != "p3")
     tokenizer = Tokenizer.fit(EventSchema.from_dict(SCHEMA), fewer)
     other = write_corpus(tmp_path / "other", [tokenizer.transform(fewer)], tokenizer, {})
-    with pytest.raises(EvaluationError, match="another tokenizer"):
+    with pytest.raises(RunError, match="tokens of another tokenizer than the model: 'product' has other codes"):
         evaluate_run(run, other)
 
 

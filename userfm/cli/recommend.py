@@ -13,9 +13,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from rich.console import Console
 
-    from tokenization.corpus import Corpus
-    from tokenization.tokenizer import Tokenizer
-
 
 class Surface(StrEnum):
     """Where the recommendations are shown."""
@@ -86,20 +83,13 @@ def recommend(
 def _tokens(corpus: Path | None, events: Path | None, tokenizer: Path) -> pa.Table:
     from tokenization.corpus import Corpus
     from tokenization.tokenizer import Tokenizer
+    from training.reading import tokens_for
 
     if (corpus is None) == (events is None):
         raise typer.BadParameter("give the corpus, or --events", param_hint="CORPUS")
     if corpus is None:
         return Tokenizer.load(tokenizer).transform(events)
-    return _of_same_tokenizer(Corpus.open(corpus), Tokenizer.load(tokenizer)).tokens()
-
-
-def _of_same_tokenizer(corpus: Corpus, tokenizer: Tokenizer) -> Corpus:
-    from tokenization.errors import CorpusError
-
-    if corpus.tokenizer.fingerprint != tokenizer.fingerprint:
-        raise CorpusError(f"{corpus.folder} was made by another tokenizer than the run's; give the run's own corpus")
-    return corpus
+    return tokens_for(Tokenizer.load(tokenizer), Corpus.open(corpus))
 
 
 def read_ids(path: Path) -> pa.Array:
