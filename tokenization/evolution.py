@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tokenization.errors import SchemaError
-from tokenization.rules import ActionRule, EntityRule, FacetRule
+from tokenization.rules import ActionRule, EntityRule, FacetRule, UsersRule
 from tokenization.schema import EventSchema
 
 AnyRule = ActionRule | EntityRule | FacetRule | None
@@ -214,9 +214,30 @@ def _of_the_rest(old: EventSchema, new: EventSchema) -> Iterator[Change]:
         },
         refused="a corpus merges events by one rule; keep it, or tokenize the whole log into another corpus",
     )
-    yield from _differing({"drop": (old.drop, new.drop), "users": (old.users, new.users)})
+    yield from _differing({"drop": (old.drop, new.drop)})
+    yield from _of_users(old.users, new.users)
     free = ("name", "event_id", "items", "targets", "split")
     yield from _differing({key: (getattr(old, key), getattr(new, key)) for key in free}, raises=False)
+
+
+def _of_users(old: UsersRule | None, new: UsersRule | None) -> Iterator[Change]:
+    """Attributes of users: each goes on as what it was, or goes."""
+    before, after = _attributes(old), _attributes(new)
+    for name in dict.fromkeys([*before, *after]):
+        was, now = before.get(name, ""), after.get(name, "")
+        if not was or not now:
+            yield Change(Step.RETIRED if was else Step.ADDED, f"users.{name}", was, now)
+        elif was != now:
+            why = f"a {was} can't become a {now}; write it into another column"
+            yield Change(Step.CHANGED, f"users.{name}", was, now, refused=why)
+    if old and new and old.id != new.id:
+        yield Change(Step.CHANGED, "users.id", old.id, new.id, raises=False)
+
+
+def _attributes(rule: UsersRule | None) -> dict[str, str]:
+    if rule is None:
+        return {}
+    return dict.fromkeys(rule.categories, "category") | dict.fromkeys(rule.numbers, "number")
 
 
 def _differing(pairs: Mapping[str, tuple[object, object]], raises: bool = True, refused: str = "") -> Iterator[Change]:

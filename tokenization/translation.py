@@ -15,13 +15,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tokenization.arrays import Codes, Longs
+from tokenization.codecs import NumberCodec
 from tokenization.errors import SchemaError
 from tokenization.evolution import origins, refuse_unless_compatible
-from tokenization.facets import NumberCodec
 from tokenization.ids import as_type
 from tokenization.rules import FacetRule, Kind
 from tokenization.schema import EventSchema
+from tokenization.semantic_ids import ResidualKMeans
 from tokenization.tokenizer import Tokenizer
+from tokenization.users import UserCodecs
 from tokenization.vocabulary import ABSENT, FIRST, UNKNOWN, Vocabulary
 
 Aliases = Mapping[str, str]
@@ -74,13 +76,20 @@ def under(tokenizer: Tokenizer, schema: EventSchema) -> Tokenizer:
     numbers = {name: tokenizer.numbers[was] for name, was in kept if was in tokenizer.numbers}
     for name in (name for name, was in origin.items() if was is None):
         kind = schema.facets[name].kind if name in schema.facets else None
-        if kind is Kind.NUMBER:
+        if kind in (Kind.NUMBER, Kind.DURATION):
             numbers[name] = NumberCodec(())
-        elif name not in schema.clock_facets:
+        elif kind not in (Kind.TIMESTAMP, Kind.VECTOR) and name not in schema.clock_facets:
             vocabularies[name] = _EMPTY
     for name, aliases in _aliases(schema).items():
         vocabularies[name] = _respelt(vocabularies[name], aliases)
-    return replace(tokenizer, schema=schema, vocabularies=vocabularies, numbers=numbers)
+    return replace(
+        tokenizer,
+        schema=schema,
+        vocabularies=vocabularies,
+        numbers=numbers,
+        centroids={name: tokenizer.centroids[was] for name, was in kept if was in tokenizer.centroids},
+        users=_declared_attributes(tokenizer.users, schema),
+    )
 
 
 def translation(given: Tokenizer, wanted: Tokenizer) -> Translation:
@@ -93,24 +102,47 @@ def translation(given: Tokenizer, wanted: Tokenizer) -> Translation:
     older, newer = (given, wanted) if forwards else (wanted, given)
     brought = under(older, newer.schema)
     origin = origins(older.schema, newer.schema)
-    for name, was in origin.items():
-        if was is not None:
-            _refuse_other_codes(name, brought, newer)
-    names = origin if forwards else {was: name for name, was in origin.items() if was is not None}
+    _refuse_other_codes([name for name, was in origin.items() if was is not None], brought, newer)
+    names = dict(origin) if forwards else {was: name for name, was in origin.items() if was is not None}
+    names["actions"] = "actions"
     moves = _moves(given, wanted) if forwards else {}
+    sizes = {facet.name: facet.size for facet in given.facets}
     columns = {name: Column(name) for name in ("user_id", "time", "group")}
     for facet in wanted.facets:
         base, dot, part = facet.name.partition(".")
         source = names.get(base)
-        codes = None if source is None else _codes(given, source, facet.size, moves.get(base))
-        columns[facet.name] = Column(None if source is None else source + dot + part, codes)
-    for name in wanted.numbers:
+        moved = None if part.startswith("hash.") else moves.get(base)
+        columns[facet.name] = _column(None if source is None else source + dot + part, sizes, facet.size, moved)
+    for name in _valued(wanted.schema):
         source = names.get(name)
         columns[f"{name}.value"] = Column(None if source is None else f"{source}.value")
-    return Translation({**columns, "events": Column("events")})
+    columns["events"] = Column("events")
+    attributes = {f"user.{name}": size for name, size in given.users.sizes.items()}
+    for name, size in wanted.users.sizes.items():
+        source = f"user.{name}"
+        columns[source] = _column(source if source in attributes else None, attributes, size)
+    return Translation(columns)
 
 
 _EMPTY = Vocabulary(pa.array([], pa.string()), np.zeros(0, np.int64), np.zeros(0))
+
+
+def _declared_attributes(users: UserCodecs, schema: EventSchema) -> UserCodecs:
+    """Codecs of the attributes of users that are still declared."""
+    rule = schema.users
+    if rule is None:
+        return UserCodecs({}, {})
+    return UserCodecs(
+        {name: vocabulary for name, vocabulary in users.vocabularies.items() if name in rule.categories},
+        {name: codec for name, codec in users.numbers.items() if name in rule.numbers},
+    )
+
+
+def _valued(schema: EventSchema) -> list[str]:
+    """Facets whose numbers stand in the tokens beside their codes, in the order of the columns."""
+    kinds = (Kind.NUMBER, Kind.DURATION, Kind.TIMESTAMP)
+    timestamps = [name for name, rule in schema.facets.items() if rule.kind is Kind.TIMESTAMP]
+    return [name for name, rule in schema.facets.items() if rule.kind in kinds[:2]] + timestamps
 
 
 def _aliases(schema: EventSchema) -> dict[str, Aliases]:
@@ -145,35 +177,58 @@ def _moves(given: Tokenizer, wanted: Tokenizer) -> dict[str, Codes]:
         place = {value: code for code, value in enumerate(wanted.vocabularies[name].ids.cast(pa.string()).to_pylist())}
         now = [place.get(aliases.get(value, value), number) for number, value in enumerate(ids.to_pylist())]
         found[name] = np.concatenate([[ABSENT, UNKNOWN], np.array(now, np.int64) + FIRST]).astype(np.int32)
-    return found
+    return found | ({"actions": found["action"]} if "action" in found else {})
 
 
-def _codes(given: Tokenizer, source: str, size: int, moves: Codes | None) -> Codes | None:
-    """[given codes] → wanted codes; those that the wanted tokenizer has not given are unknown."""
-    held = next((facet.size for facet in given.facets if facet.name.partition(".")[0] == source), 0)
-    codes = np.arange(held, dtype=np.int32) if moves is None else moves
-    if moves is None and held <= size:
-        return None
-    return np.where(codes < size, codes, UNKNOWN).astype(np.int32)
+def _column(source: str | None, held: Mapping[str, int], size: int, moves: Codes | None = None) -> Column:
+    """A column of `size` codes; those that the given tokenizer has beyond them are unknown.
+
+    Args:
+        held: number of codes of each given column. moves: [held] what each of them becomes, where they change.
+    """
+    if source is None or (moves is None and held[source] <= size):
+        return Column(source)
+    codes = np.arange(held[source], dtype=np.int32) if moves is None else moves
+    return Column(source, np.where(codes < size, codes, UNKNOWN).astype(np.int32))
 
 
-def _refuse_other_codes(name: str, brought: Tokenizer, newer: Tokenizer) -> None:
-    old, new = brought.numbers.get(name), newer.numbers.get(name)
-    if old != new:
-        raise SchemaError(f"{name!r} has other bins in the two; tokenize both with the first one's tokenizer")
-    if name not in brought.vocabularies or name not in newer.vocabularies:
-        return
-    first, second = (tokenizer.vocabularies[name].ids.cast(pa.string()) for tokenizer in (brought, newer))
-    both = min(len(first), len(second))
-    if not first.slice(0, both).equals(second.slice(0, both)):
-        place = int(np.argmin(pc.equal(first.slice(0, both), second.slice(0, both)).to_numpy(zero_copy_only=False)))
-        raise SchemaError(
-            f"{name!r} has other codes in the two, the first of them {place + FIRST}; "
-            "tokenize both with the first one's tokenizer"
-        )
+_MEND = "tokenize both with the first one's tokenizer"
+
+
+def _refuse_other_codes(kept: list[str], brought: Tokenizer, newer: Tokenizer) -> None:
+    """Of the facets that both have, by their name in the newer, every code means the same."""
+    for name in kept:
+        if brought.numbers.get(name) != newer.numbers.get(name):
+            raise SchemaError(f"{name!r} has other bins in the two; {_MEND}")
+        if name in brought.vocabularies:
+            _refuse_other_ids(name, brought.vocabularies[name], newer.vocabularies[name])
+        if _arrays(brought.centroids.get(name)) != _arrays(newer.centroids.get(name)):
+            raise SchemaError(f"{name!r} has other centroids in the two; {_MEND}")
+    if (brought.pairs and brought.pairs.merges) != (newer.pairs and newer.pairs.merges):
+        raise SchemaError(f"merge.pairs: other pairs were learned in the two; {_MEND}")
+    for name, vocabulary in brought.users.vocabularies.items():
+        if name in newer.users.vocabularies:
+            _refuse_other_ids(f"user.{name}", vocabulary, newer.users.vocabularies[name])
+    for name, codec in brought.users.numbers.items():
+        if newer.users.numbers.get(name, codec) != codec:
+            raise SchemaError(f"'user.{name}' has other bins in the two; {_MEND}")
+
+
+def _refuse_other_ids(name: str, old: Vocabulary, new: Vocabulary) -> None:
+    both = min(len(old), len(new))
+    first, second = (vocabulary.ids.slice(0, both).cast(pa.string()) for vocabulary in (old, new))
+    if not first.equals(second):
+        place = int(np.argmin(pc.equal(first, second).to_numpy(zero_copy_only=False)))
+        raise SchemaError(f"{name!r} has other codes in the two, the first of them {place + FIRST}; {_MEND}")
+
+
+def _arrays(centroids: ResidualKMeans | None) -> dict[str, bytes] | None:
+    return None if centroids is None else {name: array.tobytes() for name, array in centroids.to_arrays().items()}
 
 
 def _translated(tokens: pa.Table, name: str, column: Column) -> pa.ChunkedArray:
+    if column.source is None and name.startswith("user."):
+        return pa.chunked_array([pa.array(np.zeros(tokens.num_rows, np.int32))])
     if column.source is None:
         chunks = [_nothing(chunk, name) for chunk in tokens.column("time").chunks]
         return pa.chunked_array(chunks, pa.list_(pa.float32() if name.endswith(".value") else pa.int32()))
@@ -181,6 +236,10 @@ def _translated(tokens: pa.Table, name: str, column: Column) -> pa.ChunkedArray:
     if column.codes is None:
         return found
     return pa.chunked_array([_recoded(chunk, column.codes) for chunk in found.chunks], found.type)
+
+
+def _known(values: Codes, codes: Codes) -> pa.Array:
+    return pa.array(np.append(codes, np.int32(UNKNOWN))[np.minimum(values, len(codes))].astype(np.int32))
 
 
 def _nothing(times: pa.ListArray, name: str) -> pa.ListArray:
@@ -191,11 +250,12 @@ def _nothing(times: pa.ListArray, name: str) -> pa.ListArray:
     return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), values)
 
 
-def _recoded(lists: pa.ListArray, codes: Codes) -> pa.ListArray:
-    values = lists.flatten().to_numpy(zero_copy_only=False)
-    known = np.append(codes, np.int32(UNKNOWN))
-    recoded = known[np.minimum(values, len(codes))].astype(np.int32)
-    return pa.ListArray.from_arrays(pa.array(_offsets(lists), pa.int32()), pa.array(recoded))
+def _recoded(column: pa.Array, codes: Codes) -> pa.Array:
+    """A column of lists of codes, or of codes."""
+    if not pa.types.is_list(column.type):
+        return _known(column.to_numpy(), codes)
+    values = _known(column.flatten().to_numpy(), codes)
+    return pa.ListArray.from_arrays(pa.array(_offsets(column), pa.int32()), values)
 
 
 def _offsets(lists: pa.ListArray) -> Longs:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
@@ -86,7 +88,7 @@ def test_old_tokens_read_under_the_new_schema_are_those_it_would_have_made(
     read = translation(old, brought).apply(old.transform(log))
     made = brought.transform(newer_log)
     assert read.schema == made.schema
-    for name in set(made.column_names) - {"till", "wait", "wait.value", "action", "rack"}:
+    for name in set(made.column_names) - {"till", "wait", "wait.value"}:
         assert read[name].equals(made[name]), name
     assert {code for row in lists(read, "till") for code in row} == {0}
     assert pc.all(pc.is_null(read["wait.value"].combine_chunks().flatten())).as_py()
@@ -113,9 +115,69 @@ def test_new_tokens_read_by_an_old_tokenizer_are_those_it_would_have_made(
         assert read[name].equals(made[name]), name
 
 
+def test_a_facet_of_every_kind_is_renamed_added_and_retired(declare: Declare, log: pa.Table) -> None:
+    rows = log.num_rows
+    values: dict[str, list[Any]] = {
+        "category": ["a", "b"] * (rows // 2),
+        "id": [f"x{row % 5}" for row in range(rows)],
+        "number": [float(row) for row in range(rows)],
+        "duration": [float(row) for row in range(rows)],
+        "timestamp": ["2024-02-01", "2024-03-02"] * (rows // 2),
+        "text": ["green tea", "oat milk and honey"] * (rows // 2),
+        "set": [["u", "v"], ["w"]] * (rows // 2),
+        "vector": [[float(row), 1.0] for row in range(rows)],
+    }
+    for kind, column in values.items():
+        log = log.append_column(kind, pa.array(column))
+    before = {kind: {"kind": kind} for kind in values}
+    after = {f"new_{kind}": {"kind": kind, "column": kind, "was": kind} for kind in values}
+    pairs = {"merge": {"pairs": {"number": 2, "within": "1h"}}, "targets": None, "items": None}
+    bare = Tokenizer.fit(declare(outcome={}, **pairs), log)
+    first = Tokenizer.fit(declare(outcome=before, revision=2, **pairs), log)
+    second = Tokenizer.fit(declare(outcome=after, revision=3, **pairs), log)
+    third = Tokenizer.fit(declare(outcome={}, revision=4, retired=list(after), **pairs), log)
+    tokenizers = (bare, first, second, third)
+    tokens = [tokenizer.transform(log) for tokenizer in tokenizers]
+    assert translation(first, second).apply(tokens[1]).equals(tokens[2])
+    assert translation(second, first).apply(tokens[2]).equals(tokens[1])
+    assert under(first, second.schema).fingerprint == second.fingerprint
+    for given, wanted in ((bare, first), (third, second)):
+        expected = wanted.transform(log)
+        read = translation(given, wanted).apply(given.transform(log))
+        assert read.schema == expected.schema
+        for name in read.column_names:
+            if name in tokens[0].column_names:
+                assert read[name].equals(expected[name]), name
+            elif name.endswith(".value"):
+                assert pc.all(pc.is_null(read[name].combine_chunks().flatten())).as_py()
+            else:
+                assert not np.any(read[name].combine_chunks().flatten().to_numpy()), name
+    assert translation(first, bare).apply(tokens[1]).equals(tokens[0])
+    assert translation(second, third).apply(tokens[2]).equals(tokens[3])
+    grown = under(bare, first.schema).transform(log)
+    assert grown.schema == tokens[1].schema
+
+
+def test_attributes_of_users_come_and_go(declare: Declare, log: pa.Table) -> None:
+    people = pa.table({"user": ["ann", "bob"], "town": ["Rome", "Oslo"], "age": [30.0, 60.0]})
+    old_schema = declare(users={"categories": ["town"]}, items=None)
+    new_schema = declare(revision=2, users={"categories": ["town"], "numbers": ["age"]}, items=None)
+    old = Tokenizer.fit(old_schema, log, users=people)
+    new = Tokenizer.fit(new_schema, log, users=people)
+    before, after = old.transform(log, people), new.transform(log, people)
+    read = translation(old, new).apply(before)
+    assert read.schema == after.schema
+    assert read["user.town"].equals(after["user.town"])
+    assert read["user.age"].to_pylist() == [0, 0, 0]
+    assert translation(new, old).apply(after).equals(before)
+    other = declare(revision=2, users={"numbers": ["town"]}, items=None)
+    with pytest.raises(SchemaError, match=r"users\.town: a category can't become a number; write it into another"):
+        under(old, other)
+
+
 def test_ids_that_joined_later_are_unknown_to_who_came_before(old: Tokenizer, log: pa.Table) -> None:
     stores: Vocabulary = old.vocabularies["store"].grow(pa.array(["s3", "s9"]))
-    grown = Tokenizer(old.schema, old.split, {**old.vocabularies, "store": stores}, old.numbers, old.items)
+    grown = replace(old, vocabularies={**old.vocabularies, "store": stores})
     assert grown.fingerprint != old.fingerprint
     tokens = grown.transform(log)
     assert translation(grown, old).apply(tokens).equals(old.transform(log))
