@@ -22,7 +22,7 @@ from training.recipes import Name
 from userfm.cli import EXTRAS
 from userfm.cli.train import RecipeName
 
-COMMANDS = ["tokenize", "train", "evaluate", "recommend", "push", "publish", "serve", "query", "demo"]
+COMMANDS = ["schema", "tokenize", "train", "evaluate", "recommend", "push", "publish", "serve", "query", "demo"]
 
 
 @pytest.fixture(scope="module")

@@ -53,7 +53,7 @@ def test_every_command_line_is_a_command(command: Any, capsys: pytest.CaptureFix
     assert {line.split()[1] for line in lines} == set(EXTRAS) - {"demo"}
     for line in lines:
         options = set(re.findall(r"--[a-z-]+", line))
-        command(*line.split()[1:2], *(["search"] if "search" in line else []), "--help")
+        command(*line.split()[1 : 3 if line.split()[1] in ("schema", "query") else 2], "--help")
         assert options <= set(re.findall(r"--[a-z-]+", capsys.readouterr().out)), line
 
 

@@ -13,11 +13,12 @@ from typing import Annotated
 import typer
 
 from userfm import __version__
-from userfm.cli import demo, evaluate, publish, push, query, recommend, serve, tokenize, train
+from userfm.cli import demo, evaluate, publish, push, query, recommend, schema, serve, tokenize, train
 from userfm.cli.errors import sentence
 
 # Command → the extra of this package that brings what it needs.
 EXTRAS = {
+    "schema": "model",
     "tokenize": "model,text",
     "train": "train,text",
     "evaluate": "train",
@@ -55,6 +56,7 @@ def userfm(
     The whole way of a log, each command reading what the one before wrote:
 
     \b
+      userfm schema infer events.parquet --out schema.yaml
       userfm tokenize schema.yaml events.parquet --items items.parquet --out corpus
       userfm train corpus --out run
       userfm evaluate run corpus --json figures.json
@@ -68,6 +70,7 @@ def userfm(
     """
 
 
+app.add_typer(schema.app, name="schema")
 app.command("tokenize")(tokenize.tokenize)
 app.command("train")(train.train)
 app.command("evaluate")(evaluate.evaluate)
