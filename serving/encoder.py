@@ -115,7 +115,7 @@ class Encoder:
         return events
 
     def _context(self, batch: EventBatch, at: float | None, context: Mapping[str, Cell]) -> Tensor | None:
-        """What is known of the request as codes [B, C]; users differ only in the time since their last event and their first."""
+        """What is known of the request as codes [B, C]; users differ only in gap and tenure."""
         if not context and at is None:
             return None
         previous_B = batch.start_B + batch.time_T[batch.offset_B1[1:] - 1]

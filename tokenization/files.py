@@ -119,7 +119,7 @@ def _inside(source: str | Path) -> tuple[pyarrow.fs.FileSystem, list[pyarrow.fs.
 def _located(source: str | Path) -> tuple[pyarrow.fs.FileSystem, str]:
     """The filesystem of a path or URL, and the path in it. Arrow's own go first: they need no other package."""
     if isinstance(source, Path) or "://" not in source:
-        return pyarrow.fs.LocalFileSystem(), str(source)
+        return pyarrow.fs.LocalFileSystem(), str(Path(source).absolute())
     try:
         system, path = pyarrow.fs.FileSystem.from_uri(source)
     except pa.ArrowInvalid:

@@ -175,6 +175,22 @@ def _reading(file: File) -> Iterator[None]:
         raise SourceError(f"{file.name} can't be read as {file.format}: {said}") from error
 
 
+@dataclass(frozen=True)
+class Known:
+    """A table whose types and rows were found before, maybe by another process."""
+
+    part: Stored
+    types: Types
+    rows: int
+
+    @property
+    def name(self) -> str:
+        return self.part.name
+
+    def batches(self, columns: Sequence[str]) -> Iterator[pa.Table]:
+        return self.part.batches(columns)
+
+
 def open_file(file: File, columns: Sequence[str], keep: bool) -> Stored:
     """One file, to be read for these columns. `keep`: see `Text`."""
     if file.format in _TEXTS:

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tokenization.arrays import Codes, Longs
-from tokenization.ids import Ids
+from tokenization.ids import Ids, one_chunk
 
 PART_ROWS = 1_000_000
 """Rows of a part: they take some hundred megabytes while they become tokens."""
@@ -49,33 +49,30 @@ class Borders:
         return np.where(users.missing, rows % self.parts, part[len(self.first) :][users.index]).astype(np.int32)
 
 
-def find_borders(columns: Iterable[Ids], part_rows: int = PART_ROWS) -> Borders:
-    """Borders between parts of about so many rows, by the users of all rows; a user with more is a part alone.
+def find_borders(users: pa.Array, counts: Longs, part_rows: int = PART_ROWS) -> Borders:
+    """Borders between parts of about so many rows; a user with more is a part alone.
 
     Args:
-        columns: the users of the log, batch by batch.
+        users, counts: [u] users in the order of their ids, and how many rows each has; see `sum_counts`.
     """
-    users, counts = count_users(columns)
     before = np.cumsum(counts) - counts
     part = before // max(part_rows, -(-int(counts.sum()) // MOST_PARTS), 1)
     return Borders(users.take(pa.array(np.flatnonzero(np.diff(part)) + 1)))
 
 
-def part_rows_of(batches: Iterable[pa.Table], part_rows: int = PART_ROWS) -> int:
-    """Rows of a part: `part_rows`, or fewer where the rows of the first batch are wide."""
-    for batch in batches:
-        return min(part_rows, max(1, _PART_BYTES * int(batch.num_rows) // max(int(batch.nbytes), 1)))
-    return part_rows
+def count_users(users: Ids) -> pa.Table:
+    """Distinct users of a batch: `user`, and `rows`, how many each has."""
+    counts = np.bincount(users.index[~users.missing], minlength=len(users.values))
+    return pa.table({"user": users.values, "rows": counts})
 
 
-def count_users(columns: Iterable[Ids]) -> tuple[pa.Array, Longs]:
-    """Distinct users of all batches in the order of their ids, and [u] the rows of each."""
+def sum_counts(batches: Iterable[pa.Table]) -> tuple[pa.Array, Longs]:
+    """Distinct users of all batches that `count_users` made, in the order of their ids, and [u] the rows of each."""
     waiting: list[pa.Table] = []
     rows, limit = 0, _HELD
-    for column in columns:
-        counts = np.bincount(column.index[~column.missing], minlength=len(column.values))
-        waiting.append(pa.table({"user": column.values, "rows": counts}))
-        rows += len(counts)
+    for batch in batches:
+        waiting.append(batch)
+        rows += batch.num_rows
         if rows > limit:
             waiting = [_summed(waiting)]
             rows = waiting[0].num_rows
@@ -83,7 +80,14 @@ def count_users(columns: Iterable[Ids]) -> tuple[pa.Array, Longs]:
     if not waiting:
         return pa.array([], pa.int64()), np.zeros(0, np.int64)
     users = _summed(waiting).sort_by("user").combine_chunks()
-    return users.column("user").combine_chunks(), users.column("rows").to_numpy()
+    return one_chunk(users.column("user")), users.column("rows").to_numpy()
+
+
+def part_rows_of(batches: Iterable[pa.Table], part_rows: int = PART_ROWS) -> int:
+    """Rows of a part: `part_rows`, or fewer where the rows of the first batch are wide."""
+    for batch in batches:
+        return min(part_rows, max(1, _PART_BYTES * int(batch.num_rows) // max(int(batch.nbytes), 1)))
+    return part_rows
 
 
 def _summed(waiting: list[pa.Table]) -> pa.Table:

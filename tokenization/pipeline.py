@@ -11,7 +11,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from functools import reduce
 from operator import or_
@@ -29,7 +29,7 @@ from tokenization.files import stamps
 from tokenization.fitting import Observed
 from tokenization.ids import Ids
 from tokenization.job import Job, Parts, PartsOnDisk, WholeLog, ahead
-from tokenization.partition import PART_ROWS, find_borders, part_rows_of, route
+from tokenization.partition import PART_ROWS, count_users, find_borders, part_rows_of, route, sum_counts
 from tokenization.schema import EventSchema
 from tokenization.sources import Scan, read_items, read_users, scan_events
 from tokenization.spilling import Rows, scratch, spill
@@ -74,23 +74,89 @@ def tokenize(
     Raises:
         SchemaError, SourceError, CorpusError: one sentence about what to mend.
     """
+    inputs = _Inputs.of(schema_path, events_path, items_path, users_path)
+
+    def lay_out(job: Job) -> AbstractContextManager[_Log]:
+        return _log(scan_events(events_path, job.schema), job, Path(out), part_rows, progress)
+
+    return _tokenize(inputs, Path(out), format, progress, strict, lay_out)
+
+
+def tokenize_on_ray(
+    schema_path: str | Path,
+    events_path: str | Path,
+    items_path: str | Path | None,
+    out: str | Path,
+    format: Format = "parquet",
+    progress: Progress = lambda stage, done, total: None,
+    *,
+    users_path: str | Path | None = None,
+    strict: bool = False,
+    part_rows: int = PART_ROWS,
+) -> Corpus:
+    """The same over a Ray cluster, which reads the log and works on its parts; this process writes the corpus.
+
+    It is the cluster that RAY_ADDRESS names, or one that is started on this machine for as long as it takes. Every
+    machine of it must be able to read the log. Needs the package `ray`.
+    """
+    from tokenization import cluster
+
+    inputs = _Inputs.of(schema_path, events_path, items_path, users_path)
+
+    @contextmanager
+    def lay_out(job: Job) -> Iterator[_Log]:
+        scan = cluster.looked_through(scan_events(events_path, job.schema))
+        _check_rows(scan)
+        parts = cluster.lay_out(scan, job, part_rows)
+        progress("read", scan.rows, scan.rows)
+        yield _Log(parts, scan.rows, Rows(None))
+
+    with cluster.session(), cluster.quietly():
+        return _tokenize(inputs, Path(out), format, progress, strict, lay_out)
+
+
+@dataclass(frozen=True)
+class _Inputs:
+    """Where everything lies. digest: changes whenever the declaration or a file does, as far as names, sizes and dates
+    tell."""
+
+    schema: EventSchema
+    items: str | Path | None
+    users: str | Path | None
+    digest: str
+
+    @classmethod
+    def of(cls, schema: str | Path, events: str | Path, items: str | Path | None, users: str | Path | None) -> _Inputs:
+        declared = EventSchema.from_yaml(schema)
+        told: list[object] = [CORPUS, TOKENIZER, declared.to_dict()]
+        told += [[str(source), stamps(source)] for source in (events, items, users) if source is not None]
+        return cls(declared, items, users, hashlib.sha256(json.dumps(told).encode()).hexdigest())
+
+
+def _tokenize(
+    inputs: _Inputs,
+    out: Path,
+    format: Format,
+    progress: Progress,
+    strict: bool,
+    lay_out: Callable[[Job], AbstractContextManager[_Log]],
+) -> Corpus:
     start = time.perf_counter()
-    schema = EventSchema.from_yaml(schema_path)
-    inputs = _inputs(schema, [path for path in (events_path, items_path, users_path) if path is not None])
-    if (made := _already_made(Path(out), inputs, format)) is not None:
+    if (made := _already_made(out, inputs.digest, format)) is not None:
         _refuse(made.summary["quarantined"] if strict else {}, made.summary["events"])
         progress("up to date", 1, 1)
         return made
     progress("read", 0, 1)
-    items = None if items_path is None else read_items(items_path, schema)
-    users = None if users_path is None else read_users(users_path, schema)
+    schema = inputs.schema
+    items = None if inputs.items is None else read_items(inputs.items, schema)
+    users = None if inputs.users is None else read_users(inputs.users, schema)
     job = Job(schema, time.time(), items, users)
-    with _log(scan_events(events_path, schema), job, Path(out), part_rows, progress) as log:
+    with lay_out(job) as log:
         found = _surveyed(log, progress)
         _refuse(found.reasons if strict else {}, log.rows)
         tokenizer = _fitted(log, job, found, progress)
         # A corpus writes its summary when it has written the last of its tokens, and that one completes the summary.
-        summary: dict[str, Any] = {"inputs": inputs}
+        summary: dict[str, Any] = {"inputs": inputs.digest}
         tables = _transformed(log, tokenizer, found, summary, start, progress)
         corpus = write_corpus(out, tables, tokenizer, summary, format, log.refused.table())
     progress("write", summary["users"], summary["users"])
@@ -109,8 +175,7 @@ class _Log:
 @contextmanager
 def _log(scan: Scan, job: Job, out: Path, part_rows: int, progress: Progress) -> Iterator[_Log]:
     """The log in one part, in memory, or in several on disk, for as long as the block lasts."""
-    if scan.rows == 0:
-        raise SourceError(f"{scan.where} has no rows; give a table with at least one event")
+    _check_rows(scan)
     part_rows = part_rows_of(scan.batches(), part_rows)
     if scan.rows <= 2 * part_rows:
         table = scan.read()
@@ -122,12 +187,18 @@ def _log(scan: Scan, job: Job, out: Path, part_rows: int, progress: Progress) ->
         return
     with scratch(out) as folder:
         user = job.schema.user
-        told = (Ids.of(batch.column(user), user) for batch in scan.batches([user]))
-        borders = find_borders(_counted(told, lambda users: len(users.index), "users", scan.rows, progress), part_rows)
+        columns = _counted(scan.batches([user]), len, "users", scan.rows, progress)
+        counts = sum_counts(count_users(Ids.of(batch.column(user), user)) for batch in columns)
+        borders = find_borders(*counts, part_rows)
         routed = ahead(route(scan.batches(), user, borders))
         counted = _counted(routed, lambda tables: sum(len(t) for _, t in tables), "read", scan.rows, progress)
         paths = spill(counted, borders.parts, scan.schema, folder)
         yield _Log(PartsOnDisk(job, paths), scan.rows, Rows(folder / "refused.arrows"))
+
+
+def _check_rows(scan: Scan) -> None:
+    if scan.rows == 0:
+        raise SourceError(f"{scan.where} has no rows; give a table with at least one event")
 
 
 def _counted(items: Iterable[T], size: Callable[[T], int], stage: str, rows: int, progress: Progress) -> Iterator[T]:
@@ -212,14 +283,6 @@ def _transformed(
         "seconds": seconds,
         "events_per_second": log.rows / seconds,
     }
-
-
-def _inputs(schema: EventSchema, sources: list[str | Path]) -> str:
-    """Changes whenever the declaration or a file does, as far as names, sizes and dates tell."""
-    told: list[object] = [CORPUS, TOKENIZER, schema.to_dict()]
-    for source in sources:
-        told += [str(source), stamps(source)]
-    return hashlib.sha256(json.dumps(told).encode()).hexdigest()
 
 
 def _already_made(out: Path, inputs: str, format: Format) -> Corpus | None:

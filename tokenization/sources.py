@@ -59,19 +59,24 @@ class Scan:
 
         CSV and JSON lines have to be read for that, and numbers with a fraction where ids should be.
         """
-        found = {name: _joint([_plain(part.types[name]) for part in self.parts]) for name in self.columns}
+        told = [self.look(part) for part in self.parts]
+        return {name: _joint([types[name] for types in told]) for name in self.columns}
+
+    def look(self, part: Stored) -> Types:
+        """What one of the files says of the types; what all of them say is joined."""
+        found = {name: _plain(part.types[name]) for name in self.columns}
         floats = [name for name in self.columns if name in self.ids and pa.types.is_floating(found[name])]
         whole = dict.fromkeys(floats, True)
-        for batch in self._stored(floats) if floats else ():
+        for batch in part.batches(floats) if floats else ():
             for name in floats:
                 whole[name] = whole[name] and whole_floats(batch.column(name))
         return {**found, **{name: pa.int64() if whole[name] else pa.string() for name in floats}}
 
-    def batches(self, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
-        """All rows in order, or of some columns; a column has one type in all batches."""
+    def batches(self, columns: Sequence[str] | None = None, part: int | None = None) -> Iterator[pa.Table]:
+        """All rows in order, or of some columns, or of one part; a column has one type in all batches."""
         names = list(self.columns if columns is None else columns)
         kinds = pa.schema([(name, self.types[name]) for name in names])
-        for batch in self._stored(names):
+        for batch in self._stored(names, self.parts if part is None else self.parts[part : part + 1]):
             if batch.schema.equals(kinds):
                 yield batch
             else:
@@ -81,8 +86,8 @@ class Scan:
         """All of it at once."""
         return pa.concat_tables([self.schema.empty_table(), *self.batches()])
 
-    def _stored(self, columns: Sequence[str]) -> Iterator[pa.Table]:
-        for part in self.parts:
+    def _stored(self, columns: Sequence[str], parts: Sequence[Stored]) -> Iterator[pa.Table]:
+        for part in parts:
             for batch in part.batches(columns):
                 yield batch.select(list(columns))
 

@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tokenization import partition
+from tokenization.arrays import Longs
 from tokenization.ids import Ids
-from tokenization.partition import Borders, count_users, find_borders, part_rows_of, route, split
+from tokenization.partition import Borders, count_users, find_borders, part_rows_of, route, split, sum_counts
 
 NUMBERS = st.lists(st.none() | st.integers(-5, 40), max_size=200)
 WORDS = st.lists(st.none() | st.text(max_size=2), max_size=200)
@@ -19,8 +20,8 @@ def batches_of(users: list[object], kind: pa.DataType, size: int = 7) -> list[pa
     return [table.slice(start, size) for start in range(0, len(users), size)]
 
 
-def users_of(batches: list[pa.Table]) -> list[Ids]:
-    return [Ids.of(batch["user"], "user") for batch in batches]
+def counts_of(batches: list[pa.Table]) -> tuple[pa.Array, Longs]:
+    return sum_counts(count_users(Ids.of(batch["user"], "user")) for batch in batches)
 
 
 @given(st.one_of(NUMBERS.map(lambda u: (u, pa.int64())), WORDS.map(lambda u: (u, pa.string()))), st.integers(1, 50))
@@ -29,7 +30,7 @@ def test_parts_are_whole_users_in_the_order_of_their_ids(
 ) -> None:
     users, kind = drawn
     batches = batches_of(users, kind)
-    borders = find_borders(users_of(batches), part_rows)
+    borders = find_borders(*counts_of(batches), part_rows)
     parts: list[list[pa.Table]] = [[] for _ in range(borders.parts)]
     for tables in route(batches, "user", borders):
         for number, table in tables:
@@ -55,14 +56,14 @@ def test_rows_of_nobody_are_spread_over_the_parts() -> None:
 def test_users_are_counted_over_all_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(partition, "_HELD", 3)  # so that counts are added up on the way
     users = ["b", "a", None, "c", "b", "d", "e", "b", "a"] * 5
-    found, counts = count_users(users_of(batches_of(users, pa.string(), 4)))
+    found, counts = counts_of(batches_of(users, pa.string(), 4))
     assert dict(zip(found.to_pylist(), counts.tolist(), strict=True)) == {"a": 10, "b": 15, "c": 5, "d": 5, "e": 5}
     assert found.to_pylist() == sorted(found.to_pylist())
 
 
 def test_a_log_of_very_many_rows_has_larger_parts_and_not_more_files(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(partition, "MOST_PARTS", 4)
-    assert find_borders(users_of(batches_of(list(range(1000)), pa.int64())), 10).parts == 4
+    assert find_borders(*counts_of(batches_of(list(range(1000)), pa.int64())), 10).parts == 4
 
 
 def test_a_table_is_split_by_part_with_the_rows_in_their_order() -> None:

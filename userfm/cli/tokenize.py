@@ -47,6 +47,9 @@ def tokenize(
     append: Annotated[
         bool, typer.Option("--append", help="Add events that came since to the corpus, and rewrite nothing of it.")
     ] = False,
+    ray: Annotated[
+        bool, typer.Option("--ray", help="Work on the cluster that RAY_ADDRESS names, or on all cores of this machine.")
+    ] = False,
 ) -> None:
     """Turn an event log into a corpus: one row a user, every event as integers that the model reads.
 
@@ -59,8 +62,8 @@ def tokenize(
 
     A log may be larger than memory: above two million rows it is cut into
     parts of whole users, in a folder beside OUT that takes about as much room
-    as the log does uncompressed, and is removed at the end. The corpus is the
-    same.
+    as the log does uncompressed, and is removed at the end; with --ray, the
+    parts are in the memory of a cluster. The corpus is the same.
 
     \b
     Example, with the smallest schema there is:
@@ -80,12 +83,15 @@ def tokenize(
     And a day later, with the new events alone:
       userfm tokenize schema.yaml day.parquet --out corpus --append
     """
-    from tokenization.pipeline import tokenize as run
+    from tokenization import pipeline
     from userfm.cli.console import progress_console, results, stages
 
+    if append and ray:
+        raise typer.BadParameter("--append works on this machine; leave out --ray")
     if append:
         add_events(schema, events, out, items, users, strict)
         return
+    run = pipeline.tokenize_on_ray if ray else pipeline.tokenize
     with stages(progress_console()) as progress:
         corpus = run(schema, events, items, out, format.value, progress, users_path=users, strict=strict)
     show(corpus, results())
