@@ -24,7 +24,7 @@ from tokenization.growing import grow
 from tokenization.late import late, put_off
 from tokenization.rules import Late
 from tokenization.schema import EventSchema
-from tokenization.sources import read_events
+from tokenization.sources import read_events, read_items
 
 Progress = Callable[[str, int, int], None]
 
@@ -35,6 +35,7 @@ def append(
     out: str | Path,
     progress: Progress = lambda stage, done, total: None,
     *,
+    items_path: str | Path | None = None,
     users_path: str | Path | None = None,
     strict: bool = False,
 ) -> Corpus:
@@ -46,6 +47,7 @@ def append(
         events_path: a path or a URL, of new events only; they are worked on in memory. The same input is appended once:
             a second time the corpus is returned as it is.
         out: folder of the corpus.
+        items_path: table of the candidates, of which those that the corpus does not have yet are added.
         users_path: table of what is known of the users; None where there is none.
         strict: whether rows that make no sense, or are late and to be quarantined, end the job.
 
@@ -76,7 +78,8 @@ def append(
         raise SourceError(f"{sum(reasons.values())} rows of {events_path} make no sense, {count} of them: {reason}")
     progress("check", raw.num_rows, raw.num_rows)
     progress("tokenize", 0, len(cleaned.events))
-    tokenizer = grow(corpus.tokenizer, cleaned.events)
+    items = None if items_path is None else read_items(items_path, schema)
+    tokenizer = grow(corpus.tokenizer, cleaned.events, items)
     tokens = tokenizer.transform(cleaned.events, users_path, after=ends)
     progress("tokenize", len(cleaned.events), len(cleaned.events))
     known = pc.sum(pc.is_in(tokens["user_id"], value_set=ends["user_id"].combine_chunks())).as_py() or 0

@@ -85,6 +85,26 @@ def test_items_first_met_have_rows_of_which_nothing_is_known(declare: Declare, l
     assert np.array_equal(table.vectors[:-1], before.vectors)
 
 
+def test_items_of_a_newer_table_come_with_what_it_says_of_them(
+    declare: Declare, log: pa.Table, items: pa.Table
+) -> None:
+    schema = declare()
+    tokenizer = Tokenizer.fit(schema, log, items)
+    newer = pa.table({"sku": ["sled", "tea", "drum"], "colour": ["red", "black", None], "title": ["Sled", "?", "Milk"]})
+    later = pa.concat_tables([log.slice(0, 2)]).set_column(4, "sku", pa.array(["kite", "sled"]))
+    grown = grow(tokenizer, clean(later, schema).events, newer)
+    table, known = grown.items, len(tokenizer.items)
+    assert table.ids.ids.slice(known - 2).to_pylist() == ["drum", "sled", "kite"]
+    assert table.text.slice(known).to_pylist() == ["Milk", "Sled", ""]
+    colours = table.vocabularies["colour"].decode(table.categories["colour"])
+    assert colours.slice(known).to_pylist() == [None, "red", None]
+    assert np.array_equal(table.vectors[:known], tokenizer.items.vectors)
+    assert np.array_equal(table.vectors[known], table.vectors[2 + table.ids.ids.to_pylist().index("milk")])
+    sizes = {name: vocabulary.size for name, vocabulary in tokenizer.vocabularies.items()}
+    sizes |= {f"item.{name}": size for name, size in tokenizer.items.category_sizes.items()}
+    assert grown.prefix_fingerprint(sizes) == tokenizer.fingerprint
+
+
 def test_a_day_without_anything_new_leaves_the_tokenizer_as_it_is(shop: EventSchema) -> None:
     log = table([("tea", ["a"]), ("tea", ["b"])])
     tokenizer = Tokenizer.fit(shop, log)

@@ -47,9 +47,18 @@ def test_there_must_be_something_to_append_to(
     assert "is no corpus; make one with `userfm tokenize`" in " ".join(capsys.readouterr().err.split())
 
 
-def test_an_items_table_is_not_ignored_but_refused(
-    shop_files: Any, days: tuple[Path, Path], command: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_items_that_join_later_are_candidates_with_what_is_known_of_them(
+    shop_files: Any, days: tuple[Path, Path], command: Any, tmp_path: Path
 ) -> None:
-    append = ("tokenize", shop_files.schema, days[1], "--items", shop_files.items, "--out", tmp_path / "c", "--append")
-    assert command(*append) == 2
-    assert "--append takes no --items" in " ".join(capsys.readouterr().err.split())
+    items = pq.read_table(shop_files.items)
+    early = tmp_path / "items.parquet"
+    pq.write_table(items.slice(0, 30), early)
+    corpus = tmp_path / "corpus"
+    assert command("tokenize", shop_files.schema, days[0], "--items", early, "--out", corpus) == 0
+    before = Corpus.open(corpus).tokenizer.items
+    append = ("tokenize", shop_files.schema, days[1], "--items", shop_files.items, "--out", corpus, "--append")
+    assert command(*append) == 0
+    table = Corpus.open(corpus).tokenizer.items
+    assert table.ids.prefix_hash(len(before.ids)) == before.ids.prefix_hash()
+    assert set(table.ids.ids.to_pylist()) == set(items["article"].to_pylist())
+    assert len(table.text) == len(table) == len(table.vectors)

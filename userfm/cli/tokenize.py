@@ -100,16 +100,10 @@ def tokenize(
 def add_events(schema: Path, events: str, out: Path, items: str | None, users: str | None, strict: bool) -> None:
     """What `--append` does."""
     from tokenization.appending import append
-    from tokenization.errors import CorpusError
     from userfm.cli.console import progress_console, results, stages
 
-    if items is not None:
-        raise CorpusError(
-            "--append takes no --items: what is known of items is fitted with the whole log; "
-            "leave it out, or tokenize the whole log again"
-        )
     with stages(progress_console()) as progress:
-        corpus = append(schema, events, out, progress, users_path=users, strict=strict)
+        corpus = append(schema, events, out, progress, items_path=items, users_path=users, strict=strict)
     show(corpus, results())
 
 
