@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tokenization.cleaning import Cleaned, clean, quarantine
-from tokenization.corpus import Corpus, append_corpus
+from tokenization.corpus import Corpus, append_corpus, compact
 from tokenization.errors import CorpusError, SourceError
 from tokenization.files import digest
 from tokenization.growing import grow
@@ -41,7 +41,8 @@ def append(
 ) -> Corpus:
     """Read the events that came since, and add their tokens to a corpus.
 
-    The tokenizer of the corpus makes them, grown by the ids that it meets here for the first time.
+    The tokenizer of the corpus makes them, grown by the ids that it meets here for the first time. Under a later
+    revision of the schema the corpus is brought under it first, which writes it once as one part.
 
     Args:
         events_path: a path or a URL, of new events only; they are worked on in memory. The same input is appended once:
@@ -59,6 +60,8 @@ def append(
     """
     start = time.perf_counter()
     corpus, schema = Corpus.open(out), EventSchema.from_yaml(schema_path)
+    if schema.revision > corpus.tokenizer.schema.revision:
+        corpus = compact(out, schema)
     _check_schema(corpus, schema)
     source = digest(events_path)
     if source in corpus.manifest.appended:
@@ -124,7 +127,7 @@ def _check_schema(corpus: Corpus, schema: EventSchema) -> None:
         if told[key] != given[key]:
             raise CorpusError(
                 f"{corpus.folder} was made by another declaration: {key!r} differs; "
-                "append with the one it was made by, or tokenize the whole log again"
+                "append with the one it was made by, or raise `revision` (`userfm schema diff` says what may change)"
             )
 
 

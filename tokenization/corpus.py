@@ -118,21 +118,26 @@ def append_corpus(
     return Corpus.open(folder)
 
 
-def compact(folder: str | Path) -> Corpus:
+def compact(folder: str | Path, schema: EventSchema | None = None) -> Corpus:
     """Write all parts as one, so that reading is as fast as after one `write_corpus`; the old ones go.
 
     A process that holds the corpus open finds its files gone, and opens it again.
 
+    Args:
+        schema: a later revision of the corpus's, under which it is from then on.
+
     Raises:
         CorpusError: no corpus, or one that another process is appending to.
+        SchemaError: `schema` is no later revision.
     """
     folder = Corpus.open(folder).folder
     with alone(folder), writing(folder):
         corpus = Corpus.open(folder)
         corpus.manifest.clear(folder)
-        if len(corpus.parts) > 1:
-            rows = itertools.chain([corpus.users(corpus.user_ids.slice(0, 0))], corpus.scan())
-            manifest = _with_part(folder, corpus.manifest, rows)
+        read = corpus if schema is None or schema == corpus.tokenizer.schema else corpus.under(schema)
+        if len(corpus.parts) > 1 or read is not corpus:
+            rows = itertools.chain([read.users(read.user_ids.slice(0, 0))], read.scan())
+            manifest = _with_part(folder, corpus.manifest, rows, None if read is corpus else read.tokenizer)
             manifest = replace(manifest, parts=manifest.parts[len(corpus.parts) :])
             manifest.write(folder)
             manifest.clear(folder)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tokenization.errors import SchemaError
+from tokenization.manifest import Manifest
 from tokenization.rules import ActionRule, EntityRule, FacetRule, UsersRule
 from tokenization.schema import EventSchema
 
@@ -88,11 +89,13 @@ def declared(path: str | Path) -> EventSchema:
 
     Raises:
         SchemaError: there is none, or it can't be read.
+        CorpusError: a folder is a corpus of a newer version.
     """
     path = Path(path)
     if not path.is_dir():
         return EventSchema.from_yaml(path)
-    for inner in ("", "tokenizer", "model/tokenizer"):
+    of_corpus = [Manifest.read(path).tokenizer] if (path / "corpus.json").exists() else []
+    for inner in (*of_corpus, "", "tokenizer", "model/tokenizer"):
         file = path / inner / "tokenizer.json"
         if not file.exists():
             continue

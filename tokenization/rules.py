@@ -194,7 +194,7 @@ class FacetRule(Rule):
     admit: int | None = Field(default=None, ge=1)
     """So many events give a value a code of its own; by default 2 of an id or a text, 1 of others."""
     buckets: int | None = Field(default=None, ge=0, le=2**24)
-    """Hashed buckets that the other values share; by default 1024 of an id or a text, 0 of others."""
+    """Hashed buckets that the other values share; by default 1024 of an id, 0 of a category."""
     aliases: dict[str, str] = {}
     """Other spelling → value; of a category or an id."""
     most: int = Field(default=8, ge=1, le=64)

@@ -7,8 +7,10 @@ given after they were trained as unknown. A code means the same in both, or ther
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -19,6 +21,7 @@ from tokenization.codecs import NumberCodec
 from tokenization.errors import SchemaError
 from tokenization.evolution import origins, refuse_unless_compatible
 from tokenization.ids import as_type
+from tokenization.parts import Part
 from tokenization.rules import FacetRule, Kind
 from tokenization.schema import EventSchema
 from tokenization.semantic_ids import ResidualKMeans
@@ -47,17 +50,60 @@ class Translation:
 
     columns: Mapping[str, Column]
 
-    def sources(self, wanted: list[str] | None = None) -> list[str]:
+    def sources(self, wanted: Sequence[str] | None = None) -> list[str]:
         """The columns of the given table that are needed for these of the wanted one; for all, where none is named."""
-        found = [self.columns[name].source for name in (wanted or self.columns)]
+        found = [self.columns[name].source for name in (self.columns if wanted is None else wanted)]
         # A column of nothing takes its shape from the times.
         needed = found if None not in found else [*found, "time"]
         return list(dict.fromkeys(name for name in needed if name is not None))
 
-    def apply(self, tokens: pa.Table, wanted: list[str] | None = None) -> pa.Table:
+    def apply(self, tokens: pa.Table, wanted: Sequence[str] | None = None) -> pa.Table:
         """Rows of the given tokens [u] as rows of the wanted ones [u]; of the columns named, where some are."""
-        names = wanted or list(self.columns)
+        names = list(self.columns if wanted is None else wanted)
         return pa.table({name: _translated(tokens, name, self.columns[name]) for name in names})
+
+
+@dataclass(frozen=True, eq=False)
+class RevisedPart:
+    """A part of a corpus with the columns of another revision; its rows are where they were."""
+
+    part: Part
+    translation: Translation
+
+    @property
+    def path(self) -> Path:
+        """Of the part itself."""
+        return self.part.path
+
+    @property
+    def rows(self) -> int:
+        """As many as it has."""
+        return self.part.rows
+
+    @property
+    def borders(self) -> Longs:
+        """Those of the part."""
+        return self.part.borders
+
+    @cached_property
+    def schema(self) -> pa.Schema:
+        """Of the wanted columns; what an older part lacks is lacking here too."""
+        return self._told.apply(self.part.schema.empty_table()).schema
+
+    def stream(self, begin: int, end: int, columns: Sequence[str]) -> Iterator[pa.Table]:
+        """The rows from `begin` to `end`, in pieces."""
+        for table in self.part.stream(begin, end, self._told.sources(columns)):
+            yield self._told.apply(table, columns)
+
+    def take(self, rows: Longs, columns: Sequence[str]) -> pa.Table:
+        """The given rows, in that order."""
+        return self._told.apply(self.part.take(rows, self._told.sources(columns)), columns)
+
+    @cached_property
+    def _told(self) -> Translation:
+        there = self.part.schema.names
+        columns = self.translation.columns.items()
+        return Translation({name: told for name, told in columns if told.source is None or told.source in there})
 
 
 def under(tokenizer: Tokenizer, schema: EventSchema) -> Tokenizer:

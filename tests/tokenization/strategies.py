@@ -75,8 +75,8 @@ of_kind: dict[str, dict[str, st.SearchStrategy[Any]]] = {
     "number": {"combine": st.sampled_from([str(how) for how in Combine])},
     "duration": {"unit": units, "combine": st.sampled_from([str(how) for how in Combine])},
     "timestamp": {"unit": units},
-    "text": {**hashed, "most": st.integers(1, 64)},
-    "set": {**hashed, "most": st.integers(1, 64)},
+    "text": {"admit": hashed["admit"], "most": st.integers(1, 64)},
+    "set": {"admit": hashed["admit"], "most": st.integers(1, 64)},
     "vector": {"levels": st.integers(1, 8)},
 }
 assert set(of_kind) == {str(kind) for kind in Kind}

@@ -65,7 +65,7 @@ def test_stretches_come_from_all_over_a_stream_and_never_too_many() -> None:
     [
         ("none.parquet", None, "none.parquet doesn't exist; give a file or folder"),
         ("log.xlsx", b"x", "the name must end in one of .parquet"),
-        ("log.parquet", b"no parquet", "log.parquet can't be read: "),
+        ("log.parquet", b"no parquet", "log.parquet can't be read as parquet: "),
         ("log.csv", b"user,at\n", "log.csv has no rows"),
         ("folder", None, "is a folder without a file named"),
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +91,26 @@ def test_diff_tells_what_may_follow(
         assert f"{new} may follow {old}" in said
     assert command("schema", "diff", new, new) == 0
     assert capsys.readouterr().out.strip() == "nothing changed"
+
+
+def test_an_old_corpus_is_brought_under_a_later_revision(
+    shop: Any, command: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    corpus = tmp_path / "corpus"
+    shutil.copytree(shop.corpus, corpus)
+    new = tmp_path / "new.yaml"
+    raised = shop.schema.read_text().replace("name: shop", "name: shop\nrevision: 2")
+    new.write_text(raised.replace("  price: {kind: number}", "  cost: {kind: number, column: price, was: price}"))
+    assert command("schema", "apply", corpus, new) == 0
+    assert "was of revision 1 and is of revision 2" in capsys.readouterr().out
+    assert {"cost", "cost.value"} <= set(Corpus.open(corpus).tokens().column_names)
+    figures = []
+    for folder in (shop.corpus, corpus):
+        assert command("evaluate", shop.run, folder, "--json", tmp_path / "figures.json") == 0
+        figures.append(json.loads((tmp_path / "figures.json").read_text())["evaluation"])
+    assert figures[0] == figures[1]
+    out = tmp_path / "recs.csv"
+    assert command("recommend", shop.run, corpus, "--k", 3, "--out", out) == 0
 
 
 def test_diff_refuses_by_name(shop: Any, command: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -29,6 +29,7 @@ def schema() -> None:
       userfm schema infer events.parquet --out schema.yaml    draft one from a log
       userfm schema check schema.yaml                         is it sound?
       userfm schema diff corpus schema.yaml                   may this follow that?
+      userfm schema apply corpus schema.yaml                  bring an old corpus under it
       userfm schema json --out schema.json                    completion in editors
 
     The header of examples/complete_journey/schema.yaml explains every key.
@@ -123,6 +124,30 @@ def diff(
     show(found, results())
     refuse_unless_compatible(earlier, later)
     results().print(f"{new} may follow {old}")
+
+
+@app.command()
+def apply(
+    corpus: Annotated[Path, typer.Argument(help="Folder that `userfm tokenize` wrote.", show_default=False)],
+    file: Annotated[Path, typer.Argument(help="A later revision of its declaration.", show_default=False)],
+) -> None:
+    """Bring a corpus under a later revision of its declaration, without the log.
+
+    Renamed facets get their new names, retired ones go, added ones are absent
+    until events that have them are appended. It is written once, as one part.
+
+    
+    Example:
+      userfm schema apply corpus schema.yaml
+    """
+    from tokenization.corpus import Corpus, compact
+    from tokenization.schema import EventSchema
+    from userfm.cli.console import results
+
+    schema = EventSchema.from_yaml(file)
+    before = Corpus.open(corpus).tokenizer.schema.revision
+    compact(corpus, schema)
+    results().print(f"{corpus} was of revision {before} and is of revision {schema.revision}")
 
 
 @app.command("json")
