@@ -76,14 +76,15 @@ def _world(users: int, draw: np.random.Generator) -> _World:
     names = draw.permutation(users) * 2_654_435_761 % 2**40
     return _World(
         pa.array([f"u{name:013d}" for name in names.tolist()]),
-        _cumulated(np.arange(1, users + 1) ** -0.5),
-        _cumulated(np.arange(1, ITEMS + 1) ** -1.0),
-        np.round(np.exp(draw.normal(2.5, 1.0, ITEMS)), 2),
+        _cumulated(users, 0.5),
+        _cumulated(ITEMS, 1.0),
+        np.asarray(np.round(np.exp(draw.normal(2.5, 1.0, ITEMS)), 2), np.float64),
     )
 
 
-def _cumulated(weights: NDArray[np.float64]) -> NDArray[np.float64]:
-    sums = np.cumsum(weights)
+def _cumulated(number: int, power: float) -> NDArray[np.float64]:
+    """Shares of so many, each of rank ** -power, added up."""
+    sums = np.cumsum(np.arange(1, number + 1, dtype=np.float64) ** -power)
     return np.asarray(sums / sums[-1])
 
 
