@@ -146,8 +146,8 @@ def compact(folder: str | Path, schema: EventSchema | None = None) -> Corpus:
 
 @dataclass(frozen=True, eq=False)
 class Corpus:
-    """A tokenized log. folder: where it lies. manifest: what corpus.json said when it was opened. revised: the later
-    revision of its schema that it is read under, if any."""
+    """A tokenized log. folder: where it lies. manifest: what corpus.json said. revised: the later revision it is read
+    under, if any."""
 
     folder: Path
     manifest: Manifest
@@ -179,17 +179,11 @@ class Corpus:
     def parts(self) -> tuple[Part, ...]:
         """The files of the tokens, the oldest first."""
         parts = tuple(open_part(self.folder / path) for path in self.manifest.parts)
-        if self.revised is None:
-            return parts
-        told = translation(self._written, self.tokenizer)
-        return tuple(RevisedPart(part, told) for part in parts)
+        told = translation(self._written, self.tokenizer) if self.revised else None
+        return parts if told is None else tuple(RevisedPart(part, told) for part in parts)
 
     def under(self, schema: EventSchema) -> Corpus:
-        """The same tokens read under a later revision of their schema; nothing is written.
-
-        Raises:
-            SchemaError: it is no later revision of it, see `evolution.changes`.
-        """
+        """The same tokens read under a later revision; nothing is written. SchemaError: as `evolution.changes` says."""
         under(self._written, schema)
         return replace(self, revised=schema)
 

@@ -199,21 +199,6 @@ def open_file(file: File, columns: Sequence[str], keep: bool) -> Stored:
     return Typed(file, columns, look, read)
 
 
-def column_names(file: File) -> list[str]:
-    """All columns of a file; of JSON lines, those of its first block.
-
-    Raises:
-        SourceError: it can't be read.
-    """
-    with _reading(file):
-        if file.format == "csv":
-            with _opened(file) as source, pyarrow.csv.open_csv(source) as header:
-                return list(header.schema.names)
-        if file.format in _TYPED:
-            return list(_TYPED[file.format][0](file)[0].names)
-        return next((batch.column_names for batch in _TEXTS[file.format](file, [])), [])
-
-
 def unified(kinds: Iterable[pa.DataType]) -> pa.DataType | None:
     """The type that holds values of all these types, None where only text does."""
     fields = [pa.schema([("", kind)]) for kind in sorted(kinds, key=str)]

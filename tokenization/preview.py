@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from tokenization.errors import SourceError
 from tokenization.files import File, files
-from tokenization.formats import column_names, open_file
+from tokenization.formats import Text, Typed, open_file
 
 _FILES = 8
 """Of a folder with more files, so many evenly spaced ones are looked at."""
@@ -58,5 +58,18 @@ def thinned(batches: Iterable[pa.Table], rows: int) -> pa.Table:
 
 
 def _batches(file: File) -> Iterator[pa.Table]:
-    columns = column_names(file)
+    columns = _column_names(file)
     return open_file(file, columns, keep=False).batches(columns)
+
+
+def _column_names(file: File) -> list[str]:
+    """All columns of a file; of JSON lines, those of its first block."""
+    opened = open_file(file, (), keep=False)
+    try:
+        if isinstance(opened, Typed):
+            return list(opened.look(file)[0].names)
+        assert isinstance(opened, Text)
+        return next((list(batch.column_names) for batch in opened.read(file, [])), [])
+    except (pa.ArrowException, OSError, ValueError) as error:
+        said = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+        raise SourceError(f"{file.name} can't be read as {file.format}: {said}") from error

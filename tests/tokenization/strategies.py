@@ -17,7 +17,7 @@ from typing import Any, get_args
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from tokenization.rules import ClockFacet, Combine, Kind, Late
+from tokenization.rules import ClockFacet, Combine, Kind, Late, Method, PairsRule, SemanticIdsRule
 from tokenization.schema import RESERVED, EventSchema
 
 Values = dict[str, Any]
@@ -89,6 +89,19 @@ def facets(draw: Draw, kinds: tuple[str, ...]) -> Values:
     return {"kind": kind, **draw(some(column=columns, **of_kind[kind]))}
 
 
+semantic_ids = some(
+    levels=st.integers(1, 8), codes=st.integers(2, 4096), method=st.sampled_from([str(method) for method in Method])
+)
+items = st.one_of(
+    some(id=columns, categories=few(columns), text=few(columns), vectors=few(columns)),
+    st.builds(
+        lambda text, more: {"text": text, **more},
+        few(columns, least=1),
+        some(id=columns, categories=few(columns), encoder=columns, semantic_ids=semantic_ids),
+    ),
+)
+
+
 @st.composite
 def splits(draw: Draw, clock: bool) -> Values:
     """Any of the three ways; times only where the log has some."""
@@ -142,7 +155,7 @@ def _tables(draw: Draw, told: Values) -> Values:
     gone = few(names.filter(lambda name: name not in taken))
     tables: Values = draw(
         some(
-            items=some(id=columns, categories=few(columns), text=few(columns), vectors=few(columns)),
+            items=items,
             users=some(id=columns, categories=few(columns), numbers=few(columns)),
             retired=gone,
         )
@@ -251,10 +264,11 @@ def _sections(told: Values) -> Iterator[tuple[Values, type[BaseModel]]]:
             continue
         members = inner.values() if name in ("entities", "context", "outcome") else [inner]
         yield from ((member, rule) for member in members if member)
-    if pairs := told.get("merge", {}).get("pairs"):
-        from tokenization.rules import PairsRule
-
-        yield pairs, PairsRule
+    inner: list[tuple[str, str, type[BaseModel]]] = [
+        ("merge", "pairs", PairsRule),
+        ("items", "semantic_ids", SemanticIdsRule),
+    ]
+    yield from ((told[section][key], rule) for section, key, rule in inner if told.get(section, {}).get(key))
 
 
 def _parts(annotation: Any) -> Iterator[Any]:
