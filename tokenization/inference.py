@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from tokenization import naming
 from tokenization.arrays import Codes, Floats
@@ -75,7 +76,7 @@ def draft(table: pa.Table, user: str | None = None, time: str | None = None, ite
     free = _without(free, whose)
     about = _item(free, item)
     free = _without(free, about)
-    action = _action(free)
+    action = _action(free, table)
     free = _without(free, action)
     event_id = _event_id(free)
     free = _without(free, event_id)
@@ -224,12 +225,17 @@ def _named(columns: Mapping[str, Profile], name: str, option: str) -> Pick:
     return Pick(name, "you said so")
 
 
-def _action(columns: Mapping[str, Profile]) -> Pick | None:
-    """What kind of event a row is: by name, and few values."""
+def _action(columns: Mapping[str, Profile], table: pa.Table) -> Pick | None:
+    """What kind of event a row is: few values, and a name that says so or values that are verbs of logs."""
     able = [found for found in columns.values() if found.named and 2 <= found.distinct <= 100 and found.share > 0.5]
     exact = [found for found in able if naming.likeness(found.name, naming.ACTION) == 3]
     for found in sorted(exact, key=lambda found: naming.words(found.name) == ["type"]):
         return Pick(found.name, f"its name says so, and it has {found.distinct} values")
+    for found in able:
+        values = pc.unique(table.column(found.name)).drop_null().cast(pa.string()).to_pylist()
+        verbs = [value for value in values if naming.VERBS.intersection(["_".join(naming.words(value))])]
+        if found.shape is Shape.WORDS and 2 * len(verbs) > len(values):
+            return Pick(found.name, f"{len(verbs)} of its {len(values)} values are what users do, such as {verbs[0]!r}")
     return None
 
 

@@ -114,6 +114,8 @@ def test_baskets_coupons_and_days_are_found_by_their_values(log: pa.Table, tmp_p
     assert schema.group == "basket"
     assert set(schema.entities) == {"sku", "coupon"}
     assert schema.candidates == "sku"
+    assert schema.action is not None
+    assert schema.action.column == "what"  # half of its values and more are verbs
     assert set(schema.outcome) == {"quantity", "shelf", "store"}  # one basket has lines of two stores
 
 
