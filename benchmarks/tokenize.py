@@ -25,11 +25,11 @@ from numpy.typing import NDArray
 
 from benchmarks.generated import write_log
 from benchmarks.measure import Bar, Estimate, Measured, at_least, at_most, estimate, in_turns
-from tokenization.corpus import Corpus
-from tokenization.packing import fill, pack
-from tokenization.pipeline import tokenize
-from tokenization.sources import read_events
-from tokenization.windows import cut_windows
+from tokenization.corpus.corpus import Corpus
+from tokenization.corpus.packing import fill, pack
+from tokenization.corpus.windows import cut_windows
+from tokenization.job.pipeline import tokenize
+from tokenization.sources.tables import read_events
 from userfm import complete_journey
 
 Floats = NDArray[np.float64]

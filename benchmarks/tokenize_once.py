@@ -11,7 +11,7 @@ import re
 import sys
 from pathlib import Path
 
-from tokenization.pipeline import tokenize
+from tokenization.job.pipeline import tokenize
 
 
 def main(schema: str, events: str, out: str) -> None:

@@ -16,8 +16,8 @@ import torch
 from benchmarks.measure import Measured, at_most, estimate, in_turns
 from foundation.learning import Lesson, losses
 from foundation.model import FoundationModel
-from tokenization.corpus import Corpus
-from tokenization.pipeline import tokenize
+from tokenization.corpus.corpus import Corpus
+from tokenization.job.pipeline import tokenize
 from training.data import Position, lessons, read_training_set
 from training.loop import Optimisers
 from training.parallel import Ranks, global_loss

@@ -26,8 +26,8 @@ from foundation.embedding import ItemContent
 from foundation.errors import ModelError
 from foundation.model import FoundationModel
 from foundation.space import Space
-from tokenization.content import ItemTable
-from tokenization.tokenizer import Tokenizer
+from tokenization.items.content import ItemTable
+from tokenization.tokenizer.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)

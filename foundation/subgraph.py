@@ -13,9 +13,9 @@ from foundation.jagged import EventBatch, Requests, requests_now
 from foundation.model import FoundationModel, UserStates
 from foundation.pretrained import Pretrained, load
 from foundation.space import Space
-from tokenization.sources import TableLike
-from tokenization.tokenizer import Tokenizer
-from tokenization.vocabulary import UNKNOWN
+from tokenization.codes.vocabulary import UNKNOWN
+from tokenization.sources.tables import TableLike
+from tokenization.tokenizer.tokenizer import Tokenizer
 
 
 class Subgraph(nn.Module):

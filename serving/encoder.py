@@ -25,8 +25,8 @@ from serving.errors import InvalidRequest, NoModel, UnknownId
 from serving.ids import canonical
 from serving.index import Ranking, top
 from serving.rows import Float32s
+from tokenization.codes.vocabulary import UNKNOWN
 from tokenization.errors import UserfmError, nearest
-from tokenization.vocabulary import UNKNOWN
 
 Cell = str | int | float | None
 

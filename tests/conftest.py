@@ -15,9 +15,9 @@ import pyarrow as pa
 import pytest
 from hypothesis import settings
 
-from tokenization.corpus import Corpus, write_corpus
-from tokenization.schema import EventSchema
-from tokenization.tokenizer import Tokenizer
+from tokenization.corpus.corpus import Corpus, write_corpus
+from tokenization.schema.event_schema import EventSchema
+from tokenization.tokenizer.tokenizer import Tokenizer
 
 # Whoever shares the machine decides how long an example takes.
 settings.register_profile("userfm", deadline=None)

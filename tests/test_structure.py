@@ -30,11 +30,11 @@ FORBIDDEN = {
 }
 # who is let off, for what; late means inside a function, so that importing the module never needs it
 LATE = {
-    ("tokenization.formats", "lance"),
-    ("tokenization.parts", "lance"),
-    ("tokenization.rq_vae", "torch"),
+    ("tokenization.sources.formats", "lance"),
+    ("tokenization.corpus.parts", "lance"),
+    ("tokenization.items.rq_vae", "torch"),
 }
-ALWAYS = {("serving", "userfm.v1"), ("tokenization.cluster", "ray")}
+ALWAYS = {("serving", "userfm.v1"), ("tokenization.job.cluster", "ray")}
 
 # who may import `training` besides itself
 DRIVERS = ("userfm.cli", "userfm.demo", "userfm.__main__")
@@ -136,7 +136,7 @@ def test_nothing_that_is_published_or_served_knows_pickle() -> None:
 
 def test_ray_is_used_in_two_places_only() -> None:
     users = {found.module for found in IMPORTS if found.is_of("ray")}
-    assert users <= {"tokenization.cluster", "training.pretrain"}
+    assert users <= {"tokenization.job.cluster", "training.pretrain"}
 
 
 @pytest.mark.parametrize(
@@ -146,7 +146,10 @@ def test_ray_is_used_in_two_places_only() -> None:
             "userfm userfm.client",
             "torch pyarrow pandas pydantic lance ray faiss sklearn tokenization foundation serving training",
         ),
-        ("tokenization.tokenizer tokenization.pipeline", "torch grpc ray lance pandas sklearn foundation"),
+        (
+            "tokenization.tokenizer.tokenizer tokenization.job.pipeline",
+            "torch grpc ray lance pandas sklearn foundation",
+        ),
         ("foundation.subgraph", "grpc ray lance sklearn serving training userfm"),
         ("training.loop training.data", "grpc ray lance sklearn userfm"),
         ("serving.server", "ray sklearn matplotlib training"),

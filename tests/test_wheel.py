@@ -16,7 +16,7 @@ import pytest
 
 from serving.store import EmbeddingStore
 from serving.supervisor import ServerProcess
-from tokenization.corpus import Corpus
+from tokenization.corpus.corpus import Corpus
 from training.pretrain import Run, pretrain_bare, start
 from training.push import push
 from training.recipes import small

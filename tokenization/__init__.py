@@ -1,1 +1,4 @@
-"""Raw event logs in, tokens out: schema, sources, vocabularies, facets, merging, item content, the corpus."""
+"""Raw event logs in, tokens out. The way of the data:
+
+schema → sources → events → codes, merging, items → tokenizer → corpus; job takes a log the whole way.
+"""

@@ -19,11 +19,11 @@ from foundation.jagged import EventBatch, Requests, group_offsets, ranges, segme
 from foundation.learning import Lesson
 from foundation.objectives import Negatives, Targets
 from foundation.repeat import FIRST_ITEM
-from tokenization.corpus import Corpus
-from tokenization.packing import pack
-from tokenization.split import Split
-from tokenization.tokenizer import Tokenizer
-from tokenization.windows import cut_windows
+from tokenization.corpus.corpus import Corpus
+from tokenization.corpus.packing import pack
+from tokenization.corpus.windows import cut_windows
+from tokenization.tokenizer.split import Split
+from tokenization.tokenizer.tokenizer import Tokenizer
 from training.errors import TrainingError
 
 

@@ -14,8 +14,8 @@ import numpy as np
 import pyarrow as pa
 
 from foundation.subgraph import Subgraph
-from tokenization.corpus import Corpus
-from tokenization.split import Split
+from tokenization.corpus.corpus import Corpus
+from tokenization.tokenizer.split import Split
 from training import baselines, metrics
 from training.data import Until
 from training.errors import EvaluationError, RunError

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from foundation.heads import Heads
 from foundation.repeat import FIRST_ITEM
 from foundation.subgraph import Subgraph
-from tokenization.corpus import Corpus
+from tokenization.corpus.corpus import Corpus
 from training.baselines import item_popularity
 from training.data import TrainingSet, read_training_set, recency
 from training.errors import RunError

@@ -30,8 +30,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from tokenization.errors import nearest
-from tokenization.split import Split
-from tokenization.tokenizer import Tokenizer
+from tokenization.tokenizer.split import Split
+from tokenization.tokenizer.tokenizer import Tokenizer
 from training.errors import EvaluationError
 from training.metrics import Codes, Floats, ItemSets
 

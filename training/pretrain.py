@@ -25,7 +25,7 @@ import torch
 from foundation import pretrained
 from foundation.model import FoundationModel
 from foundation.space import Space
-from tokenization.corpus import Corpus
+from tokenization.corpus.corpus import Corpus
 from training import checkpoint
 from training.data import TrainingSet, Until, read_training_set, recent_counts
 from training.errors import RunError, TrainingError

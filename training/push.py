@@ -16,7 +16,7 @@ from foundation.subgraph import Subgraph
 from serving.ids import canonical
 from serving.rows import Entity, VectorBatch
 from serving.store import EmbeddingStore
-from tokenization.corpus import Corpus
+from tokenization.corpus.corpus import Corpus
 from training.holdout import list_values
 from training.pretrain import Run
 from training.reading import tokens_for

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-from tokenization.corpus import Corpus
+from tokenization.corpus.corpus import Corpus
 from tokenization.errors import SchemaError
-from tokenization.tokenizer import Tokenizer
-from tokenization.translation import translation
+from tokenization.tokenizer.tokenizer import Tokenizer
+from tokenization.tokenizer.translation import translation
 from training.errors import RunError
 
 

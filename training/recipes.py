@@ -14,7 +14,7 @@ import numpy as np
 from foundation.config import ModelConfig, RepeatConfig
 from foundation.errors import ModelError
 from foundation.jagged import EventBatch
-from tokenization.corpus import Corpus
+from tokenization.corpus.corpus import Corpus
 from training.data import Sampling, Until, facet_configs, item_config, trainable_events
 from training.errors import TrainingError
 

@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from foundation.model import FoundationModel as FoundationModel
     from foundation.subgraph import Subgraph as Subgraph
     from serving.store import EmbeddingStore as EmbeddingStore
-    from tokenization.corpus import Corpus as Corpus
+    from tokenization.corpus.corpus import Corpus as Corpus
     from tokenization.errors import UserfmError as UserfmError
-    from tokenization.schema import EventSchema as EventSchema
-    from tokenization.tokenizer import Tokenizer as Tokenizer
+    from tokenization.schema.event_schema import EventSchema as EventSchema
+    from tokenization.tokenizer.tokenizer import Tokenizer as Tokenizer
     from userfm.client import EmbeddingClient as EmbeddingClient
 
 __version__ = "0.1.0"
@@ -41,15 +41,15 @@ __all__ = [
 
 # Name → where it lives, and the extra that brings what it needs.
 _PUBLIC = {
-    "Corpus": ("tokenization.corpus", "model"),
+    "Corpus": ("tokenization.corpus.corpus", "model"),
     "EmbeddingClient": ("userfm.client", ""),
     "EmbeddingStore": ("serving.store", "serve"),
-    "EventSchema": ("tokenization.schema", "model"),
+    "EventSchema": ("tokenization.schema.event_schema", "model"),
     "FoundationModel": ("foundation.model", "model"),
     "Heads": ("foundation.heads", "model"),
     "Run": ("training.pretrain", "train"),
     "Subgraph": ("foundation.subgraph", "model"),
-    "Tokenizer": ("tokenization.tokenizer", "model"),
+    "Tokenizer": ("tokenization.tokenizer.tokenizer", "model"),
     "UserfmError": ("tokenization.errors", ""),
     "recommend": ("training.recommend", "train"),
 }

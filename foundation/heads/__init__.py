@@ -18,8 +18,8 @@ from foundation.jagged import EventBatch
 from foundation.repeat import FIRST_ITEM
 from foundation.subgraph import Subgraph
 from foundation.weights import load_weights, save_weights
-from tokenization.content import encoder_of
-from tokenization.sentences import Encoder
+from tokenization.items.content import encoder_of
+from tokenization.items.sentences import Encoder
 
 __all__ = ["Heads", "HomeHead", "ItemToItemHead", "SearchHead"]
 

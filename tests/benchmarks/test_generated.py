@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks import generated
 from benchmarks.generated import write_log
-from tokenization.pipeline import tokenize
+from tokenization.job.pipeline import tokenize
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from benchmarks.semantic_ids import _bars, _flat, movies
-from tokenization.semantic_ids import ResidualKMeans
-from tokenization.semantic_quality import quality
+from tokenization.items.semantic_ids import ResidualKMeans
+from tokenization.items.semantic_quality import quality
 from training.verdicts import Outcome
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks.generated import write_log
 from benchmarks.tokenize import _once, _read_sort_group_write, live_ms, packing_fill, scaling_exponent
-from tokenization.pipeline import tokenize
+from tokenization.job.pipeline import tokenize
 
 
 def test_the_floor_writes_one_row_a_household_in_the_order_of_time(tmp_path: Path) -> None:

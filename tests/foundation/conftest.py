@@ -15,7 +15,7 @@ from foundation.jagged import EventBatch, Requests, group_offsets
 from foundation.model import FoundationModel
 from foundation.pretrained import item_content, save
 from foundation.subgraph import Subgraph
-from tokenization.corpus import Corpus
+from tokenization.corpus.corpus import Corpus
 
 DAY = 86_400.0
 Shake = Callable[[torch.nn.Module], torch.nn.Module]

@@ -21,10 +21,10 @@ from foundation.errors import ModelError
 from foundation.jagged import EventBatch, requests_now
 from foundation.model import FoundationModel
 from foundation.subgraph import Subgraph
-from tokenization.content import ItemTable
-from tokenization.corpus import Corpus
+from tokenization.corpus.corpus import Corpus
 from tokenization.errors import UserfmError
-from tokenization.tokenizer import Tokenizer
+from tokenization.items.content import ItemTable
+from tokenization.tokenizer.tokenizer import Tokenizer
 
 ROOT = Path(__file__).parents[2]
 

@@ -13,7 +13,7 @@ from torch import nn
 from foundation.errors import ModelError
 from foundation.repeat import FIRST_ITEM
 from foundation.subgraph import Subgraph
-from tokenization.corpus import Corpus
+from tokenization.corpus.corpus import Corpus
 
 
 @pytest.fixture(scope="module")

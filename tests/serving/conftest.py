@@ -18,8 +18,8 @@ from foundation.subgraph import Subgraph
 from serving.rows import Entity, VectorBatch
 from serving.store import EmbeddingStore
 from serving.supervisor import ServerProcess
-from tokenization.schema import EventSchema
-from tokenization.tokenizer import Tokenizer
+from tokenization.schema.event_schema import EventSchema
+from tokenization.tokenizer.tokenizer import Tokenizer
 
 WIDTH = 8
 Batch = Callable[..., VectorBatch]

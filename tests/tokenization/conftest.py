@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from tokenization.schema import EventSchema
+from tokenization.schema.event_schema import EventSchema
 
 Declare = Callable[..., EventSchema]
 Clustered = tuple[np.ndarray, np.ndarray]

@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 from hypothesis import strategies as st
 
-from tokenization.schema import EventSchema
+from tokenization.schema.event_schema import EventSchema
 
 Row = dict[str, Any]
 BEGIN = datetime(2024, 3, 1, tzinfo=UTC)

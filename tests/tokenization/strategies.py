@@ -17,8 +17,8 @@ from typing import Any, get_args
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from tokenization.rules import ClockFacet, Combine, Kind, Late, Method, PairsRule, SemanticIdsRule
-from tokenization.schema import RESERVED, EventSchema
+from tokenization.schema.event_schema import RESERVED, EventSchema
+from tokenization.schema.rules import ClockFacet, Combine, Kind, Late, Method, PairsRule, SemanticIdsRule
 
 Values = dict[str, Any]
 Draw = Any

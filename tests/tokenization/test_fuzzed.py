@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from tests.tokenization.strategies import Broken, declarations, mistakes
 from tokenization.errors import SchemaError
-from tokenization.schema import EventSchema
+from tokenization.schema.event_schema import EventSchema
 
 
 @pytest.fixture(scope="module")

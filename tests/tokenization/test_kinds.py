@@ -14,14 +14,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.tokenization.logs import BEGIN, ITEMS, USERS, Row, dense, magazine, rows, whole
-from tokenization import fitting
-from tokenization.cleaning import clean
-from tokenization.facets import ACTIONS
-from tokenization.schema import EventSchema
-from tokenization.sources import from_rows, read_items, read_users
-from tokenization.split import resolve
-from tokenization.tokenizer import Tokenizer
-from tokenization.vocabulary import ABSENT, FIRST, UNKNOWN
+from tokenization.codes.vocabulary import ABSENT, FIRST, UNKNOWN
+from tokenization.events.cleaning import clean
+from tokenization.schema.event_schema import EventSchema
+from tokenization.sources.tables import from_rows, read_items, read_users
+from tokenization.tokenizer import fitting
+from tokenization.tokenizer.facets import ACTIONS
+from tokenization.tokenizer.split import resolve
+from tokenization.tokenizer.tokenizer import Tokenizer
 
 PAIRS = {"pairs": {"number": 8, "within": "30m", "by": "section"}}
 MERGES = [None, {"same_item_in_group": True}, {"same_item_within": "30m"}, PAIRS, {"same_item_within": "10m", **PAIRS}]

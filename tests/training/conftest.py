@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from foundation.config import ModelConfig, RepeatConfig
-from tokenization.corpus import Corpus
+from tokenization.corpus.corpus import Corpus
 from training import data, pretrain
 from training.pretrain import Run
 from training.recipes import Optimisation, Recipe

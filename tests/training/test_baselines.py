@@ -7,7 +7,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from tokenization.split import Split
+from tokenization.tokenizer.split import Split
 from training import baselines, metrics
 from training.holdout import Columns, Holdout, hold_out
 

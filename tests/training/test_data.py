@@ -14,9 +14,9 @@ import torch
 
 from foundation.jagged import EventBatch, group_offsets
 from foundation.learning import Lesson
-from tokenization.corpus import Corpus, write_corpus
-from tokenization.split import Split
-from tokenization.tokenizer import Tokenizer
+from tokenization.corpus.corpus import Corpus, write_corpus
+from tokenization.tokenizer.split import Split
+from tokenization.tokenizer.tokenizer import Tokenizer
 from training.data import (
     Position,
     Sampling,

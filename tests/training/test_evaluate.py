@@ -14,10 +14,10 @@ import torch
 from foundation import pretrained
 from foundation.model import FoundationModel
 from foundation.subgraph import Subgraph
-from tokenization.corpus import Corpus, write_corpus
-from tokenization.schema import EventSchema
-from tokenization.split import Split
-from tokenization.tokenizer import Tokenizer
+from tokenization.corpus.corpus import Corpus, write_corpus
+from tokenization.schema.event_schema import EventSchema
+from tokenization.tokenizer.split import Split
+from tokenization.tokenizer.tokenizer import Tokenizer
 from training import metrics, recipes
 from training.errors import EvaluationError, RunError
 from training.evaluate import evaluate_run, refuse_other_split, standard_baselines

@@ -11,8 +11,8 @@ import torch
 
 from foundation.heads import Heads
 from foundation.subgraph import Subgraph
-from tokenization.corpus import Corpus, write_corpus
-from tokenization.tokenizer import Tokenizer
+from tokenization.corpus.corpus import Corpus, write_corpus
+from tokenization.tokenizer.tokenizer import Tokenizer
 from training.errors import RunError
 from training.heads import fit_heads, synthetic_queries
 from training.pretrain import Run
@@ -77,7 +77,7 @@ def test_fitting_heads_leaves_the_model_and_its_space_alone(
 
 
 def test_items_without_text_have_no_search(kiosk, trained: Run, kiosk_corpus: Corpus, tmp_path: Path) -> None:
-    from tokenization.schema import EventSchema
+    from tokenization.schema.event_schema import EventSchema
     from training import pretrain
 
     schema = {key: value for key, value in kiosk.schema.to_dict().items() if key != "items"}

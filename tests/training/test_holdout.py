@@ -5,7 +5,7 @@ from __future__ import annotations
 import pyarrow as pa
 import pytest
 
-from tokenization.split import Split
+from tokenization.tokenizer.split import Split
 from training.errors import EvaluationError
 from training.holdout import Columns, Part, hold_out
 

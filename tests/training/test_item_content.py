@@ -13,10 +13,10 @@ import torch
 
 from foundation import pretrained
 from foundation.pretrained import Pretrained
-from tokenization.corpus import Corpus, write_corpus
-from tokenization.schema import EventSchema
-from tokenization.sources import items_rule
-from tokenization.tokenizer import Tokenizer
+from tokenization.corpus.corpus import Corpus, write_corpus
+from tokenization.schema.event_schema import EventSchema
+from tokenization.sources.tables import items_rule
+from tokenization.tokenizer.tokenizer import Tokenizer
 from training import pretrain
 from training.data import facet_configs, item_config
 from training.recipes import Recipe

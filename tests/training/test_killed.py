@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from safetensors.numpy import load_file
 
-from tokenization.corpus import Corpus
+from tokenization.corpus.corpus import Corpus
 from training.pretrain import Run, pretrain_bare, start
 from training.recipes import small
 

@@ -22,7 +22,7 @@ import pytest
 import torch
 
 from foundation.model import FoundationModel
-from tokenization.corpus import Corpus
+from tokenization.corpus.corpus import Corpus
 from training import pretrain
 from training.data import Position, TrainingSet, read_training_set
 from training.errors import TrainingError

@@ -17,7 +17,7 @@ import torch
 from foundation.jagged import moved
 from foundation.learning import Loss, losses
 from foundation.model import FoundationModel
-from tokenization.corpus import Corpus
+from tokenization.corpus.corpus import Corpus
 from training import pretrain
 from training.data import Position, TrainingSet, lessons
 from training.parallel import Ranks, broadcast, global_loss, own_device, sum_gradients
@@ -38,7 +38,7 @@ WORKER = """
     import torch.distributed as dist
 
     from foundation.learning import losses
-    from tokenization.corpus import Corpus
+    from tokenization.corpus.corpus import Corpus
     from training import pretrain
     from training.data import Position, lessons, read_training_set
     from training.loop import Optimisers, train

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from foundation.subgraph import Subgraph
-from tokenization.corpus import Corpus, write_corpus
-from tokenization.tokenizer import Tokenizer
+from tokenization.corpus.corpus import Corpus, write_corpus
+from tokenization.tokenizer.tokenizer import Tokenizer
 from training import pretrain
 from training.data import Until
 from training.errors import RunError, TrainingError

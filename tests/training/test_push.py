@@ -12,8 +12,8 @@ import torch
 from foundation.subgraph import Subgraph
 from serving.rows import Entity
 from serving.store import EmbeddingStore
-from tokenization.corpus import Corpus, write_corpus
-from tokenization.tokenizer import Tokenizer
+from tokenization.corpus.corpus import Corpus, write_corpus
+from tokenization.tokenizer.tokenizer import Tokenizer
 from training import pretrain
 from training.errors import RunError
 from training.pretrain import Run

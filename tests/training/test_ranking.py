@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from tokenization.split import Split
+from tokenization.tokenizer.split import Split
 from training.errors import EvaluationError
 from training.holdout import Columns, Holdout, Requests, hold_out
 from training.ranking import Slice, evaluate

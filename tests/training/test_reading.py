@@ -15,9 +15,9 @@ from foundation.subgraph import Subgraph
 from serving.rows import Entity
 from serving.store import EmbeddingStore
 from tests.conftest import DECLARATION, Kiosk
-from tokenization.corpus import Corpus, write_corpus
-from tokenization.schema import EventSchema
-from tokenization.tokenizer import Tokenizer
+from tokenization.corpus.corpus import Corpus, write_corpus
+from tokenization.schema.event_schema import EventSchema
+from tokenization.tokenizer.tokenizer import Tokenizer
 from training.errors import RunError
 from training.evaluate import evaluate_run
 from training.pretrain import Run

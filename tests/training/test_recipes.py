@@ -6,8 +6,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tokenization.corpus import Corpus, write_corpus
-from tokenization.tokenizer import Tokenizer
+from tokenization.corpus.corpus import Corpus, write_corpus
+from tokenization.tokenizer.tokenizer import Tokenizer
 from training.errors import TrainingError
 from training.recipes import Name, Recipe, named, with_overrides
 

@@ -8,7 +8,7 @@ import torch
 
 from foundation.heads import Heads
 from foundation.subgraph import Subgraph
-from tokenization.corpus import Corpus
+from tokenization.corpus.corpus import Corpus
 from training.errors import TrainingError
 from training.pretrain import Run
 from training.recommend import recommend

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import userfm
-from tokenization.corpus import Corpus
+from tokenization.corpus.corpus import Corpus
 from training.recipes import Name
 from userfm.cli import EXTRAS
 from userfm.cli.train import RecipeName

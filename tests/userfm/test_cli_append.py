@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from tokenization.corpus import Corpus
+from tokenization.corpus.corpus import Corpus
 
 
 @pytest.fixture

@@ -11,9 +11,9 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 
-from tokenization.corpus import Corpus
-from tokenization.json_schema import text
-from tokenization.schema import EventSchema
+from tokenization.corpus.corpus import Corpus
+from tokenization.schema.event_schema import EventSchema
+from tokenization.schema.json_schema import text
 
 
 def test_a_draft_tokenizes_the_log_it_was_made_of(

@@ -10,8 +10,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from tokenization.pipeline import tokenize
-from tokenization.schema import EventSchema
+from tokenization.job.pipeline import tokenize
+from tokenization.schema.event_schema import EventSchema
 from userfm import complete_journey
 
 HOUSEHOLDS = [1, 7, 13]

@@ -52,7 +52,7 @@ def evaluate(
     A run that has learned the part, or was trained on another split, is
     refused.
     """
-    from tokenization.corpus import Corpus
+    from tokenization.corpus.corpus import Corpus
     from training.evaluate import evaluate_run
     from training.holdout import Part
     from training.tables import print_figures

@@ -28,7 +28,7 @@ def push(
       userfm push retrained --store store && userfm publish store
     """
     from serving.store import EmbeddingStore
-    from tokenization.corpus import Corpus
+    from tokenization.corpus.corpus import Corpus
     from training.errors import RunError
     from training.pretrain import Run
     from training.push import push as write

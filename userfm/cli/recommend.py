@@ -81,8 +81,8 @@ def recommend(
 
 
 def _tokens(corpus: Path | None, events: Path | None, tokenizer: Path) -> pa.Table:
-    from tokenization.corpus import Corpus
-    from tokenization.tokenizer import Tokenizer
+    from tokenization.corpus.corpus import Corpus
+    from tokenization.tokenizer.tokenizer import Tokenizer
     from training.reading import tokens_for
 
     if (corpus is None) == (events is None):
@@ -136,8 +136,8 @@ def of_users(tokens: pa.Table, ids: pa.Array) -> tuple[pa.Table, int]:
     """The rows of those users in that order, and how many of them have no row. Raises SourceError if none has."""
     import numpy as np
 
+    from tokenization.codes.vocabulary import FIRST, Vocabulary
     from tokenization.errors import SourceError
-    from tokenization.vocabulary import FIRST, Vocabulary
 
     everybody = tokens.column("user_id").combine_chunks()
     rows = Vocabulary(everybody, np.zeros(0, np.int64), np.zeros(0)).encode(ids.unique()) - FIRST

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from tokenization.evolution import Change
-    from tokenization.schema import EventSchema
+    from tokenization.schema.event_schema import EventSchema
+    from tokenization.schema.evolution import Change
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich")
 
@@ -69,10 +69,10 @@ def infer(
 
     Then: userfm tokenize schema.yaml events.parquet --out corpus
     """
-    from tokenization.drafting import written
+    from tokenization.drafting.inference import draft
+    from tokenization.drafting.preview import preview
+    from tokenization.drafting.yaml_draft import written
     from tokenization.errors import SchemaError
-    from tokenization.inference import draft
-    from tokenization.preview import preview
 
     if out is not None and out.exists():
         raise SchemaError(f"{out} is there already; name another file, or remove it")
@@ -87,7 +87,7 @@ def check(file: Annotated[Path, typer.Argument(help="A declaration, a YAML file.
     Example:
       userfm schema check schema.yaml
     """
-    from tokenization.schema import EventSchema
+    from tokenization.schema.event_schema import EventSchema
     from userfm.cli.console import results
 
     results().print(f"{file} is sound: {counted(EventSchema.from_yaml(file))}")
@@ -113,7 +113,7 @@ def diff(
       userfm schema diff old.yaml new.yaml
       userfm schema diff corpus schema.yaml
     """
-    from tokenization.evolution import changes, declared, refuse_unless_compatible
+    from tokenization.schema.evolution import changes, declared, refuse_unless_compatible
     from userfm.cli.console import results
 
     earlier, later = declared(old), declared(new)
@@ -140,8 +140,8 @@ def apply(
     Example:
       userfm schema apply corpus schema.yaml
     """
-    from tokenization.corpus import Corpus, compact
-    from tokenization.schema import EventSchema
+    from tokenization.corpus.corpus import Corpus, compact
+    from tokenization.schema.event_schema import EventSchema
     from userfm.cli.console import results
 
     schema = EventSchema.from_yaml(file)
@@ -164,7 +164,7 @@ def json_(out: Annotated[Path | None, typer.Option(help=WRITTEN, show_default=Fa
     Example:
       userfm schema json --out schema.json
     """
-    from tokenization.json_schema import text
+    from tokenization.schema.json_schema import text
 
     _write(text(), out)
 

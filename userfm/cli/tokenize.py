@@ -11,7 +11,7 @@ import typer
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from tokenization.corpus import Corpus
+    from tokenization.corpus.corpus import Corpus
 
 
 class Format(StrEnum):
@@ -83,7 +83,7 @@ def tokenize(
     And a day later, with the new events alone:
       userfm tokenize schema.yaml day.parquet --out corpus --append
     """
-    from tokenization import pipeline
+    from tokenization.job import pipeline
     from userfm.cli.console import progress_console, results, stages
 
     if append and ray:
@@ -99,7 +99,7 @@ def tokenize(
 
 def add_events(schema: Path, events: str, out: Path, items: str | None, users: str | None, strict: bool) -> None:
     """What `--append` does."""
-    from tokenization.appending import append
+    from tokenization.job.appending import append
     from userfm.cli.console import progress_console, results, stages
 
     with stages(progress_console()) as progress:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from tokenization.corpus import Corpus
+    from tokenization.corpus.corpus import Corpus
     from training.data import Until
     from training.pretrain import Run
     from userfm.cli.console import Report
@@ -73,7 +73,7 @@ def train(
 
     Then: userfm evaluate run corpus
     """
-    from tokenization.corpus import Corpus
+    from tokenization.corpus.corpus import Corpus
     from training.pretrain import pretrain, pretrain_bare, start
     from training.recipes import Name, named, with_overrides
     from userfm.cli.console import progress_console, results, stages, training

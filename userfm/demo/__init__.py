@@ -28,8 +28,8 @@ from rich.text import Text
 
 from foundation.subgraph import Subgraph
 from serving.store import EmbeddingStore
-from tokenization.corpus import Corpus
-from tokenization.pipeline import tokenize
+from tokenization.corpus.corpus import Corpus
+from tokenization.job.pipeline import tokenize
 from training.data import Until
 from training.evaluate import evaluate_run
 from training.item_map import item_map

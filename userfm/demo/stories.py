@@ -11,7 +11,7 @@ import torch
 
 from foundation.explanation import occlusion
 from foundation.subgraph import Subgraph
-from tokenization.corpus import Corpus
+from tokenization.corpus.corpus import Corpus
 from training.holdout import Columns, Requests, hold_out, list_values
 from training.metrics import Floats, top_k
 from training.report import Basket, Reason, Recommendation, Story

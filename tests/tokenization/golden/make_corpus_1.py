@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from tokenization.corpus import write_corpus
-from tokenization.schema import EventSchema
-from tokenization.tokenizer import Tokenizer
+from tokenization.corpus.corpus import write_corpus
+from tokenization.schema.event_schema import EventSchema
+from tokenization.tokenizer.tokenizer import Tokenizer
 
 SCHEMA = {
     "schema": 1,

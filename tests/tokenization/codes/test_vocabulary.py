@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from tokenization.codes.counting import Seen
+from tokenization.codes.vocabulary import ABSENT, UNKNOWN, Vocabulary
+from tokenization.errors import VocabularyError
+from tokenization.ids import Ids
+
+
+def fitted(ids: list[object], times: list[float] | None = None) -> Vocabulary:
+    return Vocabulary.fit(Seen.of(Ids.of(pa.array(ids), "id"), np.array(times or range(len(ids)), np.float64)))
+
+
+def test_codes_follow_first_sight_and_ties_the_ids_themselves() -> None:
+    vocabulary = fitted(["soap", "tea", "milk", "tea", None], [2.0, 5.0, 2.0, 1.0, 0.0])
+    assert vocabulary.ids.to_pylist() == ["tea", "milk", "soap"]
+    assert vocabulary.counts.tolist() == [2, 1, 1]
+    assert vocabulary.first_seen.tolist() == [1.0, 2.0, 2.0]
+
+
+def test_the_order_of_the_rows_has_no_influence() -> None:
+    rng = np.random.default_rng(0)
+    ids, times = rng.integers(0, 20, 200), rng.integers(0, 9, 200).astype(float)
+    first = fitted(ids.tolist(), times.tolist())
+    shuffle = rng.permutation(200)
+    second = fitted(ids[shuffle].tolist(), times[shuffle].tolist())
+    assert first.ids.equals(second.ids)
+    assert first.prefix_hash() == second.prefix_hash()
+
+
+def test_absent_and_unknown_have_codes_of_their_own() -> None:
+    vocabulary = fitted(["tea", "milk"])
+    assert vocabulary.encode(pa.array(["milk", None, "rope"])).tolist() == [3, ABSENT, UNKNOWN]
+    assert vocabulary.size == 4
+
+
+def test_decode_undoes_encode() -> None:
+    vocabulary = fitted([30, 10, 20])
+    ids = pa.array([20, 30, None, 10])
+    assert vocabulary.decode(vocabulary.encode(ids)).equals(ids)
+    with pytest.raises(VocabularyError, match="code 5 is outside of this vocabulary of 5 codes"):
+        vocabulary.decode(np.array([5], np.int32))
+    with pytest.raises(VocabularyError, match="code -1"):
+        vocabulary.decode(np.array([-1], np.int32))
+
+
+def test_few_ids_and_many_ids_get_the_same_codes() -> None:
+    vocabulary = fitted(list(range(1000)))
+    ids = pa.array([999, 5, None, 1000])
+    many = pa.concat_arrays([ids] * 100)
+    assert vocabulary.encode(ids).tolist() == [1001, 7, ABSENT, UNKNOWN]
+    assert vocabulary.encode(many).tolist() == [1001, 7, ABSENT, UNKNOWN] * 100
+    column = Ids.of(many, "id")
+    np.testing.assert_array_equal(vocabulary.encode_ids(column), vocabulary.encode(many))
+
+
+def test_ids_of_another_type_are_read_as_this_one() -> None:
+    numbers = fitted([7, 12])
+    for ids in (pa.array(["12", "7", "07", "x"]), pa.array([12.0, 7.0, 7.5, 1.0]), pa.array([12, 7, 8, 9], pa.int8())):
+        assert numbers.encode(ids).tolist() == [3, 2, UNKNOWN, UNKNOWN]
+    words = fitted(["7", "x"])
+    assert words.encode(pa.array([7, 8])).tolist() == [2, UNKNOWN]
+
+
+def test_an_empty_vocabulary_knows_nothing() -> None:
+    vocabulary = fitted([None, None])
+    assert len(vocabulary) == 0
+    assert vocabulary.encode(pa.array([None, 3])).tolist() == [ABSENT, UNKNOWN]
+    assert vocabulary.grow(pa.array([5, 3])).encode(pa.array([3])).tolist() == [3]
+
+
+def test_growing_changes_no_code_and_no_prefix() -> None:
+    small = fitted(["tea", "milk"])
+    large = small.grow(pa.array(["rope", "tea", None, "rope", "axe"]))
+    assert large.ids.to_pylist() == ["tea", "milk", "rope", "axe"]
+    assert large.counts.tolist() == [1, 1, 0, 0]
+    assert np.isnan(large.first_seen[2:]).all()
+    assert large.prefix_hash(2) == small.prefix_hash()
+    assert large.prefix_hash() != small.prefix_hash()
+    with pytest.raises(VocabularyError, match="has 2 ids, fewer than 4"):
+        small.prefix_hash(4)
+
+
+def test_the_hash_tells_apart_what_reads_alike() -> None:
+    assert fitted(["ab", "c"]).prefix_hash() != fitted(["a", "bc"]).prefix_hash()
+    assert fitted([1, 2]).prefix_hash() != fitted(["1", "2"]).prefix_hash()
+
+
+@pytest.mark.parametrize("ids", [["tea", "milk"], [7, -3], [None]], ids=str)
+def test_saving_and_loading_changes_nothing(ids: list[object], tmp_path: Path) -> None:
+    vocabulary = fitted(ids)
+    vocabulary.save(tmp_path / "v.arrow")
+    loaded = Vocabulary.load(tmp_path / "v.arrow")
+    assert loaded.ids.equals(vocabulary.ids)
+    assert loaded.counts.tolist() == vocabulary.counts.tolist()
+    assert loaded.first_seen.tolist() == vocabulary.first_seen.tolist()
+
+
+def test_a_file_that_is_no_vocabulary_is_named(tmp_path: Path) -> None:
+    with pytest.raises(VocabularyError, match=r"v.arrow is no vocabulary"):
+        Vocabulary.load(tmp_path / "v.arrow")
+    (tmp_path / "v.arrow").write_bytes(b"junk")
+    with pytest.raises(VocabularyError, match=r"v.arrow is no vocabulary"):
+        Vocabulary.load(tmp_path / "v.arrow")

@@ -1,0 +1,238 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tokenization.corpus.corpus import Corpus, append_corpus, write_corpus
+from tokenization.errors import CorpusError, SourceError
+from tokenization.events.cleaning import clean
+from tokenization.job.appending import append, settle_late
+from tokenization.job.pipeline import tokenize
+from tokenization.schema.event_schema import EventSchema
+from tokenization.schema.rules import Late
+from tokenization.sources.files import digest
+from tokenization.tokenizer.growing import grow
+from tokenization.tokenizer.tokenizer import Tokenizer
+
+Declare = Callable[..., EventSchema]
+HOUR, DAY = 3600, 86_400
+START = 1_709_251_200  # 2024-03-01, so that ten days later the clocks of New York go forward
+
+visits = st.lists(
+    st.tuples(
+        st.sampled_from(["ann", "bob", "cem", "dan"]),
+        st.integers(0, 20 * 24),  # hours since the start
+        st.lists(
+            st.tuples(st.sampled_from(["tea", "milk", "soap", "rope", "wax"]), st.integers(1, 9)),
+            min_size=1,
+            max_size=4,
+        ),
+        st.sampled_from([None, None, "c1", "c2"]),  # a coupon redeemed that day
+    ),
+    min_size=1,
+    max_size=25,
+)
+
+
+def log_of(found: list[Any]) -> pa.Table:
+    """Baskets, each at one time, some with a coupon known to the day."""
+    rows = []
+    for number, (user, hours, lines, coupon) in enumerate(found):
+        at = pa.scalar(START + hours * HOUR).cast(pa.timestamp("s"))
+        stamp = pc.strftime(at, format="%Y-%m-%dT%H:%M:%S").as_py()
+        for sku, quantity in lines:
+            row = {"at": stamp, "what": "buy", "basket": number, "sku": sku, "store": f"s{hours % 7}"}
+            rows.append({**row, "user": user, "quantity": float(quantity), "coupon": None, "shelf": f"{hours % 5}"})
+        if coupon:
+            rows.append({"user": user, "at": stamp[:10], "what": "redeem", "coupon": coupon})
+    names = ("user", "at", "what", "basket", "sku", "coupon", "store", "quantity", "shelf")
+    kinds = {"basket": pa.int64(), "quantity": pa.float64()}
+    return pa.table({name: pa.array([row.get(name) for row in rows], kinds.get(name, pa.string())) for name in names})
+
+
+def grown_schema(declare: Declare, **changes: object) -> EventSchema:
+    """The shop's, with every facet of the clock, fitted on everything."""
+    facets = ["hour", "weekday", "month", "gap", "tenure", "age"]
+    time = {"column": "at", "zone": "America/New_York", "facets": facets}
+    return declare(**{"time": time, "split": {"time": "2030-01-01"}, "items": None, **changes})
+
+
+@given(found=visits, day=st.integers(0, 20))
+@settings(max_examples=40)
+def test_a_log_cut_at_any_day_gives_the_tokens_of_the_whole_log(
+    declare: Declare, tmp_path_factory: pytest.TempPathFactory, found: list[Any], day: int
+) -> None:
+    schema, log = grown_schema(declare), log_of(found)
+    events = clean(log, schema).events
+    before = pa.array(events.groups.time[events.groups.of_event] < START + day * DAY + 5 * HOUR)
+    one, two = log.filter(before), log.filter(pc.invert(before))
+    if not one.num_rows or not two.num_rows:
+        return
+    tokenizer = Tokenizer.fit(schema, one)
+    corpus = write_corpus(tmp_path_factory.mktemp("cut") / "corpus", [tokenizer.transform(one)], tokenizer, {})
+    later = clean(two, schema).events
+    grown = grow(tokenizer, later)
+    tokens = grown.transform(later, after=corpus.ends(later.users.rank()[0]))
+    corpus = append_corpus(corpus.folder, [tokens], grown, {})
+    assert corpus.tokens().equals(grown.transform(log))
+    whole = Tokenizer.fit(schema, log)  # whose vocabularies are those that grew
+    for name, vocabulary in whole.vocabularies.items():
+        assert vocabulary.ids.cast(pa.string()).equals(grown.vocabularies[name].ids.cast(pa.string()))
+
+
+@given(found=visits, cuts=st.lists(st.integers(0, 20), max_size=4), rule=st.sampled_from(["quarantine", "now"]))
+@settings(max_examples=30)
+def test_however_late_events_are_none_is_lost_and_time_goes_on(
+    declare: Declare,
+    tmp_path_factory: pytest.TempPathFactory,
+    found: list[Any],
+    cuts: list[int],
+    rule: str,
+) -> None:
+    schema = grown_schema(declare, time={"column": "at", "late": rule})
+    pieces = np.array_split(np.random.default_rng(len(found)).permutation(len(found)), len(cuts) + 1)
+    logs = [log_of([found[visit] for visit in piece]) for piece in pieces if len(piece)]
+    tokenizer = Tokenizer.fit(schema, logs[0])
+    folder = tmp_path_factory.mktemp("late") / "corpus"
+    corpus = write_corpus(folder, [tokenizer.transform(logs[0])], tokenizer, {})
+    refused = 0
+    for log in logs[1:]:
+        cleaned = clean(log, schema)
+        ends = corpus.ends(cleaned.events.users.rank()[0])
+        settled = settle_late(log, cleaned, ends, schema)
+        refused += settled.quarantined.num_rows
+        tokens = tokenizer.transform(settled.events, after=ends)
+        corpus = append_corpus(folder, [tokens], tokenizer, {}, settled.quarantined)
+    kept = pc.sum(pc.list_flatten(corpus.tokens()["events"])).as_py()
+    assert kept + refused == sum(log.num_rows for log in logs)
+    assert refused == corpus.quarantine.num_rows
+    assert rule == "quarantine" or refused == 0
+    for row in corpus.tokens(["time", "group"]).to_pylist():
+        ordinals, moments = np.unique(np.array([row["group"], row["time"]]), axis=1)
+        assert ordinals.tolist() == list(range(len(ordinals)))
+        assert (np.diff(moments) > 0).all()
+        assert row["group"] == sorted(row["group"])
+
+
+@pytest.fixture
+def files(tmp_path: Path, log: pa.Table) -> Path:
+    """A declaration, the shop's log until March 10th, and what came after."""
+    declaration = {
+        "schema": 1,
+        "name": "shop",
+        "user": "user",
+        "time": {"column": "at", "zone": "America/New_York"},
+        "action": {"column": "what", "day_level": ["redeem"]},
+        "group": "basket",
+        "entities": {"product": {"column": "sku", "candidates": True}, "coupon": {"column": "coupon"}},
+        "context": {"store": {"kind": "category"}},
+        "outcome": {"quantity": {"kind": "number"}},
+        "merge": {"same_item_in_group": True},
+        "split": {"time": "2024-03-20"},
+    }
+    (tmp_path / "schema.yaml").write_text(yaml.safe_dump(declaration))
+    later = pa.array([at > "2024-03-10" for at in log["at"].to_pylist()])
+    pq.write_table(log.filter(pc.invert(later)), tmp_path / "one.parquet")
+    pq.write_table(log.filter(later), tmp_path / "two.parquet")
+    tokenize(tmp_path / "schema.yaml", tmp_path / "one.parquet", None, tmp_path / "corpus")
+    return tmp_path
+
+
+def test_the_job_appends_a_day_and_counts_it(files: Path, log: pa.Table) -> None:
+    one = Corpus.open(files / "corpus")
+    corpus = append(files / "schema.yaml", files / "two.parquet", files / "corpus")
+    assert corpus.tokens().equals(corpus.tokenizer.transform(log))
+    whole = tokenize(files / "schema.yaml", _written(files / "log.parquet", log), None, files / "whole")
+    same = ("events", "tokens", "merged", "quarantined", "dropped", "users")
+    assert {name: corpus.summary[name] for name in same} == {name: whole.summary[name] for name in same}
+    assert corpus.summary["items"] == len(corpus.tokenizer.items.ids) > one.summary["items"]
+    known = len(one.tokenizer.items.ids)
+    assert corpus.tokenizer.items.ids.ids.slice(known).to_pylist() == ["bread", "cocoa", "rope", "wax"]
+    assert corpus.tokenizer.items.vectors.shape[0] == len(corpus.tokenizer.items)
+
+
+def test_the_same_input_is_appended_once_whatever_it_is_called(files: Path) -> None:
+    first = append(files / "schema.yaml", files / "two.parquet", files / "corpus")
+    (files / "two.parquet").rename(files / "again.parquet")
+    said: list[str] = []
+    again = append(
+        files / "schema.yaml", files / "again.parquet", files / "corpus", lambda stage, done, total: said.append(stage)
+    )
+    assert said == ["already appended"]
+    assert again.manifest == first.manifest
+    assert again.tokens().equals(first.tokens())
+
+
+def test_late_events_are_quarantined_as_they_were_written(files: Path, log: pa.Table) -> None:
+    pq.write_table(pa.concat_tables([log.slice(1, 1), log.slice(5, 2)]), files / "mixed.parquet")
+    corpus = append(files / "schema.yaml", files / "mixed.parquet", files / "corpus")
+    assert corpus.summary["quarantined"] == {"at is not after the user's newest event": 1}
+    (refused,) = corpus.quarantine.to_pylist()
+    assert (refused["user"], refused["at"], refused["sku"]) == ("ann", "2024-03-01T15:00:00", "milk")
+    assert refused["quantity"] == "1"
+    with pytest.raises(SourceError, match="make no sense, 1 of them: at is not after"):
+        append(files / "schema.yaml", _written(files / "x.parquet", log.slice(1, 1)), files / "corpus", strict=True)
+
+
+def test_a_day_of_late_events_alone_adds_no_part(files: Path) -> None:
+    before = Corpus.open(files / "corpus")
+    corpus = append(files / "schema.yaml", files / "one.parquet", files / "corpus")
+    assert len(corpus.parts) == 1
+    assert corpus.tokens().equals(before.tokens())
+    assert corpus.quarantine.num_rows == corpus.summary["events"] - before.summary["events"] == 6
+    assert corpus.summary["users"] == before.summary["users"]
+
+
+def test_late_events_take_effect_with_the_newest_where_the_schema_says_so(files: Path, log: pa.Table) -> None:
+    schema = EventSchema.from_yaml(files / "schema.yaml")
+    assert schema.time is not None
+    schema = schema.model_copy(update={"time": schema.time.model_copy(update={"late": Late.NOW})})
+    corpus = Corpus.open(files / "corpus")
+    both = pa.concat_tables([log.slice(1, 1), log.slice(5, 1), log.slice(7, 1)])  # ann late and new, bob late
+    cleaned = clean(both, schema)
+    ends = corpus.ends(pa.array(["ann", "bob"]))
+    settled = settle_late(both, cleaned, ends, schema)
+    last = dict(zip(ends["user_id"].to_pylist(), ends["last"].to_pylist(), strict=True))
+    assert settled.events.times.tolist() == [cleaned.events.times[1], cleaned.events.times[1], last["bob"] + 1e-6]
+    tokens = replace(corpus.tokenizer, schema=schema).transform(settled.events, after=ends)
+    assert tokens["group"].to_pylist() == [[3, 3], [1]]
+
+
+def test_another_declaration_is_refused_by_the_key_that_differs(files: Path) -> None:
+    told = yaml.safe_load((files / "schema.yaml").read_text())
+    (files / "other.yaml").write_text(yaml.safe_dump({**told, "outcome": {"quantity": {"kind": "category"}}}))
+    with pytest.raises(CorpusError, match="made by another declaration: 'outcome' differs; append with the one"):
+        append(files / "other.yaml", files / "two.parquet", files / "corpus")
+    (files / "weights.yaml").write_text(yaml.safe_dump({**told, "targets": {"product": 1.0, "quantity": 0.5}}))
+    assert len(append(files / "weights.yaml", files / "two.parquet", files / "corpus").parts) == 2
+
+
+def test_what_can_not_be_read_is_named(files: Path) -> None:
+    with pytest.raises(SourceError, match="doesn't exist; give a file"):
+        append(files / "schema.yaml", files / "nowhere.parquet", files / "corpus")
+    with pytest.raises(CorpusError, match="is no corpus"):
+        append(files / "schema.yaml", files / "two.parquet", files / "nothing")
+
+
+def test_a_folder_is_told_by_its_bytes(tmp_path: Path) -> None:
+    for name, parts in (("a", ["x", "y"]), ("b", ["x", "y"]), ("c", ["x", "z"])):
+        (tmp_path / name).mkdir()
+        for number, part in enumerate(parts):
+            (tmp_path / name / f"{number}.csv").write_text(part)
+    assert digest(tmp_path / "a") == digest((tmp_path / "b").as_uri()) != digest(tmp_path / "c")
+
+
+def _written(path: Path, table: pa.Table) -> Path:
+    pq.write_table(table, path)
+    return path

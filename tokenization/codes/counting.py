@@ -1,0 +1,158 @@
+"""Counts of a part of a log that join exactly: however a log is cut, the whole is the same to the last bit."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from tokenization.arrays import Floats, Longs, Vectors
+from tokenization.errors import SourceError
+from tokenization.events.grouping import Groups
+from tokenization.ids import Ids
+from tokenization.items.semantic_ids import ResidualKMeans
+
+CODES_OF_A_VECTOR = 256
+"""Centroids a level of a vector facet."""
+_SAMPLED = 2**16
+"""Vectors that centroids are fitted on."""
+_EXACT = 2**20
+"""So many distinct values of a number are told apart; of more, those that agree in their first 12 bits are one."""
+
+
+@dataclass(frozen=True)
+class Span:
+    """Times of the first and the last group of a part; from inf to -inf where there is none."""
+
+    first: float = math.inf
+    last: float = -math.inf
+
+    def __or__(self, other: Span) -> Span:
+        """The span of both."""
+        return Span(min(self.first, other.first), max(self.last, other.last))
+
+    @classmethod
+    def of(cls, groups: Groups) -> Span:
+        """The span of all groups."""
+        return cls(float(groups.time.min()), float(groups.time.max())) if len(groups.time) else cls()
+
+
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """d distinct ids, in their order: counts [d] of events, first [d] times they were seen at."""
+
+    ids: pa.Array
+    counts: Longs
+    first: Floats
+
+    @classmethod
+    def of(cls, column: Ids, times: Floats) -> Seen:
+        """From a column of ids [n] and the times [n] they were seen at; the order of the rows has no influence."""
+        ids, place = column.rank()
+        seen = place >= 0
+        counts = np.bincount(place[seen], minlength=len(ids)).astype(np.int64)
+        first = np.full(len(ids), np.inf)
+        np.minimum.at(first, place[seen], times[seen])
+        return cls(ids, counts, first)
+
+    def __or__(self, other: Seen) -> Seen:
+        """Both together. Where one has numbers and the other text, the ids are text."""
+        if len(self.ids) == 0 or len(other.ids) == 0:
+            return other if len(self.ids) == 0 else self
+        kind = self.ids.type if self.ids.type == other.ids.type else pa.string()
+        column = Ids.of(pa.concat_arrays([self.ids.cast(kind), other.ids.cast(kind)]), "id")
+        ids, place = column.rank()
+        counts = np.zeros(len(ids), np.int64)
+        np.add.at(counts, place, np.concatenate([self.counts, other.counts]))
+        first = np.full(len(ids), np.inf)
+        np.minimum.at(first, place, np.concatenate([self.first, other.first]))
+        return Seen(ids, counts, first)
+
+
+@dataclass(frozen=True, eq=False)
+class Tally:
+    """d distinct numbers in their order, with counts [d]. coarse: they were too many, and are rounded."""
+
+    values: Floats
+    counts: Longs
+    coarse: bool = False
+
+    @classmethod
+    def of(cls, values: Floats) -> Tally:
+        """Of numbers [n]; NaN is left out."""
+        distinct, counts = np.unique(values[~np.isnan(values)], return_counts=True)
+        return _bounded(cls(distinct, counts.astype(np.int64)))
+
+    def __or__(self, other: Tally) -> Tally:
+        """Both together."""
+        if self.coarse or other.coarse:
+            self, other = _rounded(self), _rounded(other)
+        values, counts = np.append(self.values, other.values), np.append(self.counts, other.counts)
+        return _bounded(_summed(values, counts, self.coarse))
+
+
+def _bounded(tally: Tally) -> Tally:
+    # The whole has more distinct values than any part of it, so that a part which is rounded rounds the whole in
+    # whatever order they are joined.
+    return _rounded(tally) if len(tally.values) > _EXACT else tally
+
+
+def _rounded(tally: Tally) -> Tally:
+    """Towards minus infinity, so that no number lies below the edge that it was counted at."""
+    fraction, exponent = np.frexp(tally.values)
+    return _summed(np.ldexp(np.floor(fraction * 4096) / 4096, exponent), tally.counts, True)
+
+
+def _summed(values: Floats, counts: Longs, coarse: bool) -> Tally:
+    distinct, place = np.unique(values, return_inverse=True)
+    summed = np.zeros(len(distinct), np.int64)
+    np.add.at(summed, place, counts)
+    return Tally(distinct, summed, coarse)
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """Vectors [n, w] by which centroids are fitted: those with the smallest `keys` [n], which a hash of each gives."""
+
+    vectors: Vectors
+    keys: NDArray[np.uint64]
+
+    @classmethod
+    def of(cls, vectors: Vectors) -> Sample:
+        """From vectors [n, w]; those with NaN are left out."""
+        vectors = np.ascontiguousarray(vectors[np.isfinite(vectors).all(axis=1)] if vectors.shape[1] else vectors[:0])
+        return _smallest(vectors + np.float32(0), _hashes(vectors + np.float32(0)))
+
+    def __or__(self, other: Sample) -> Sample:
+        """Both together.
+
+        Raises:
+            SourceError: their vectors are of different length.
+        """
+        if len(self.vectors) == 0 or len(other.vectors) == 0:
+            return self if len(self.vectors) else other
+        if self.vectors.shape[1] != other.vectors.shape[1]:
+            widths = f"{self.vectors.shape[1]} and {other.vectors.shape[1]}"
+            raise SourceError(f"a vector facet has vectors of length {widths}; write one length everywhere")
+        return _smallest(np.concatenate([self.vectors, other.vectors]), np.append(self.keys, other.keys))
+
+    def centroids(self, levels: int) -> ResidualKMeans:
+        """Centroids of each level, fitted on these vectors."""
+        return ResidualKMeans.fit(self.vectors, levels, CODES_OF_A_VECTOR)
+
+
+def _smallest(vectors: Vectors, keys: NDArray[np.uint64]) -> Sample:
+    order = np.lexsort((*vectors.T[::-1], keys))[:_SAMPLED]
+    return Sample(vectors[order], keys[order])
+
+
+def _hashes(vectors: Vectors) -> NDArray[np.uint64]:
+    """[n] mixed sums of the bits of each vector, by the finaliser of splitmix64 (Steele et al., OOPSLA 2014)."""
+    factors = np.random.default_rng(0).integers(1, 2**63, vectors.shape[1], dtype=np.uint64) | np.uint64(1)
+    mixed = (vectors.view(np.uint32).astype(np.uint64) * factors).sum(axis=1, dtype=np.uint64)
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)
+    return np.asarray(mixed ^ (mixed >> np.uint64(31)))

@@ -1,0 +1,139 @@
+"""Ids ↔ codes. Codes never change: a vocabulary grows at its end, so the shorter one is a prefix of the longer."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.feather
+
+from tokenization.arrays import Codes, Floats, Longs
+from tokenization.codes.counting import Seen
+from tokenization.errors import VocabularyError
+from tokenization.ids import Ids, as_type
+
+ABSENT = 0
+"""Code of a facet that an event does not have."""
+UNKNOWN = 1
+"""Code of an id that the vocabulary does not have."""
+FIRST = 2
+"""Code of the first id."""
+_FEW = 16
+"""So many times fewer ids than a vocabulary has are looked up one by one."""
+_HANDFUL = 64
+"""So many ids are looked up one by one in any case: a call to Arrow costs as much."""
+
+
+@dataclass(frozen=True, eq=False)
+class Vocabulary:
+    """v ids in the order of first sight, ties in the order of the ids themselves.
+
+    ids: [v] int64 or string; the id at place i has code i + 2. counts: [v] events before the split.
+    first_seen: [v] when an id was first seen before the split, seconds since 1970 UTC; NaN where it was not.
+    """
+
+    ids: pa.Array
+    counts: Longs
+    first_seen: Floats
+
+    @classmethod
+    def fit(cls, seen: Seen, admit: int = 1) -> Vocabulary:
+        """Of the ids seen at least `admit` times."""
+        often = np.flatnonzero(seen.counts >= admit)
+        order = often[np.argsort(seen.first[often], kind="stable")]
+        return cls(seen.ids.take(pa.array(order)), seen.counts[order], seen.first[order])
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def size(self) -> int:
+        """Number of codes, with 0 (absent) and 1 (unknown)."""
+        return len(self.ids) + FIRST
+
+    def encode(self, ids: pa.Array) -> Codes:
+        """[n] ids, null = absent → [n] codes. Ids of the other type are read as this one's: "7" as 7."""
+        given = pc.is_valid(ids).to_numpy(zero_copy_only=False)
+        ids = as_type(ids, self.ids.type) if len(self.ids) else ids.slice(0, 0)
+        if len(ids) * _FEW < len(self.ids):
+            known = np.fromiter((self._codes.get(i, UNKNOWN) for i in ids.to_pylist()), np.int32, len(ids))
+        else:
+            known = pc.index_in(ids, value_set=self.ids).fill_null(UNKNOWN - FIRST).to_numpy() + FIRST
+        return np.where(given, known if len(ids) else UNKNOWN, ABSENT).astype(np.int32)
+
+    @cached_property
+    def _codes(self) -> dict[object, int]:
+        """For a few ids at a time: Arrow would hash the whole vocabulary on every call."""
+        return {key: code for code, key in enumerate(self.ids.to_pylist(), start=FIRST)}
+
+    def encode_ids(self, column: Ids) -> Codes:
+        """The same for a column of distinct values with an index: each distinct id is looked up once."""
+        if len(column.values) == 0:
+            return np.full(len(column.index), ABSENT, np.int32)
+        if len(column.values) <= _HANDFUL and column.values.type == self.ids.type:
+            found = [self._codes.get(key, UNKNOWN) for key in column.values.to_pylist()]
+            return np.array([*found, ABSENT], np.int32)[column.index]
+        codes = np.append(self.encode(column.values), np.int32(ABSENT))
+        return codes[column.index]
+
+    def decode(self, codes: Codes) -> pa.Array:
+        """[n] codes → [n] ids; absent and unknown become null.
+
+        Raises:
+            VocabularyError: a code that this vocabulary has not given.
+        """
+        if len(codes) and not (codes.min() >= 0 and codes.max() < self.size):
+            worst = int(codes.max()) if codes.max() >= self.size else int(codes.min())
+            raise VocabularyError(f"code {worst} is outside of this vocabulary of {self.size} codes; load a newer one")
+        return self.ids.take(pa.array(codes - FIRST, mask=codes < FIRST))
+
+    def grow(self, ids: pa.Array) -> Vocabulary:
+        """Append the ids that are new, in the order given; codes given before stay."""
+        new = pc.unique(as_type(ids.drop_null(), self.ids.type if len(self.ids) else ids.type)).drop_null()
+        if len(self.ids):
+            new = new.filter(pc.invert(pc.is_in(new, value_set=self.ids)))
+        return Vocabulary(
+            pa.concat_arrays([self.ids.cast(new.type), new]),
+            np.concatenate([self.counts, np.zeros(len(new), np.int64)]),
+            np.concatenate([self.first_seen, np.full(len(new), np.nan)]),
+        )
+
+    def prefix_hash(self, length: int | None = None) -> str:
+        """SHA-256 (hex) of the first `length` ids in order, by default all: equal for a vocabulary and its
+        growth.
+
+        Raises:
+            VocabularyError: there are fewer ids.
+        """
+        length = len(self.ids) if length is None else length
+        if length > len(self.ids):
+            raise VocabularyError(f"this vocabulary has {len(self.ids)} ids, fewer than {length}; load a newer one")
+        head = self.ids.slice(0, length).cast(pa.string())
+        digest = hashlib.sha256(str(self.ids.type if length else "empty").encode())
+        digest.update(pc.binary_length(head).to_numpy(zero_copy_only=False).astype("<i4").tobytes())
+        digest.update("".join(head.to_pylist()).encode())
+        return digest.hexdigest()
+
+    def save(self, path: Path) -> None:
+        """Write an Arrow file with columns id, count, first_seen."""
+        table = pa.table({"id": self.ids, "count": self.counts, "first_seen": self.first_seen})
+        pyarrow.feather.write_feather(table, path, compression="zstd")
+
+    @classmethod
+    def load(cls, path: Path) -> Vocabulary:
+        """Read what `save` wrote.
+
+        Raises:
+            VocabularyError: no such file, or not such a file.
+        """
+        try:
+            table = pyarrow.feather.read_table(path).combine_chunks()
+            columns = [table.column(name).combine_chunks() for name in ("id", "count", "first_seen")]
+        except (OSError, KeyError, pa.ArrowException) as error:
+            raise VocabularyError(f"{path} is no vocabulary: {str(error).splitlines()[0]}") from error
+        return cls(columns[0], columns[1].to_numpy(), columns[2].to_numpy())

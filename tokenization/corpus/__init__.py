@@ -1,0 +1,1 @@
+"""Tokens on disk: one row a user; windows and batches of them."""

@@ -1,0 +1,1 @@
+"""A first declaration out of a log itself."""

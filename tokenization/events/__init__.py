@@ -1,0 +1,1 @@
+"""Rows of a table → sound events in groups of what is simultaneous."""

@@ -1,0 +1,1 @@
+"""What is known about items: categories, content vectors, semantic IDs."""

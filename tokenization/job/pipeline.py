@@ -1,0 +1,292 @@
+"""The job: an event table and an items table in, a corpus out.
+
+A log that fits into memory is worked on there. A larger one is first sent to parts on disk, and every step goes through
+the parts. The corpus is the same.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from functools import reduce
+from operator import or_
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from tokenization.codes.counting import Span
+from tokenization.corpus.corpus import FORMAT as CORPUS
+from tokenization.corpus.corpus import Corpus, Format, write_corpus
+from tokenization.errors import SourceError
+from tokenization.ids import Ids
+from tokenization.job.partition import PART_ROWS, count_users, find_borders, part_rows_of, route, sum_counts
+from tokenization.job.spilling import Rows, scratch, spill
+from tokenization.job.steps import Job, Parts, PartsOnDisk, WholeLog, ahead
+from tokenization.schema.event_schema import EventSchema
+from tokenization.sources.files import stamps
+from tokenization.sources.tables import Scan, read_items, read_users, scan_events
+from tokenization.tokenizer.fitting import Observed
+from tokenization.tokenizer.split import resolve
+from tokenization.tokenizer.tokenizer import Tokenizer
+from tokenization.tokenizer.tokenizer_files import FORMAT as TOKENIZER
+
+T = TypeVar("T")
+Progress = Callable[[str, int, int], None]
+"""Called with (stage, done, total) whenever something is done."""
+
+
+def tokenize(
+    schema_path: str | Path,
+    events_path: str | Path,
+    items_path: str | Path | None,
+    out: str | Path,
+    format: Format = "parquet",
+    progress: Progress = lambda stage, done, total: None,
+    *,
+    users_path: str | Path | None = None,
+    strict: bool = False,
+    part_rows: int = PART_ROWS,
+) -> Corpus:
+    """Read a log, fit its tokenizer on what lies before the split, and write a corpus.
+
+    Args:
+        events_path: of the log; like those of items and users, a path or a URL, of a file or a folder.
+        items_path: table of the candidates; None where there is none.
+        out: folder of the corpus. A corpus that is there is replaced; but where it was made of these same files by
+            this same declaration, it is returned as it is.
+        users_path: table of what is known of the users; None where there is none.
+        strict: whether rows that make no sense end the job, instead of being set aside.
+        part_rows: rows that are worked on at a time. A log of more than twice as many is cut into parts, on disk
+            beside `out`; the corpus is the same whatever this is.
+
+    Returns:
+        The corpus. Its `summary` says: events (rows read), tokens, merged (events that went into a token with
+        others, less that token), quarantined (rows by reason), dropped (rows that the schema drops), dropped_by (these
+        by what it says), users, items (candidates), seconds, events_per_second.
+
+    Raises:
+        SchemaError, SourceError, CorpusError: one sentence about what to mend.
+    """
+    inputs = _Inputs.of(schema_path, events_path, items_path, users_path)
+
+    def lay_out(job: Job) -> AbstractContextManager[_Log]:
+        return _log(scan_events(events_path, job.schema), job, Path(out), part_rows, progress)
+
+    return _tokenize(inputs, Path(out), format, progress, strict, lay_out)
+
+
+def tokenize_on_ray(
+    schema_path: str | Path,
+    events_path: str | Path,
+    items_path: str | Path | None,
+    out: str | Path,
+    format: Format = "parquet",
+    progress: Progress = lambda stage, done, total: None,
+    *,
+    users_path: str | Path | None = None,
+    strict: bool = False,
+    part_rows: int = PART_ROWS,
+) -> Corpus:
+    """The same over a Ray cluster, which reads the log and works on its parts; this process writes the corpus.
+
+    It is the cluster that RAY_ADDRESS names, or one that is started on this machine for as long as it takes. Every
+    machine of it must be able to read the log. Needs the package `ray`.
+    """
+    from tokenization.job import cluster
+
+    inputs = _Inputs.of(schema_path, events_path, items_path, users_path)
+
+    @contextmanager
+    def lay_out(job: Job) -> Iterator[_Log]:
+        scan = cluster.looked_through(scan_events(events_path, job.schema))
+        _check_rows(scan)
+        parts = cluster.lay_out(scan, job, part_rows)
+        progress("read", scan.rows, scan.rows)
+        yield _Log(parts, scan.rows, Rows(None))
+
+    with cluster.session(), cluster.quietly():
+        return _tokenize(inputs, Path(out), format, progress, strict, lay_out)
+
+
+@dataclass(frozen=True)
+class _Inputs:
+    """Where everything lies. digest: changes whenever the declaration or a file does, as far as names, sizes and dates
+    tell."""
+
+    schema: EventSchema
+    items: str | Path | None
+    users: str | Path | None
+    digest: str
+
+    @classmethod
+    def of(cls, schema: str | Path, events: str | Path, items: str | Path | None, users: str | Path | None) -> _Inputs:
+        declared = EventSchema.from_yaml(schema)
+        told: list[object] = [CORPUS, TOKENIZER, declared.to_dict()]
+        told += [[str(source), stamps(source)] for source in (events, items, users) if source is not None]
+        return cls(declared, items, users, hashlib.sha256(json.dumps(told).encode()).hexdigest())
+
+
+def _tokenize(
+    inputs: _Inputs,
+    out: Path,
+    format: Format,
+    progress: Progress,
+    strict: bool,
+    lay_out: Callable[[Job], AbstractContextManager[_Log]],
+) -> Corpus:
+    start = time.perf_counter()
+    if (made := _already_made(out, inputs.digest, format)) is not None:
+        _refuse(made.summary["quarantined"] if strict else {}, made.summary["events"])
+        progress("up to date", 1, 1)
+        return made
+    progress("read", 0, 1)
+    schema = inputs.schema
+    items = None if inputs.items is None else read_items(inputs.items, schema)
+    users = None if inputs.users is None else read_users(inputs.users, schema)
+    job = Job(schema, time.time(), items, users)
+    with lay_out(job) as log:
+        found = _surveyed(log, progress)
+        _refuse(found.reasons if strict else {}, log.rows)
+        tokenizer = _fitted(log, job, found, progress)
+        # A corpus writes its summary when it has written the last of its tokens, and that one completes the summary.
+        summary: dict[str, Any] = {"inputs": inputs.digest}
+        tables = _transformed(log, tokenizer, found, summary, start, progress)
+        corpus = write_corpus(out, tables, tokenizer, summary, format, log.refused.table())
+    progress("write", summary["users"], summary["users"])
+    return corpus
+
+
+@dataclass(frozen=True, eq=False)
+class _Log:
+    """A log that lies ready in parts. rows: of all parts. refused: a place for those that make no sense."""
+
+    parts: Parts
+    rows: int
+    refused: Rows
+
+
+@contextmanager
+def _log(scan: Scan, job: Job, out: Path, part_rows: int, progress: Progress) -> Iterator[_Log]:
+    """The log in one part, in memory, or in several on disk, for as long as the block lasts."""
+    _check_rows(scan)
+    part_rows = part_rows_of(scan.batches(), part_rows)
+    if scan.rows <= 2 * part_rows:
+        table = scan.read()
+        progress("read", 1, 1)
+        progress("check", 0, scan.rows)
+        whole = WholeLog(job, job.clean(table))
+        del table
+        yield _Log(whole, scan.rows, Rows(None))
+        return
+    with scratch(out) as folder:
+        user = job.schema.user
+        columns = _counted(scan.batches([user]), len, "users", scan.rows, progress)
+        counts = sum_counts(count_users(Ids.of(batch.column(user), user)) for batch in columns)
+        borders = find_borders(*counts, part_rows)
+        routed = ahead(route(scan.batches(), user, borders))
+        counted = _counted(routed, lambda tables: sum(len(t) for _, t in tables), "read", scan.rows, progress)
+        paths = spill(counted, borders.parts, scan.schema, folder)
+        yield _Log(PartsOnDisk(job, paths), scan.rows, Rows(folder / "refused.arrows"))
+
+
+def _check_rows(scan: Scan) -> None:
+    if scan.rows == 0:
+        raise SourceError(f"{scan.where} has no rows; give a table with at least one event")
+
+
+def _counted(items: Iterable[T], size: Callable[[T], int], stage: str, rows: int, progress: Progress) -> Iterator[T]:
+    """The same items, telling of how many rows they were."""
+    done = 0
+    for item in items:
+        yield item
+        done += size(item)
+        progress(stage, done, rows)
+
+
+@dataclass(eq=False)
+class _Found:
+    """What the survey of all parts found: rows refused by reason, rows dropped by rule."""
+
+    reasons: Counter[str] = field(default_factory=Counter)
+    dropped: Counter[str] = field(default_factory=Counter)
+    span: Span = field(default_factory=Span)
+    observed: Observed | None = None
+
+
+def _surveyed(log: _Log, progress: Progress) -> _Found:
+    found, done = _Found(), 0
+    for part in log.parts.survey():
+        found.reasons.update(part.quarantined["reason"].to_pylist())
+        found.dropped.update(part.dropped)
+        found.span |= part.span
+        if part.observed is not None:
+            found.observed = part.observed if found.observed is None else found.observed | part.observed
+        log.refused.add(part.quarantined)
+        done += part.events + part.quarantined.num_rows + sum(part.dropped.values())
+        progress("check", done, log.rows)
+    return found
+
+
+def _refuse(reasons: Mapping[str, int], rows: int) -> None:
+    if reasons:
+        told = ", ".join(f"{reason} ({count:,})" for reason, count in Counter(reasons).most_common())
+        raise SourceError(
+            f"{sum(reasons.values()):,} of {rows:,} rows make no sense: {told}; "
+            "mend the log, or leave out --strict and they are set aside"
+        )
+
+
+def _fitted(log: _Log, job: Job, found: _Found, progress: Progress) -> Tokenizer:
+    progress("fit", 0, 1)
+    split = job.split or resolve(job.schema.split, found.span)
+    observed = found.observed or reduce(or_, log.parts.observe(split))
+
+    def texts(done: int, total: int) -> None:
+        progress("item texts", done, total)
+
+    tokenizer = Tokenizer.of(job.schema, split, observed, job.items, texts, job.users)
+    progress("fit", 1, 1)
+    return tokenizer
+
+
+def _transformed(
+    log: _Log, tokenizer: Tokenizer, found: _Found, summary: dict[str, Any], start: float, progress: Progress
+) -> Iterator[pa.Table]:
+    """The tokens part by part, and after the last one the summary."""
+    events = log.rows - found.reasons.total() - found.dropped.total()
+    done = tokens = users = 0
+    progress("tokenize", 0, events)
+    for table in log.parts.transform(tokenizer):
+        yield table
+        users += table.num_rows
+        tokens += pc.sum(pc.list_value_length(table["events"])).as_py() or 0
+        done += pc.sum(pc.list_flatten(table["events"])).as_py() or 0
+        progress("tokenize", done, events)
+    progress("write", 0, users)
+    seconds = time.perf_counter() - start
+    summary |= {
+        "events": log.rows,
+        "tokens": tokens,
+        "merged": events - tokens,
+        "quarantined": dict(found.reasons),
+        "dropped": found.dropped.total(),
+        "dropped_by": dict(found.dropped),
+        "users": users,
+        "items": len(tokenizer.items.ids),
+        "seconds": seconds,
+        "events_per_second": log.rows / seconds,
+    }
+
+
+def _already_made(out: Path, inputs: str, format: Format) -> Corpus | None:
+    if not (out / "corpus.json").exists():
+        return None
+    corpus = Corpus.open(out)
+    return corpus if corpus.format == format and corpus.summary.get("inputs") == inputs else None

@@ -1,0 +1,1 @@
+"""How a user declares a log, and how a declaration grows."""

@@ -1,0 +1,261 @@
+"""How a user declares an event log: who, when, what, and what is to be learned from it.
+
+The declaration is one YAML file (examples/complete_journey/schema.yaml is a whole one) or the same keys in
+Python. Whatever is wrong in it is an error that names the file, the line, the key and the nearest name that
+would be right.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import Field, ValidationError, model_validator
+
+from tokenization.errors import SchemaError, nearest
+from tokenization.schema import yaml_source as declaration
+from tokenization.schema.rules import (
+    ActionRule,
+    ClockFacet,
+    EntityRule,
+    FacetRule,
+    ItemsRule,
+    Kind,
+    MergeRule,
+    Rule,
+    SplitRule,
+    TimeRule,
+    UsersRule,
+)
+from tokenization.schema.yaml_source import Mistake
+
+RESERVED = frozenset({"user_id", "user", "time", "position", "group", "events", "actions", *ClockFacet})
+
+
+class EventSchema(Rule):
+    """The declaration of one event log. Frozen; equal declarations compare equal.
+
+    `schema` is the version of this format, `revision` that of this log's declaration: raise it when a facet is added,
+    renamed (`was`) or retired (list its name under `retired`). `event_id`: a column by which a repeated row of
+    a user is known. `drop`: by facet, values whose events are left out, and counted.
+
+    Raises:
+        SchemaError: from `from_yaml` and `from_dict`, naming the key and the mend. Built directly with
+            keyword arguments, pydantic's own `ValidationError` is raised.
+    """
+
+    version: Literal[1] = Field(alias="schema")
+    """Version of this format."""
+    name: str = Field(min_length=1)
+    """What the log is called."""
+    revision: int = Field(default=1, ge=1)
+    """Version of this declaration: raise it whenever a facet is added, renamed or retired."""
+    user: str
+    """The column that says whose event a row is."""
+    time: TimeRule | None = None
+    """When an event was, and what the model is told of it. Give this or `position`."""
+    position: str | None = None
+    """The column of numbers that orders a user's events, where there are no times."""
+    action: ActionRule | None = None
+    """What kind of event a row is."""
+    group: str | None = None
+    """The column of basket, request or session ids: what happens in one is a set, not a sequence."""
+    event_id: str | None = None
+    """The column by which a repeated row is known."""
+    entities: dict[str, EntityRule] = Field(min_length=1)
+    """What events are about, each type with ids of its own; a row has at most one of them."""
+    context: dict[str, FacetRule] = Field(default_factory=dict)
+    """What is known when a recommendation is asked for, whatever the item: device, store, locale."""
+    outcome: dict[str, FacetRule] = Field(default_factory=dict)
+    """What is known only afterwards, or through the item: price, quantity, rating, duration."""
+    retired: tuple[str, ...] = ()
+    """Names of facets and entities that earlier revisions had and this one has no more."""
+    drop: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    """By facet, the values whose events are left out, and counted."""
+    items: ItemsRule | None = None
+    """The table of what is known about the candidates (--items)."""
+    users: UsersRule | None = None
+    """The table of what is known about users."""
+    merge: MergeRule = MergeRule()
+    """Which events become one token."""
+    targets: dict[str, float] = Field(default_factory=dict)
+    """What the model learns to predict, with weights: the candidates and whatever else."""
+    split: SplitRule = SplitRule(fraction=0.9)
+    """Where training data ends; by default after nine tenths of the log's time span."""
+
+    @classmethod
+    def from_yaml(cls, path: str | Path) -> EventSchema:
+        """Read a declaration from a YAML file; a mistake is a `SchemaError` with file, line and key."""
+        source = declaration.read(Path(path))
+        return cls._declare(source.values, source)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, object]) -> EventSchema:
+        """The same from a mapping with the keys of the YAML file."""
+        return cls._declare(dict(values), declaration.Source("schema", dict(values), {}))
+
+    @classmethod
+    def _declare(cls, values: object, source: declaration.Source) -> EventSchema:
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            raise SchemaError(declaration.sentence(error, cls, source)) from None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The whole declaration, defaults filled in, as JSON-serialisable values that `from_dict` takes."""
+        return self.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_columns(cls, values: object) -> object:
+        return _with_default_columns(values)
+
+    @model_validator(mode="after")
+    def _agrees(self) -> Self:
+        for check in (_check_clock, _check_names, _check_candidates, _check_targets, _check_drop, _check_merge):
+            check(self)
+        return self
+
+    @property
+    def candidates(self) -> str:
+        """Name of the entity type whose members are ranked."""
+        return next(name for name, rule in self.entities.items() if rule.candidates)
+
+    @property
+    def facet_names(self) -> tuple[str, ...]:
+        """Declared facets in the order the model reads them, without those derived from time."""
+        action = ("action",) if self.action else ()
+        return (*action, *self.entities, *self.context, *self.outcome)
+
+    @property
+    def facets(self) -> dict[str, FacetRule]:
+        """The rules of the context and outcome facets, by name."""
+        return {**self.context, **self.outcome}
+
+    @property
+    def clock_facets(self) -> tuple[ClockFacet, ...]:
+        """What is derived from times; nothing in a log of positions."""
+        return self.time.facets if self.time else ()
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Every column of the event table that is read, each once."""
+        return tuple(dict.fromkeys(self._columns()))
+
+    def _columns(self) -> Iterator[str]:
+        yield self.user
+        yield self.clock
+        if self.action:
+            yield self.action.column
+        if self.group:
+            yield self.group
+        if self.event_id:
+            yield self.event_id
+        for rules in (self.entities, self.context, self.outcome):
+            yield from (rule.column for rule in rules.values())
+
+    @property
+    def clock(self) -> str:
+        """The column that orders a user's events: of times, or of positions."""
+        column = self.time.column if self.time else self.position
+        assert column is not None  # _check_clock
+        return column
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """Target facets with their weights; the candidates alone where nothing is declared."""
+        return dict(self.targets) or {self.candidates: 1.0}
+
+
+def _with_default_columns(values: object) -> object:
+    """A facet's column defaults to its name, the ids of items and users to the columns that the events have."""
+    if not isinstance(values, Mapping):
+        return values
+    filled = dict(values)
+    for section in ("entities", "context", "outcome"):
+        rules = filled.get(section)
+        if isinstance(rules, Mapping):
+            filled[section] = {
+                name: {"column": str(name), **rule} if isinstance(rule, Mapping) else rule
+                for name, rule in rules.items()
+            }
+    users = filled.get("users")
+    if isinstance(users, Mapping) and "user" in filled:
+        filled["users"] = {"id": filled["user"], **users}
+    items, entities = filled.get("items"), filled.get("entities")
+    if isinstance(items, Mapping) and "id" not in items and isinstance(entities, Mapping):
+        rules = [rule for rule in entities.values() if isinstance(rule, Mapping)]
+        for rule in sorted(rules, key=lambda rule: not rule.get("candidates"))[:1]:
+            filled["items"] = {"id": rule["column"], **items}
+    return filled
+
+
+def _check_clock(schema: EventSchema) -> None:
+    if (schema.time is None) == (schema.position is None):
+        raise Mistake(("time",), "give either time or position, the column that orders a user's events")
+    if schema.position is not None and schema.action and schema.action.day_level:
+        raise Mistake(("action", "day_level"), "only a log with time has actions known to the day")
+    if schema.position is not None and (schema.split.time or schema.split.validation):
+        raise Mistake(("split", "time"), "positions are no times; split by fraction or last_items")
+
+
+def _check_names(schema: EventSchema) -> None:
+    seen: set[str] = {"action"} if schema.action else set()
+    for section in ("entities", "context", "outcome"):
+        for name, rule in getattr(schema, section).items():
+            if not name.replace("-", "_").isidentifier():
+                raise Mistake((section, name), "a facet's name has only letters, digits, - and _")
+            if name in RESERVED:
+                raise Mistake((section, name), "this name is taken by userfm itself; choose another")
+            if name in seen:
+                raise Mistake((section, name), "two facets have this name; rename one")
+            if name in schema.retired:
+                raise Mistake((section, name), "this name is retired; choose another, or take it from `retired`")
+            if rule.was == name:
+                raise Mistake((section, name, "was"), "this is the name it has; leave `was` out")
+            seen.add(name)
+
+
+def _check_candidates(schema: EventSchema) -> None:
+    ranked = [name for name, rule in schema.entities.items() if rule.candidates]
+    if len(ranked) != 1:
+        said = f"{', '.join(ranked)} have" if ranked else "no entity has"
+        raise Mistake(("entities",), f"{said} `candidates: true`; exactly one must, the type to be recommended")
+
+
+_PREDICTED = (Kind.CATEGORY, Kind.ID, Kind.NUMBER, Kind.DURATION)
+
+
+def _check_targets(schema: EventSchema) -> None:
+    known = [name for name in schema.facet_names if name not in schema.context]
+    for name, weight in schema.targets.items():
+        if name in schema.context:
+            raise Mistake(("targets", name), "context is known at the request, so there is nothing to predict")
+        if name not in known:
+            raise Mistake(("targets", name), f"no facet is called {name!r}; {nearest(name, known)}")
+        if name in schema.outcome and (kind := schema.outcome[name].kind) not in _PREDICTED:
+            raise Mistake(("targets", name), f"a {kind} can't be predicted; only {', '.join(_PREDICTED)} can")
+        if not weight > 0:
+            raise Mistake(("targets", name), "a target's weight must be above 0")
+    if schema.targets and schema.candidates not in schema.targets:
+        raise Mistake(("targets",), f"the candidates ({schema.candidates}) must be among the targets")
+
+
+def _check_drop(schema: EventSchema) -> None:
+    named = (Kind.CATEGORY, Kind.ID)
+    known = [name for name in schema.facet_names if name not in schema.facets or schema.facets[name].kind in named]
+    for name in schema.drop:
+        if name not in known:
+            raise Mistake(("drop", name), f"no action, entity or category is called {name!r}; {nearest(name, known)}")
+
+
+def _check_merge(schema: EventSchema) -> None:
+    pairs = schema.merge.pairs
+    if pairs is None:
+        return
+    if schema.action is None:
+        raise Mistake(("merge", "pairs"), "pairs are of actions, and none is declared; declare action, or no pairs")
+    known = schema.items.categories if schema.items else ()
+    if pairs.by is not None and pairs.by not in known:
+        raise Mistake(("merge", "pairs", "by"), f"no category of the items is {pairs.by!r}; {nearest(pairs.by, known)}")

@@ -1,0 +1,1 @@
+"""Tables in: any format, from any place, in batches."""

@@ -1,0 +1,1 @@
+"""Events → tokens, by what was fitted before the split."""

@@ -1,0 +1,66 @@
+"""A tokenizer that has met more of the log: ids seen since get codes at the end, and no code ever changes."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pyarrow as pa
+
+from tokenization.codes.vocabulary import ABSENT, Vocabulary
+from tokenization.events.events import Events
+from tokenization.items.content import ItemTable
+from tokenization.sources.tables import items_rule
+from tokenization.tokenizer import fitting
+from tokenization.tokenizer.split import Split
+from tokenization.tokenizer.tokenizer import Tokenizer
+
+_EVERYTHING = Split("time", math.inf, math.inf, None)
+
+
+def grow(tokenizer: Tokenizer, events: Events, items: pa.Table | None = None) -> Tokenizer:
+    """The tokenizer with codes for what it meets for the first time.
+
+    Items of a newer items table come first, in the order of their ids. Ids, members of sets and words of `events`
+    follow in the order of first sight, as in fitting, if these events have them as often as the schema admits. Nothing
+    else is fitted: numbers keep their bins, and what is counted (`counts`, `first_seen`) goes on telling of what lies
+    before the split alone. So the prefix of a trained model is untouched.
+
+    Args:
+        items: as `schema.items` declares; of an item that it does not list nothing is known but its events.
+
+    Returns:
+        `tokenizer` itself, where nothing is new.
+
+    Raises:
+        SourceError: as `ItemTable.build`.
+    """
+    schema, table = tokenizer.schema, tokenizer.items
+    if items is not None:
+        table = table.grow(items, items_rule(schema))
+    seen = fitting.observe(schema, _EVERYTHING, events).seen
+    known = {**tokenizer.vocabularies, schema.candidates: table.ids}
+    grown = {
+        name: vocabulary.grow(Vocabulary.fit(seen[name], fitting.admit(schema, name)).ids)
+        for name, vocabulary in known.items()
+    }
+    if all(len(grown[name]) == len(vocabulary) for name, vocabulary in tokenizer.vocabularies.items()):
+        return tokenizer
+    return replace(tokenizer, vocabularies=grown, items=_with_items(table, grown[schema.candidates]))
+
+
+def _with_items(table: ItemTable, ids: Vocabulary) -> ItemTable:
+    """Rows without category, text and media for items that the table does not have yet."""
+    new = len(ids) - len(table.ids)
+    nothing = np.zeros((new, table.vectors.shape[1]), np.float32)
+    return replace(
+        table,
+        ids=ids,
+        categories={n: np.append(codes, np.full(new, ABSENT, np.int32)) for n, codes in table.categories.items()},
+        text=pa.concat_arrays([table.text, pa.array([""] * new, table.text.type)]),
+        # Row 0 is that of no item, which has no text either.
+        text_of=np.append(table.text_of, np.full(new, table.text_of[0], table.text_of.dtype)),
+        media={n: np.concatenate([m, np.zeros((new, m.shape[1]), m.dtype)]) for n, m in table.media.items()},
+        semantic=table.semantic.grow(nothing) if table.semantic and new else table.semantic,
+    )
