@@ -18,7 +18,10 @@ def order_by(keys: Sequence[Integers]) -> tuple[Longs, Mask]:
     words = _packed(keys)
     order = np.argsort(words[0]) if len(words) == 1 else np.lexsort(tuple(reversed(words)))
     fresh = np.ones(len(order), np.bool_)
-    fresh[1:] = np.logical_or.reduce([np.diff(word[order]) != 0 for word in words])
+    fresh[1:] = False
+    for word in words:
+        ordered = word[order]
+        fresh[1:] |= ordered[1:] != ordered[:-1]
     return order, fresh
 
 

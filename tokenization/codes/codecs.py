@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -61,8 +62,13 @@ class NumberCodec:
 
     def encode(self, values: Floats) -> Codes:
         """[n] numbers, NaN = absent → [n] codes."""
-        codes = np.searchsorted(np.asarray(self.edges), values, side="right") + FIRST
-        return np.where(np.isnan(values), ABSENT, codes).astype(np.int32)
+        codes = (self._edges.searchsorted(values, side="right") + FIRST).astype(np.int32)
+        codes[np.isnan(values)] = ABSENT
+        return codes
+
+    @cached_property
+    def _edges(self) -> Floats:
+        return np.array(self.edges, np.float64)
 
 
 def clock_codes(
@@ -90,7 +96,7 @@ def clock_codes(
 
 def span_codes(spans: Floats) -> Codes:
     """[n] seconds, NaN = absent → [n] codes by powers of two; what is below zero counts as zero."""
-    power = np.floor(np.log2(np.clip(np.nan_to_num(spans), 1.0, 2.0 ** (POWERS - 1)))).astype(np.int32)
+    power = np.log2(np.fmin(np.fmax(spans, 1.0), 2.0 ** (POWERS - 1))).astype(np.int32)  # fmax: NaN counts as 1
     return np.where(np.isnan(spans), ABSENT, power + FIRST).astype(np.int32)
 
 

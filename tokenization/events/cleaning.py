@@ -160,7 +160,10 @@ def _not(valid: pa.Array, column: pa.Array) -> Mask:
 
 def entities_of(schema: EventSchema, events: Events) -> Codes:
     """[n] how many entities each event is about."""
-    return np.asarray(np.sum([~events.ids[name].missing for name in schema.entities], axis=0, dtype=np.int32))
+    count = np.zeros(len(events), np.int32)
+    for name in schema.entities:
+        count += events.ids[name].index >= 0
+    return count
 
 
 def _named(schema: EventSchema, events: Events) -> Iterator[tuple[str, Ids]]:

@@ -6,7 +6,7 @@ Times are float64 seconds since 1970 UTC, exact to the microsecond until the yea
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from zoneinfo import ZoneInfo
 
 import numpy as np
@@ -16,7 +16,6 @@ import pyarrow.compute as pc
 from tokenization.arrays import Codes, Floats, Mask
 
 _MICRO = pa.timestamp("us")
-_BEGIN = datetime(1970, 1, 1, tzinfo=UTC)
 _FEW = 64
 _FAR = 5e9  # seconds: until the year 2128, well inside what both calendars know
 _PARTS: Mapping[str, Callable[[pa.Array], pa.Array]] = {"hour": pc.hour, "weekday": pc.day_of_week, "month": pc.month}
@@ -73,7 +72,7 @@ def local_parts(times: Floats, zone: str, parts: Collection[str]) -> dict[str, C
 def _few_local_parts(times: Floats, zone: str, parts: Collection[str]) -> dict[str, Codes]:
     """The same by Python's calendar: for a few times a call to Arrow costs more than it saves."""
     local = ZoneInfo(zone)
-    stamps = [(_BEGIN + timedelta(microseconds=micro)).astimezone(local) for micro in np.round(times * 1e6).tolist()]
+    stamps = [datetime.fromtimestamp(time, local) for time in times.tolist()]
     shown = {
         "hour": [stamp.hour for stamp in stamps],
         "weekday": [stamp.weekday() for stamp in stamps],

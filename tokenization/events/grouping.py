@@ -44,6 +44,8 @@ def group(users: Ids, times: Floats, declared: Ids | None) -> Groups:
     """
     names, user = users.rank()
     moments, moment = _sorted_distinct(_effective(users, times, declared))
+    if len(names) == 1:  # whose every moment is a group
+        return _numbered(names, moment, np.zeros(len(moments), np.int64), moments)
     keys, of_event = _sorted_distinct(user.astype(np.int64) * max(len(moments), 1) + moment)
     of_user, at = np.divmod(keys, max(len(moments), 1))
     return _numbered(names, of_event, of_user, moments[at])
@@ -84,7 +86,7 @@ def resume(groups: Groups, after: pa.Table) -> Groups:
 
 def _numbered(users: pa.Array, of_event: Longs, of_user: Longs, time: Floats) -> Groups:
     sizes = np.bincount(of_user, minlength=len(users))
-    begin = (np.cumsum(sizes) - sizes)[of_user]
+    begin = (sizes.cumsum() - sizes)[of_user]
     ordinal = np.arange(len(of_user)) - begin
     return Groups(
         users,
@@ -92,7 +94,7 @@ def _numbered(users: pa.Array, of_event: Longs, of_user: Longs, time: Floats) ->
         of_user,
         time,
         ordinal.astype(np.int32),
-        np.where(ordinal > 0, np.roll(time, 1), np.nan),
+        np.where(ordinal > 0, np.append(np.nan, time[:-1])[: len(time)], np.nan),
         time[begin],
         (sizes[of_user] - 1 - ordinal).astype(np.int32),
     )
@@ -103,8 +105,9 @@ def _effective(users: Ids, times: Floats, declared: Ids | None) -> Floats:
     if declared is None:
         return times
     rows = np.flatnonzero(~declared.missing)
-    width = max(len(declared.values), 1)
-    _, member = _distinct(users.index[rows].astype(np.int64) * width + declared.index[rows])
+    member = declared.index[rows]
+    if len(users.values) > 1:
+        _, member = _distinct(users.index[rows].astype(np.int64) * max(len(declared.values), 1) + member)
     last = np.full(int(member.max(initial=-1)) + 1, -np.inf)
     np.maximum.at(last, member, times[rows])
     times[rows] = last[member]
@@ -114,6 +117,8 @@ def _effective(users: Ids, times: Floats, declared: Ids | None) -> Floats:
 def _sorted_distinct(keys: NDArray[Any]) -> tuple[NDArray[Any], Longs]:
     """Distinct keys in order, and [n] the place of each."""
     distinct, seen = _distinct(keys)
+    if len(keys) <= _FEW:
+        return distinct, seen.astype(np.int64)
     order = np.argsort(distinct)
     place = np.empty(len(order), np.int64)
     place[order] = np.arange(len(order))
@@ -121,8 +126,8 @@ def _sorted_distinct(keys: NDArray[Any]) -> tuple[NDArray[Any], Longs]:
 
 
 def _distinct(keys: NDArray[Any]) -> tuple[NDArray[Any], Codes]:
-    """Distinct keys in some order, and [n] the place of each: by hashing, which sorts only them."""
-    if len(keys) <= _FEW:  # too few to be worth it
+    """Distinct keys and [n] the place of each: in order where there are few, else by hashing, in any."""
+    if len(keys) <= _FEW:
         order = np.argsort(keys)
         ordered = keys[order]
         fresh = np.append(True, ordered[1:] != ordered[:-1])[: len(keys)]

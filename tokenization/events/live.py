@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from itertools import chain
 from operator import itemgetter
 from types import NoneType
 
@@ -31,8 +32,9 @@ Rows = Sequence[Mapping[str, object]]
 Column = Sequence[object]
 _NOTHING = pa.array([], pa.string())
 """What a column without any value is to `clean`, which reads it from an array of nulls."""
+_WHOLE = pa.int64()
 _BEGIN = datetime(1970, 1, 1, tzinfo=UTC)
-_MICRO = timedelta(microseconds=1)
+_SECOND = timedelta(seconds=1)
 A_FEW = 1024
 """Rows of a table that is read value by value."""
 _ODD = re.compile(r"[\x00-\x1f\x7f]")
@@ -50,8 +52,7 @@ def events_of(rows: Rows, schema: EventSchema) -> Events:
     Raises:
         SourceError: a key that is no column, values that no column can hold together, or a row that makes no sense.
     """
-    known = frozenset(schema.columns)
-    if rows and all(known.issuperset(row) for row in rows):
+    if rows:
         with suppress(_Odd, TypeError, ValueError, OverflowError, pa.ArrowException):
             return _plain(_columns(rows, schema.columns), schema)
     return refuse(clean(from_rows(rows, schema), schema))
@@ -104,11 +105,12 @@ def _plain(columns: Mapping[str, Column], schema: EventSchema) -> Events:
 
 
 def _columns(rows: Rows, names: Sequence[str]) -> dict[str, Column]:
-    whole = itemgetter(*names)
-    try:
-        return dict(zip(names, zip(*map(whole, rows), strict=True), strict=True))
-    except KeyError:  # something is left out
-        return {name: [row.get(name) for row in rows] for name in names}
+    if set(map(len, rows)) == {len(names)}:
+        with suppress(KeyError):
+            return dict(zip(names, zip(*map(itemgetter(*names), rows), strict=True), strict=True))
+    if not frozenset(names).issuperset(chain.from_iterable(rows)):
+        raise _Odd
+    return {name: [row.get(name) for row in rows] for name in names}
 
 
 def _with(events: Events, rules: Mapping[str, FacetRule], columns: Mapping[str, Column], zone: str) -> Events:
@@ -141,30 +143,33 @@ def _times(values: Column, schema: EventSchema, day_level: Mask) -> Floats:
 
 def _instants(values: Column) -> Floats | None:
     """Seconds since 1970 UTC of datetimes that all have a zone, or all have none; None of anything else."""
-    kinds = {type(value) for value in values}
-    if kinds != {datetime}:
+    if set(map(type, values)) != {datetime}:
         return None
     zones = {value.tzinfo is None for value in values}  # type: ignore[attr-defined]
     if len(zones) > 1:
         return None
     begin = _BEGIN.replace(tzinfo=None) if zones.pop() else _BEGIN
-    return np.array([(value - begin) // _MICRO for value in values]) / 1e6  # type: ignore[operator]
+    return np.array([(value - begin) / _SECOND for value in values])  # type: ignore[operator]
 
 
 def _ids(values: Column) -> Ids:
     """Distinct whole numbers, or distinct texts, in the order of first sight."""
     if values.count(None) == len(values):
         return Ids(_NOTHING, np.full(len(values), -1, np.int32))
-    codes: dict[object, int] = {}
-    index = [-1 if value is None else codes.setdefault(value, len(codes)) for value in values]
-    kinds = {type(value) for value in codes}
+    distinct = dict.fromkeys(values)
+    distinct.pop(None, None)
+    place: dict[object, int] = {value: number for number, value in enumerate(distinct)}
+    place[None] = -1
+    index = np.fromiter(map(place.__getitem__, values), np.int32, len(values))
+    kinds = set(map(type, distinct))
     if kinds == {str}:
-        if any(len(text) > _LONG or _ODD.search(text) for text in codes):  # type: ignore[arg-type, call-overload]
+        if any(len(text) > _LONG or _ODD.search(text) for text in distinct):  # type: ignore[arg-type, call-overload]
             raise _Odd
-        return Ids(pa.array(list(codes), pa.string()), np.array(index, np.int32))
+        return Ids(pa.array(list(distinct), pa.string()), index)
     if kinds - {int}:
         raise _Odd
-    return Ids(pa.array(list(codes), pa.int64()), np.array(index, np.int32))
+    numbers = np.array(list(distinct), np.int64)
+    return Ids(pa.Array.from_buffers(_WHOLE, len(numbers), [None, pa.py_buffer(numbers)]), index)
 
 
 def _numbers(values: Column) -> Floats:

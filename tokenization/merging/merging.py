@@ -98,7 +98,9 @@ def settle(merged: Merged, place: Sequence[Integers]) -> Merged:
     """Put tokens that agree in all keys [n] of `place`, and so stand in any order, into the one order that all else
     they hold decides; those that still agree are alike."""
     keys = [key[merged.rows] for key in place]
-    same = np.logical_and.reduce([key[1:] == key[:-1] for key in keys])
+    same = keys[0][1:] == keys[0][:-1]
+    for key in keys[1:]:
+        same &= key[1:] == key[:-1]
     if not same.any():
         return merged
     tied = np.flatnonzero(np.append(same, False) | np.append(False, same))

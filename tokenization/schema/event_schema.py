@@ -8,6 +8,7 @@ would be right.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -128,7 +129,7 @@ class EventSchema(Rule):
         action = ("action",) if self.action else ()
         return (*action, *self.entities, *self.context, *self.outcome)
 
-    @property
+    @cached_property
     def facets(self) -> dict[str, FacetRule]:
         """The rules of the context and outcome facets, by name."""
         return {**self.context, **self.outcome}
@@ -138,7 +139,7 @@ class EventSchema(Rule):
         """What is derived from times; nothing in a log of positions."""
         return self.time.facets if self.time else ()
 
-    @property
+    @cached_property
     def columns(self) -> tuple[str, ...]:
         """Every column of the event table that is read, each once."""
         return tuple(dict.fromkeys(self._columns()))
@@ -181,13 +182,14 @@ def _with_default_columns(values: object) -> object:
                 for name, rule in rules.items()
             }
     users = filled.get("users")
-    if isinstance(users, Mapping) and "user" in filled:
+    if isinstance(users, Mapping) and isinstance(filled.get("user"), str):
         filled["users"] = {"id": filled["user"], **users}
     items, entities = filled.get("items"), filled.get("entities")
     if isinstance(items, Mapping) and "id" not in items and isinstance(entities, Mapping):
         rules = [rule for rule in entities.values() if isinstance(rule, Mapping)]
         for rule in sorted(rules, key=lambda rule: not rule.get("candidates"))[:1]:
-            filled["items"] = {"id": rule["column"], **items}
+            if isinstance(rule["column"], str):  # else it is wrong where it was written, and not here
+                filled["items"] = {"id": rule["column"], **items}
     return filled
 
 

@@ -93,7 +93,9 @@ def place_of(schema: EventSchema, events: Events, of_event: Longs, codes: Mappin
         kind[~events.ids[name].missing] = number
     if not codes:
         return [of_event, kind]
-    entity = np.add.reduce([codes[name] for name in schema.entities])
+    entity = np.zeros(len(events), np.int32)
+    for name in schema.entities:
+        entity += codes[name]
     return [of_event, kind, entity, *([codes["action"]] if schema.action else [])]
 
 

@@ -12,8 +12,8 @@ import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.tokenization.sources.test_tables import WRITERS
 
+from tests.tokenization.sources.test_tables import WRITERS
 from tokenization.corpus.corpus import Format
 from tokenization.errors import SourceError, UserfmError
 from tokenization.job.pipeline import tokenize

@@ -9,8 +9,8 @@ import pyarrow.csv
 import pyarrow.feather
 import pyarrow.parquet as pq
 import pytest
-from tests.tokenization.sources.test_tables import WRITERS
 
+from tests.tokenization.sources.test_tables import WRITERS
 from tokenization.errors import SourceError
 from tokenization.schema.event_schema import EventSchema
 from tokenization.sources import formats
