@@ -28,7 +28,7 @@ from serving.rows import Float32s
 from tokenization.codes.vocabulary import UNKNOWN
 from tokenization.errors import UserfmError, nearest
 
-Cell = str | int | float | None
+Cell = str | int | float | list[str] | list[float] | None
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from serving.ids import INTEGER, TEXT
 from serving.rows import Float32s, Float64s
 from userfm.v1 import embedding_pb2 as pb
 
-Cell = str | int | float | None
+Cell = str | int | float | list[str] | list[float] | None
 
 
 def ids_from_proto(ids: pb.Ids) -> pa.Array:
@@ -95,16 +95,38 @@ def context_to_values(context: Mapping[str, pb.Value]) -> dict[str, Cell]:
 
 
 def cell(value: pb.Value) -> Cell:
-    """The one value that is set, or None."""
-    kind = value.WhichOneof("kind")
-    return None if kind is None else getattr(value, kind)
+    """The one value that is set, or None. Raises InvalidRequest for a vector that is not whole."""
+    match kind := value.WhichOneof("kind"):
+        case None:
+            return None
+        case "texts":
+            return list(value.texts.values)
+        case "vector":
+            if len(value.vector) % 4:
+                raise InvalidRequest(f"a vector of {len(value.vector)} bytes is cut off; send float32 values")
+            vector: list[float] = np.frombuffer(value.vector, "<f4").tolist()
+            return vector
+        case _:
+            single: str | int | float = getattr(value, kind)
+            return single
 
 
 def _column(name: str, cells: Iterable[Cell]) -> pa.Array:
     values = list(cells)
     kinds = {type(value) for value in values if value is not None}
+    if list in kinds:
+        return _lists(name, values, kinds)
     if str in kinds and len(kinds) > 1:
         raise InvalidRequest(f"column {name!r} holds text in some events and numbers in others; send one of them")
     if float in kinds:
-        return pa.array([None if value is None else float(value) for value in values], pa.float64())
+        return pa.array(values, pa.float64())
     return pa.array(values, pa.string() if str in kinds else pa.int64() if int in kinds else pa.null())
+
+
+def _lists(name: str, values: list[Cell], kinds: set[type]) -> pa.Array:
+    if len(kinds) > 1:
+        raise InvalidRequest(f"column {name!r} holds lists in some events and single values in others; send one kind")
+    members = {type(member) for value in values if isinstance(value, list) for member in value}
+    if len(members) > 1:
+        raise InvalidRequest(f"column {name!r} holds texts in some events and vectors in others; send one of them")
+    return pa.array(values, pa.list_(pa.float32() if float in members else pa.string()))

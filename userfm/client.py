@@ -363,7 +363,19 @@ def _value(value: object) -> pb.Value:
         return pb.Value(text=value)
     if isinstance(value, dt.datetime | dt.date):
         return pb.Value(text=value.isoformat())
-    raise InvalidRequest(f"a cell holds a {type(value).__name__}; cells are text, numbers or times")
+    if isinstance(value, Sequence | set | frozenset | np.ndarray):
+        return _list(list(value))
+    raise InvalidRequest(f"a cell holds a {type(value).__name__}; cells are text, numbers, times, sets or vectors")
+
+
+def _list(members: list[object]) -> pb.Value:
+    """A vector, where all members are floats; else a set of texts, or of whole numbers written as text."""
+    members = [_plain(member) for member in members]
+    if members and all(isinstance(member, float) for member in members):
+        return pb.Value(vector=np.array(members, "<f4").tobytes())
+    if not all(isinstance(member, str | int) for member in members):
+        raise InvalidRequest("a list holds neither texts nor floats alone; a set is texts, a vector is floats")
+    return pb.Value(texts=pb.Texts(values=[str(member) for member in members]))
 
 
 def _plain(value: object) -> object:

@@ -3,12 +3,18 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from serving import wire
 from serving.errors import InvalidRequest
 from serving.ids import INTEGER, TEXT
 from serving.wire import events_to_table, ids_from_proto, ids_to_proto, matrix_to_proto, vectors_from_proto
+from tests.tokenization.logs import ITEMS, USERS, Row, magazine, rows, whole
+from tokenization.events.cleaning import clean
+from tokenization.sources.tables import from_rows
+from tokenization.tokenizer.tokenizer import Tokenizer
+from userfm import client
 from userfm.v1 import embedding_pb2 as pb
 
 TEXTS = st.lists(st.text()).map(lambda ids: pa.array(ids, TEXT))
@@ -47,3 +53,32 @@ def test_a_column_of_text_and_numbers_is_refused() -> None:
     events = [pb.Event(columns={"user": pb.Value(integer=1)}), pb.Event(columns={"user": pb.Value(text="1")})]
     with pytest.raises(InvalidRequest, match="column 'user' holds text in some events and numbers in others"):
         events_to_table(events)
+
+
+@given(log=rows)
+@settings(max_examples=25)
+def test_events_of_every_kind_that_come_over_the_wire_are_the_tokens_of_the_batch(log: list[Row]) -> None:
+    schema = magazine()
+    whole_log = clean(from_rows(whole(log, schema), schema), schema).events
+    tokenizer = Tokenizer.fit(schema, whole_log, ITEMS, users=USERS)
+    sent = [pb.Event.FromString(event.SerializeToString()) for event in client._events(log)]
+    table = wire.events_to_table(sent)
+    for name in schema.columns:
+        if name not in table.column_names:
+            table = table.append_column(name, pa.nulls(len(log)))
+    batch = clean(from_rows(log, schema), schema).events
+    assert tokenizer.transform(table).to_pylist() == tokenizer.transform(batch).to_pylist()
+
+
+def test_what_is_no_set_and_no_vector_is_said() -> None:
+    with pytest.raises(InvalidRequest, match="a vector of 3 bytes is cut off"):
+        wire.cell(pb.Value(vector=b"abc"))
+    mixed = [pb.Event(columns={"tags": client._value(value)}) for value in (["sea"], "sea")]
+    with pytest.raises(InvalidRequest, match="'tags' holds lists in some events and single values in others"):
+        wire.events_to_table(mixed)
+    mixed = [pb.Event(columns={"tags": client._value(value)}) for value in (["sea"], [1.0])]
+    with pytest.raises(InvalidRequest, match="'tags' holds texts in some events and vectors in others"):
+        wire.events_to_table(mixed)
+    with pytest.raises(client.InvalidRequest, match="a list holds neither texts nor floats alone"):
+        client._value([1.0, "sea"])
+    assert client._value([1, 2]).texts.values == ["1", "2"]

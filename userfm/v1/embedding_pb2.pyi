@@ -81,14 +81,24 @@ class Ids(_message.Message):
     def __init__(self, integers: _Optional[_Union[Ids.Integers, _Mapping]] = ..., texts: _Optional[_Union[Ids.Texts, _Mapping]] = ...) -> None: ...
 
 class Value(_message.Message):
-    __slots__ = ("text", "integer", "number")
+    __slots__ = ("text", "integer", "number", "texts", "vector")
     TEXT_FIELD_NUMBER: _ClassVar[int]
     INTEGER_FIELD_NUMBER: _ClassVar[int]
     NUMBER_FIELD_NUMBER: _ClassVar[int]
+    TEXTS_FIELD_NUMBER: _ClassVar[int]
+    VECTOR_FIELD_NUMBER: _ClassVar[int]
     text: str
     integer: int
     number: float
-    def __init__(self, text: _Optional[str] = ..., integer: _Optional[int] = ..., number: _Optional[float] = ...) -> None: ...
+    texts: Texts
+    vector: bytes
+    def __init__(self, text: _Optional[str] = ..., integer: _Optional[int] = ..., number: _Optional[float] = ..., texts: _Optional[_Union[Texts, _Mapping]] = ..., vector: _Optional[bytes] = ...) -> None: ...
+
+class Texts(_message.Message):
+    __slots__ = ("values",)
+    VALUES_FIELD_NUMBER: _ClassVar[int]
+    values: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, values: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Event(_message.Message):
     __slots__ = ("columns",)
