@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -54,7 +55,8 @@ def clean(table: pa.Table, schema: EventSchema, now: float | None = None) -> Cle
     faults = list(_faults(schema, columns, events, time.time() if now is None else now))
     reason = np.zeros(len(events), np.int32)
     for number, (_, rows) in reversed(list(enumerate(faults, start=1))):
-        reason[rows] = number
+        if rows.any():
+            reason[rows] = number
     bad = np.flatnonzero(reason)
     drop = dropped(schema, events)
     keep = reason == 0
@@ -70,18 +72,25 @@ def clean(table: pa.Table, schema: EventSchema, now: float | None = None) -> Cle
 
 def _events(columns: Mapping[str, pa.Array], schema: EventSchema) -> Events:
     """All rows as events, whether they make sense or not."""
-    ids = {name: Ids.of(columns[rule.column], rule.column) for name, rule in schema.entities.items()}
+    named = {name: rule for name, rule in schema.facets.items() if rule.kind in (Kind.CATEGORY, Kind.ID)}
+    told = {"action": schema.action.column} if schema.action else {}
+    told |= {name: entity.column for name, entity in schema.entities.items()}
+    told |= {name: rule.column for name, rule in named.items()}
+    group = [schema.group] if schema.group else []
+    # Looking ids up is most of the work, and Arrow does it without holding other threads up.
+    with ThreadPoolExecutor() as threads:
+        distinct = dict.fromkeys([schema.user, *group, *told.values()])
+        found = dict(zip(distinct, threads.map(lambda name: Ids.of(columns[name], name), distinct), strict=True))
+    ids = {name: found[column] for name, column in told.items()}
     if schema.action:
-        action = Ids.of(columns[schema.action.column], schema.action.column).renamed(schema.action.aliases)
-        ids = {"action": action, **ids}
+        ids["action"] = ids["action"].renamed(schema.action.aliases)
+    for name, rule in named.items():
+        ids[name] = ids[name].renamed(rule.aliases)
     times = _times(columns[schema.clock], schema, ids.get("action"))
-    facets = read_facets(schema.facets, columns, len(times), schema.time.zone if schema.time else "UTC")
+    rest = {name: rule for name, rule in schema.facets.items() if name not in named}
+    facets = read_facets(rest, columns, len(times), schema.time.zone if schema.time else "UTC")
     return replace(
-        facets,
-        users=Ids.of(columns[schema.user], schema.user),
-        times=times,
-        declared=Ids.of(columns[schema.group], schema.group) if schema.group else None,
-        ids={**ids, **facets.ids},
+        facets, users=found[schema.user], times=times, declared=found[schema.group] if schema.group else None, ids=ids
     )
 
 

@@ -106,6 +106,31 @@ def _sums(rows: Vectors, index: Integers, starts: Longs, sizes: Integers) -> Vec
 
 
 @dataclass(frozen=True, eq=False)
+class TextVectors:
+    """The distinct texts [d] of an items table, and their vectors [d, w]. They need nothing of the log."""
+
+    texts: pa.Array
+    vectors: Vectors
+
+    @classmethod
+    def read(
+        cls, table: pa.Table, columns: ItemsRule, progress: Callable[[int, int], None] | None = None
+    ) -> TextVectors:
+        """Read the texts of all rows, by the encoder that the schema names.
+
+        Raises:
+            SourceError: a column that holds no text. UserfmError: the encoder is not installed.
+        """
+        distinct = pc.unique(one_chunk(_joined(table, columns.text)))
+        return cls(distinct, _of_texts(distinct, columns, progress))
+
+    def of(self, texts: pa.Array) -> Vectors:
+        """[n, w] vectors of texts; of one that is not here, zeros."""
+        place = pc.index_in(texts, value_set=self.texts).fill_null(-1).to_numpy()
+        return _rows(self.vectors, place)
+
+
+@dataclass(frozen=True, eq=False)
 class ItemTable:
     """What is known about each candidate: row i is the candidate with code i, rows 0 and 1 are reserved.
 
@@ -162,9 +187,13 @@ class ItemTable:
         table: pa.Table,
         columns: ItemsRule,
         progress: Callable[[int, int], None] | None = None,
+        texts: TextVectors | None = None,
     ) -> ItemTable:
         """Join the candidates seen before the split with the items table; items not seen go after them, by
         id.
+
+        Args:
+            texts: of this table, where somebody has read them already.
 
         Raises:
             SourceError: an item without an id, one id twice, or an id, a text or a vector of a type that can't be one.
@@ -181,7 +210,8 @@ class ItemTable:
             codes[name] = vocabularies[name].encode_ids(column)
         text = one_chunk(_joined(table, columns.text)).take(known).fill_null("")
         distinct = Ids.of(text, "text")
-        vectors = _of_texts(distinct.values, columns, progress)
+        read = texts or TextVectors.read(table, columns, progress)
+        vectors = read.of(distinct.values)
         media = {name: _rows(unit_vectors(table.column(name), name), row_of) for name in columns.vectors}
         semantic = None
         if columns.semantic_ids:

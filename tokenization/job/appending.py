@@ -25,6 +25,7 @@ from tokenization.schema.rules import Late
 from tokenization.sources.files import digest
 from tokenization.sources.tables import read_events, read_items
 from tokenization.tokenizer.growing import grow
+from tokenization.tokenizer.tokens import sums
 
 Progress = Callable[[str, int, int], None]
 
@@ -86,7 +87,7 @@ def append(
     tokens = tokenizer.transform(cleaned.events, users_path, after=ends)
     progress("tokenize", len(cleaned.events), len(cleaned.events))
     known = pc.sum(pc.is_in(tokens["user_id"], value_set=ends["user_id"].combine_chunks())).as_py() or 0
-    told = _added(corpus.summary, raw.num_rows, tokens, cleaned, reasons)
+    told = _added(corpus.summary, schema, raw.num_rows, tokens, cleaned, reasons)
     told["users"] += tokens.num_rows - known
     told["items"] = len(tokenizer.items.ids)
     told["seconds"] = time.perf_counter() - start
@@ -132,7 +133,7 @@ def _check_schema(corpus: Corpus, schema: EventSchema) -> None:
 
 
 def _added(
-    before: Mapping[str, Any], rows: int, tokens: pa.Table, cleaned: Cleaned, reasons: Counter[str]
+    before: Mapping[str, Any], schema: EventSchema, rows: int, tokens: pa.Table, cleaned: Cleaned, reasons: Counter[str]
 ) -> dict[str, Any]:
     """The summary with the figures of this append on top."""
     count = pc.sum(pc.list_value_length(tokens["events"])).as_py() or 0
@@ -142,6 +143,7 @@ def _added(
         "events": before["events"] + rows,
         "tokens": before["tokens"] + count,
         "merged": before["merged"] + len(cleaned.events) - count,
+        "kept": sums(tokens, schema, before.get("kept", {})),
         "quarantined": dict(Counter(before["quarantined"]) + reasons),
         "dropped": before["dropped"] + sum(cleaned.dropped.values()),
         "dropped_by": dict(dropped),

@@ -210,7 +210,7 @@ class ClusterParts:
 
 
 def _survey(job: Job, part: Cleaned, given: None) -> Survey:
-    return job.survey(part)
+    return replace(job.survey(part.events), quarantined=part.quarantined, dropped=part.dropped)
 
 
 def _observe(job: Job, part: Cleaned, split: Split) -> Observed:

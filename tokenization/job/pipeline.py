@@ -11,6 +11,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from functools import reduce
@@ -26,16 +27,18 @@ from tokenization.corpus.corpus import FORMAT as CORPUS
 from tokenization.corpus.corpus import Corpus, Format, write_corpus
 from tokenization.errors import SourceError
 from tokenization.ids import Ids
+from tokenization.items.content import TextVectors
 from tokenization.job.partition import PART_ROWS, count_users, find_borders, part_rows_of, route, sum_counts
 from tokenization.job.spilling import Rows, scratch, spill
 from tokenization.job.steps import Job, Parts, PartsOnDisk, WholeLog, ahead
 from tokenization.schema.event_schema import EventSchema
 from tokenization.sources.files import stamps
-from tokenization.sources.tables import Scan, read_items, read_users, scan_events
+from tokenization.sources.tables import Scan, items_rule, read_items, read_users, scan_events
 from tokenization.tokenizer.fitting import Observed
 from tokenization.tokenizer.split import resolve
 from tokenization.tokenizer.tokenizer import Tokenizer
 from tokenization.tokenizer.tokenizer_files import FORMAT as TOKENIZER
+from tokenization.tokenizer.tokens import sums
 
 T = TypeVar("T")
 Progress = Callable[[str, int, int], None]
@@ -68,8 +71,9 @@ def tokenize(
 
     Returns:
         The corpus. Its `summary` says: events (rows read), tokens, merged (events that went into a token with
-        others, less that token), quarantined (rows by reason), dropped (rows that the schema drops), dropped_by (these
-        by what it says), users, items (candidates), seconds, events_per_second.
+        others, less that token), kept (sums of numbers over all tokens, which are those of the events), quarantined
+        (rows by reason), dropped (rows that the schema drops), dropped_by (these by what it says), users, items
+        (candidates), seconds, events_per_second.
 
     Raises:
         SchemaError, SourceError, CorpusError: one sentence about what to mend.
@@ -151,10 +155,10 @@ def _tokenize(
     items = None if inputs.items is None else read_items(inputs.items, schema)
     users = None if inputs.users is None else read_users(inputs.users, schema)
     job = Job(schema, time.time(), items, users)
-    with lay_out(job) as log:
+    with _reading_texts(job) as texts, lay_out(job) as log:
         found = _surveyed(log, progress)
         _refuse(found.reasons if strict else {}, log.rows)
-        tokenizer = _fitted(log, job, found, progress)
+        tokenizer = _fitted(log, job, found, texts, progress)
         # A corpus writes its summary when it has written the last of its tokens, and that one completes the summary.
         summary: dict[str, Any] = {"inputs": inputs.digest}
         tables = _transformed(log, tokenizer, found, summary, start, progress)
@@ -243,15 +247,42 @@ def _refuse(reasons: Mapping[str, int], rows: int) -> None:
         )
 
 
-def _fitted(log: _Log, job: Job, found: _Found, progress: Progress) -> Tokenizer:
+@dataclass(eq=False)
+class _Texts:
+    """Texts of items on their way to vectors; done, total: how far."""
+
+    coming: Future[TextVectors] | None = None
+    done: int = 0
+    total: int = 0
+
+    def told(self, done: int, total: int) -> None:
+        self.done, self.total = done, total
+
+    def wait(self, progress: Progress) -> TextVectors | None:
+        """What came of them."""
+        if self.coming is None:
+            return None
+        while not wait([self.coming], 0.1).done:
+            progress("item texts", self.done, self.total)
+        progress("item texts", self.total, self.total)
+        return self.coming.result()
+
+
+@contextmanager
+def _reading_texts(job: Job) -> Iterator[_Texts]:
+    """Item texts become vectors while the log is read: they need nothing of it."""
+    texts = _Texts()
+    with ThreadPoolExecutor(1) as thread:
+        if job.items is not None:
+            texts.coming = thread.submit(TextVectors.read, job.items, items_rule(job.schema), texts.told)
+        yield texts
+
+
+def _fitted(log: _Log, job: Job, found: _Found, texts: _Texts, progress: Progress) -> Tokenizer:
     progress("fit", 0, 1)
     split = job.split or resolve(job.schema.split, found.span)
     observed = found.observed or reduce(or_, log.parts.observe(split))
-
-    def texts(done: int, total: int) -> None:
-        progress("item texts", done, total)
-
-    tokenizer = Tokenizer.of(job.schema, split, observed, job.items, texts, job.users)
+    tokenizer = Tokenizer.of(job.schema, split, observed, job.items, None, job.users, texts.wait(progress))
     progress("fit", 1, 1)
     return tokenizer
 
@@ -262,10 +293,12 @@ def _transformed(
     """The tokens part by part, and after the last one the summary."""
     events = log.rows - found.reasons.total() - found.dropped.total()
     done = tokens = users = 0
+    kept: dict[str, float] = {}
     progress("tokenize", 0, events)
     for table in log.parts.transform(tokenizer):
         yield table
         users += table.num_rows
+        kept = sums(table, tokenizer.schema, kept)
         tokens += pc.sum(pc.list_value_length(table["events"])).as_py() or 0
         done += pc.sum(pc.list_flatten(table["events"])).as_py() or 0
         progress("tokenize", done, events)
@@ -275,6 +308,7 @@ def _transformed(
         "events": log.rows,
         "tokens": tokens,
         "merged": events - tokens,
+        "kept": kept,
         "quarantined": dict(found.reasons),
         "dropped": found.dropped.total(),
         "dropped_by": dict(found.dropped),

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Protocol, TypeVar
 
+import numpy as np
 import pyarrow as pa
 
 from tokenization.codes.counting import Span
@@ -24,6 +26,7 @@ from tokenization.tokenizer.tokenizer import Tokenizer
 
 T = TypeVar("T")
 R = TypeVar("R")
+_PARTS, _WORTH_CUTTING = 4, 200_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,14 +64,14 @@ class Job:
         """The rows of a part as events."""
         return clean(table, self.schema, self.now)
 
-    def survey(self, part: Cleaned) -> Survey:
-        """Everything that is known of a part before the split."""
+    def survey(self, events: Events) -> Survey:
+        """Everything that is known of a part before the split, but for the rows that are no events."""
         span, observed = Span(), None
         if self.split is None:
-            span = fitting.span(self.schema, part.events)
+            span = fitting.span(self.schema, events)
         else:
-            observed = self.observe(part.events, self.split)
-        return Survey(len(part.events), part.quarantined, part.dropped, span, observed)
+            observed = self.observe(events, self.split)
+        return Survey(len(events), pa.table({"reason": pa.array([], pa.string())}), {}, span, observed)
 
     def observe(self, events: Events, split: Split) -> Observed:
         """What a part teaches."""
@@ -95,19 +98,33 @@ class Parts(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class WholeLog:
-    """One part, in memory."""
+    """All rows in memory, in as many parts as keep two threads at work while a third one writes."""
 
     job: Job
-    part: Cleaned
+    whole: Cleaned
+
+    @cached_property
+    def _parts(self) -> list[Events]:
+        events = self.whole.events
+        if len(events) < _WORTH_CUTTING:
+            return [events]
+        _, user = events.users.rank()
+        before = np.cumsum(np.bincount(user)) - 1
+        part_of_user = before * _PARTS // len(events)
+        return [events.take(part_of_user[user] == part) for part in np.unique(part_of_user)]
 
     def survey(self) -> Iterator[Survey]:
-        yield self.job.survey(self.part)
+        dropped: Mapping[str, int] = self.whole.dropped
+        refused = self.whole.quarantined
+        for found in in_order(self.job.survey, self._parts):
+            yield replace(found, quarantined=refused, dropped=dropped)
+            refused, dropped = refused.slice(0, 0), {}
 
     def observe(self, split: Split) -> Iterator[Observed]:
-        yield self.job.observe(self.part.events, split)
+        return in_order(lambda events: self.job.observe(events, split), self._parts)
 
     def transform(self, tokenizer: Tokenizer) -> Iterator[pa.Table]:
-        yield self.job.transform(self.part.events, tokenizer)
+        return in_order(lambda events: self.job.transform(events, tokenizer), self._parts)
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,7 +143,8 @@ class PartsOnDisk:
     def _survey(self, path: Path) -> tuple[Survey, Frozen]:
         part = self.job.clean(load(path))
         path.unlink()
-        return self.job.survey(part), freeze(part.events, path.with_suffix(".events"))
+        survey = replace(self.job.survey(part.events), quarantined=part.quarantined, dropped=part.dropped)
+        return survey, freeze(part.events, path.with_suffix(".events"))
 
     def observe(self, split: Split) -> Iterator[Observed]:
         return in_order(lambda events: self.job.observe(events.thaw(), split), self.events)

@@ -23,7 +23,7 @@ from tokenization.events.events import Events
 from tokenization.events.grouping import Groups, join, resume
 from tokenization.events.live import A_FEW, events_of, events_of_table
 from tokenization.ids import column_of
-from tokenization.items.content import ItemTable
+from tokenization.items.content import ItemTable, TextVectors
 from tokenization.items.semantic_ids import ResidualKMeans
 from tokenization.merging.adjacency import ItemClass, continues
 from tokenization.merging.merging import Merged, Merging, settle
@@ -97,18 +97,20 @@ class Tokenizer:
         items: pa.Table | None = None,
         progress: Progress | None = None,
         users: pa.Table | None = None,
+        texts: TextVectors | None = None,
     ) -> Tokenizer:
         """The tokenizer of what `fitting.observe` found in every part of a log; raises what `fit` does.
 
         Args:
-            items, users: the columns of these tables that the schema declares.
+            items, users: the columns of these tables that the schema declares. texts: of the items, where somebody has
+                read them already.
         """
         fitting.check(schema, observed)
         vocabularies = {name: Vocabulary.fit(seen, fitting.admit(schema, name)) for name, seen in observed.seen.items()}
         known = vocabularies[schema.candidates]
         table = ItemTable.bare(known)
         if items is not None:
-            table = ItemTable.build(known, items, items_rule(schema), progress)
+            table = ItemTable.build(known, items, items_rule(schema), progress, texts)
         vocabularies[schema.candidates] = table.ids
         attributes = UserCodecs({}, {})
         if users is not None:

@@ -8,9 +8,22 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from tokenization.arrays import Codes, Floats, Longs
+from tokenization.schema.event_schema import EventSchema
+from tokenization.schema.rules import Combine, Kind
+
+_ADDED = (Kind.NUMBER, Kind.DURATION)
+
+
+def sums(table: pa.Table, schema: EventSchema, before: Mapping[str, float]) -> dict[str, float]:
+    """Sums of the numbers that merging adds up, which are those of the events whatever merged: of a token table, and
+    of what was summed before."""
+    added = [name for name, rule in schema.facets.items() if rule.combine is Combine.SUM and rule.kind in _ADDED]
+    found = {name: pc.sum(pc.list_flatten(table[f"{name}.value"]).cast(pa.float64())).as_py() for name in added}
+    return {name: before.get(name, 0.0) + (total or 0.0) for name, total in found.items()}
 
 
 @dataclass(frozen=True, eq=False)

@@ -121,6 +121,8 @@ def show(corpus: Corpus, console: Console) -> None:
     table.add_row("merged into others", f"{told['merged']:,}")
     if told["tokens"]:
         table.add_row("events a token", f"{1 + told['merged'] / told['tokens']:.3f}")
+    for name, total in told.get("kept", {}).items():
+        table.add_row(f"kept, sum of {name}", f"{total:,.2f}")
     for reason, rows in told["quarantined"].items():
         table.add_row(f"quarantined, {reason}", f"{rows:,}")
     if not told["quarantined"]:
