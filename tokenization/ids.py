@@ -14,7 +14,11 @@ from numpy.typing import NDArray
 from tokenization.arrays import Codes, Mask
 from tokenization.errors import SourceError
 
-WHOLE_NUMBER = r"^(0|-?[1-9]\d{0,17})$"
+_LARGEST = "9223372036854775807"
+_BELOW_LARGEST = "|".join(
+    rf"{_LARGEST[:place]}[0-{int(digit) - 1}]\d{{{18 - place}}}" for place, digit in enumerate(_LARGEST) if digit > "0"
+)
+WHOLE_NUMBER = rf"^(0|-?([1-9]\d{{0,17}}|{_BELOW_LARGEST}|{_LARGEST}))$"
 """Text that is an int64 and would be written the same again."""
 
 
@@ -30,7 +34,13 @@ class Ids:
         """A column of any type that can be an id; see `canonical`, which raises what this raises."""
         encoded = pc.dictionary_encode(canonical(one_chunk(column), name))
         index = encoded.indices.fill_null(-1) if encoded.null_count else encoded.indices
-        return cls(encoded.dictionary, index.to_numpy(zero_copy_only=False))
+        found = cls(encoded.dictionary, index.to_numpy(zero_copy_only=False))
+        return found._without_empty() if pa.types.is_string(found.values.type) else found
+
+    def _without_empty(self) -> Ids:
+        """The empty text is no id, as it is none in a CSV file."""
+        empty = pc.index(self.values, "").as_py()
+        return self if empty < 0 else Ids(self.values, np.where(self.index == empty, np.int32(-1), self.index))
 
     @property
     def missing(self) -> Mask:
@@ -126,7 +136,7 @@ def column_of(values: Sequence[object], name: str) -> pa.Array:
     """
     try:
         return pa.array(values)
-    except (pa.ArrowException, OverflowError) as error:
+    except (pa.ArrowException, OverflowError, UnicodeError) as error:
         raise SourceError(f"the values of {name!r} are of several types; write them as one: {error}") from None
 
 

@@ -86,3 +86,15 @@ def test_rank_is_the_order_of_the_ids_in_use() -> None:
 def test_chunks_make_no_difference() -> None:
     assert one_chunk(pa.chunked_array([[1], [2, 3]])).equals(pa.array([1, 2, 3]))
     assert one_chunk(pa.chunked_array([], pa.int64())).equals(pa.array([], pa.int64()))
+
+
+@pytest.mark.parametrize("number", [0, 7, -7, 10**17, 10**18, 2**62, 2**63 - 1, -(2**63) + 1])
+def test_whole_numbers_of_64_bits_are_the_same_id_as_text(number: int) -> None:
+    assert as_type(pa.array([str(number)]), pa.int64()).to_pylist() == [number]
+
+
+@pytest.mark.parametrize(
+    "text", ["9223372036854775808", "-9223372036854775809", "99999999999999999999", "007", "+7", "-0"]
+)
+def test_other_texts_are_no_whole_numbers(text: str) -> None:
+    assert as_type(pa.array([text]), pa.int64()).to_pylist() == [None]

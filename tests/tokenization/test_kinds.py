@@ -20,6 +20,7 @@ from tokenization.schema.event_schema import EventSchema
 from tokenization.sources.tables import from_rows, read_items, read_users
 from tokenization.tokenizer import fitting
 from tokenization.tokenizer.facets import ACTIONS
+from tokenization.tokenizer.growing import grow
 from tokenization.tokenizer.split import resolve
 from tokenization.tokenizer.tokenizer import Tokenizer
 
@@ -237,3 +238,102 @@ def test_a_request_reads_its_context_as_its_event_does(log: list[Row]) -> None:
         at = np.array([row["at"].timestamp()])
         codes = tokenizer.encode_context(told, at=at, first=at)[0]
         assert codes.tolist() == [tokens[name][0] for name in names]
+
+
+def minutes(*values: Row) -> list[Row]:
+    """Events of one reader, by the minute at which each is."""
+    return [
+        {"reader": "ann", "what": "open", **value, "at": BEGIN + timedelta(minutes=value["at"])} for value in values
+    ]
+
+
+def test_a_request_is_made_when_its_group_begins_however_long_it_lasts() -> None:
+    """Rule 1: the hour at which a session ends tells how long it was."""
+    schema = magazine(time={"column": "at", "facets": ["hour", "gap"]})
+    short = minutes({"at": 0, "article": "a1"}, {"at": 120, "visit": 1, "article": "a2"})
+    long = [*short, *minutes({"at": 400, "visit": 1, "article": "a3"})]
+    tokenizer = fitted(schema, long)
+    first, second = (tokens_of(tokenizer, log).to_pylist()[0] for log in (short, long))
+    for name in ("hour", "gap"):
+        assert first[name][1] == second[name][1] == second[name][2]
+        at, previous = np.array([BEGIN.timestamp() + 7200]), np.array([BEGIN.timestamp()])
+        place = [facet.name for facet in tokenizer.context_facets].index(name)
+        assert tokenizer.encode_context({}, at=at, previous=previous)[0, place] == first[name][1]
+
+
+def test_context_of_a_joined_token_is_that_of_its_first_event_and_stamps_do_not_add_up() -> None:
+    schema = magazine(merge={"same_item_within": "1h", "same_item_in_group": True}, group=None)
+    log = minutes(
+        {"at": 0, "article": "a1", "published": BEGIN - timedelta(hours=1)},
+        {"at": 30, "article": "a1", "device": "phone", "published": BEGIN - timedelta(hours=1)},
+    )
+    tokenizer = fitted(schema, [*log, *minutes({"at": 99, "article": "a2", "device": "phone"})])
+    tokens = tokens_of(tokenizer, log).to_pylist()[0]
+    assert tokens["device"] == [ABSENT]
+    assert tokens["published.value"] == [5400.0]  # of both, taken from when the group took effect
+
+
+def test_what_pairs_join_in_a_held_out_group_is_not_fitted_on() -> None:
+    merge = {"pairs": {"number": 8, "within": "30m"}}
+    schema = magazine(merge=merge, split={"last_items": 1}, entities={"article": {"candidates": True}}, users=None)
+    log = minutes(
+        *({"at": 100 * n, "article": f"a{n}"} for n in range(3)),
+        {"at": 400, "article": "new"},
+        {"at": 401, "article": "new", "what": "read"},
+    )
+    tokenizer = Tokenizer.fit(schema, clean(from_rows(log, schema), schema).events)
+    assert "new" not in tokenizer.vocabularies["article"].ids.to_pylist()
+
+
+def test_a_row_that_corrects_a_bad_one_is_no_repetition() -> None:
+    schema = magazine(event_id="row")
+    bad = {"reader": "ann", "at": BEGIN, "what": "read", "article": "a1", "row": 7, "seconds": -1}
+    cleaned = clean(from_rows([bad, {**bad, "seconds": 1}], schema), schema)
+    assert cleaned.quarantined["reason"].to_pylist() == ["seconds is a negative duration"]
+    assert len(cleaned.events) == 1
+
+
+@pytest.mark.parametrize("member", ["x" * 2000, "se\x00a"], ids=["long", "control"])
+def test_odd_members_of_a_set_are_kept_aside(member: str) -> None:
+    schema = magazine()
+    sound = {"reader": "ann", "at": BEGIN, "what": "read", "article": "a1", "tags": ["sea"]}
+    cleaned = clean(from_rows([sound, {**sound, "tags": ["wind", member]}, sound], schema), schema)
+    assert len(cleaned.events) == 2
+    assert cleaned.quarantined["reason"][0].as_py().startswith("tags ")
+
+
+def test_unknown_members_of_a_set_keep_their_places_when_they_get_codes() -> None:
+    schema = magazine()
+    tokenizer = fitted(schema, minutes({"at": 0, "article": "a1", "tags": ["sea"]}))
+    log = minutes({"at": 50, "article": "a1", "tags": ["n2", "sea", "n1", "n2"]})
+    codes = [tokens_of(tokenizer, log).to_pylist()[0][f"tags.{place}"][0] for place in range(4)]
+    assert codes == [FIRST, UNKNOWN, UNKNOWN, ABSENT]
+    grown = grow(tokenizer, clean(from_rows(log, schema), schema).events)
+    codes = [tokens_of(grown, log).to_pylist()[0][f"tags.{place}"][0] for place in range(4)]
+    assert codes[0] == FIRST
+    assert min(codes[1:3]) > FIRST
+    assert codes[3] == ABSENT
+
+
+def test_what_decides_tokens_decides_the_fingerprint() -> None:
+    log = minutes({"at": 0, "article": "a1"}, {"at": 60, "article": "a1"})
+    earlier = [{**log[0], "at": BEGIN - timedelta(days=3), "reader": "cem"}, *log]
+    schema = magazine(merge=PAIRS)
+    one, other = fitted(schema, log), fitted(schema, earlier)
+    assert one.vocabularies["article"].ids.equals(other.vocabularies["article"].ids)
+    assert one.fingerprint != other.fingerprint  # ages of items differ
+    events = clean(from_rows(whole(log, schema), schema), schema).events
+    classes = ITEMS.set_column(1, "section", pa.array(["sport", "news", "news", "sport"]))
+    assert Tokenizer.fit(schema, events, classes, users=USERS).fingerprint != one.fingerprint
+    plans = USERS.set_column(1, "plan", pa.array(["gold", "paid"]))
+    assert Tokenizer.fit(schema, events, ITEMS, users=plans).fingerprint != one.fingerprint
+
+
+def test_the_empty_text_is_no_id_from_any_source() -> None:
+    schema = magazine()
+    row = {"reader": "ann", "at": BEGIN, "what": "read", "article": "", "device": ""}
+    events = clean(from_rows([row], schema), schema).events
+    assert events.ids["article"].missing.all()
+    assert events.ids["device"].missing.all()
+    cleaned = clean(from_rows([{**row, "reader": ""}], schema), schema)
+    assert cleaned.quarantined["reason"].to_pylist() == ["reader is missing"]

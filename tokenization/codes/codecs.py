@@ -133,14 +133,15 @@ def word_codes(bags: Bags, vocabulary: Vocabulary, most: int) -> list[Codes]:
 
 def set_codes(bags: Bags, vocabulary: Vocabulary, most: int) -> list[Codes]:
     """The distinct members of each set, those seen first in the log first, `most` of them: so many times [n] codes."""
-    codes = vocabulary.encode_ids(bags.members)
     sizes = np.diff(bags.offsets)
     bag = np.repeat(np.arange(len(sizes)), sizes)
-    ranked = np.where(codes == UNKNOWN, np.iinfo(np.int32).max, codes)
-    held = np.unique(np.stack([bag, ranked], axis=1)[codes != ABSENT], axis=0)
+    # Distinct by the ids themselves: two unknown members stay two, and are in their places when they get codes.
+    given = ~bags.members.missing
+    held = np.unique(np.stack([bag, bags.members.index], axis=1)[given], axis=0)
+    codes = vocabulary.encode_ids(Ids(bags.members.values, held[:, 1]))
+    order = np.lexsort((np.where(codes == UNKNOWN, np.iinfo(np.int32).max, codes), held[:, 0]))
     counts = np.bincount(held[:, 0], minlength=len(sizes))
-    again = np.where(held[:, 1] == np.iinfo(np.int32).max, UNKNOWN, held[:, 1]).astype(np.int32)
-    return _columns(Bags(bags.index, np.append(0, np.cumsum(counts)), bags.members), again, most)
+    return _columns(Bags(bags.index, np.append(0, np.cumsum(counts)), bags.members), codes[order], most)
 
 
 def _columns(bags: Bags, codes: Codes, most: int) -> list[Codes]:

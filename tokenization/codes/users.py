@@ -40,7 +40,8 @@ class UserCodecs:
             SourceError: a row without an id, one id twice, or a column that can't be read as declared.
         """
         known = _rows_of(rule, table, seen)
-        fitted = table.take(known.drop_null())
+        # In the order of the table: that of the users depends on how the log was cut.
+        fitted = table.take(np.sort(known.drop_null().to_numpy()))
         row = np.arange(fitted.num_rows, dtype=np.float64)
         vocabularies = {
             name: Vocabulary.fit(Seen.of(Ids.of(fitted.column(name), name), row)) for name in rule.categories

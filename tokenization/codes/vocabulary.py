@@ -93,8 +93,19 @@ class Vocabulary:
         return self.ids.take(pa.array(codes - FIRST, mask=codes < FIRST))
 
     def grow(self, ids: pa.Array) -> Vocabulary:
-        """Append the ids that are new, in the order given; codes given before stay."""
-        new = pc.unique(as_type(ids.drop_null(), self.ids.type if len(self.ids) else ids.type)).drop_null()
+        """Append the ids that are new, in the order given; codes given before stay.
+
+        Raises:
+            VocabularyError: an id is text where the ids so far are whole numbers.
+        """
+        given = ids.drop_null()
+        new = as_type(given, self.ids.type if len(self.ids) else ids.type)
+        if new.null_count:
+            other = given.filter(pc.is_null(new))[0].as_py()
+            raise VocabularyError(
+                f"{other!r} is text, but the ids so far are whole numbers; tokenize the whole log again"
+            )
+        new = pc.unique(new)
         if len(self.ids):
             new = new.filter(pc.invert(pc.is_in(new, value_set=self.ids)))
         return Vocabulary(

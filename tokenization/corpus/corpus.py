@@ -312,7 +312,7 @@ class Corpus:
         told = self.tokenizer
         kinds = {f"user.{attribute}": pa.int32() for attribute in told.users.sizes}
         kinds |= {facet.name: pa.list_(pa.int32()) for facet in told.facets}
-        kinds |= {f"{facet.name}.value": pa.list_(pa.float32()) for facet in told.facets if facet.kind in _MEASURED}
+        kinds |= {f"{facet.name}.value": pa.list_(pa.float64()) for facet in told.facets if facet.kind in _MEASURED}
         if name not in kinds:
             raise CorpusError(f"{self.folder} has no column {name!r}; {nearest(name, [*self._fields, *kinds])}")
         return pa.field(name, kinds[name])

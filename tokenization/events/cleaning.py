@@ -15,7 +15,7 @@ from tokenization.arrays import Codes, Floats, Longs, Mask
 from tokenization.errors import SourceError
 from tokenization.events import clock
 from tokenization.events.columns import bags_of_lists, bags_of_texts, numbers_of, vectors_of
-from tokenization.events.events import Events
+from tokenization.events.events import Bags, Events
 from tokenization.ids import Ids, one_chunk
 from tokenization.schema.event_schema import EventSchema
 from tokenization.schema.rules import FacetRule, Kind
@@ -52,11 +52,17 @@ def clean(table: pa.Table, schema: EventSchema, now: float | None = None) -> Cle
     require(table.column_names, schema.columns, "the event table")
     columns = {name: one_chunk(table.column(name)) for name in schema.columns}
     events = _events(columns, schema)
-    faults = list(_faults(schema, columns, events, time.time() if now is None else now))
+    event_ids = Ids.of(columns[schema.event_id], schema.event_id) if schema.event_id else None
+    faults = list(_faults(schema, columns, events, event_ids, time.time() if now is None else now))
     reason = np.zeros(len(events), np.int32)
     for number, (_, rows) in reversed(list(enumerate(faults, start=1))):
         if rows.any():
             reason[rows] = number
+    if event_ids is not None:  # of a row that makes no sense, the one that corrects it is no repetition
+        sound = np.flatnonzero(reason == 0)
+        again = sound[_repeated(events.users.take(sound), event_ids.take(sound))]
+        faults.append((f"{schema.event_id} is there twice", np.zeros(0, np.bool_)))
+        reason[again] = len(faults)
     bad = np.flatnonzero(reason)
     drop = dropped(schema, events)
     keep = reason == 0
@@ -126,7 +132,7 @@ def read_facets(rules: Mapping[str, FacetRule], columns: Mapping[str, pa.Array],
 
 
 def _faults(
-    schema: EventSchema, columns: Mapping[str, pa.Array], events: Events, now: float
+    schema: EventSchema, columns: Mapping[str, pa.Array], events: Events, event_ids: Ids | None, now: float
 ) -> Iterator[tuple[str, Mask]]:
     """Every reason to refuse a row with the rows it holds for; the first that holds is the one told."""
     yield f"{schema.user} is missing", events.users.missing
@@ -137,9 +143,14 @@ def _faults(
         with np.errstate(invalid="ignore"):
             yield f"{schema.clock} lies in the future", events.times > latest
     yield "more than one entity", entities_of(schema, events) > 1
-    for name, column in _named(schema, events):
+    named = [*_named(schema, events), *([(str(schema.event_id), event_ids)] if event_ids else [])]
+    for name, column in named:
         yield f"{name} is longer than {LONGEST_ID} bytes", column.where(_too_long(column.values))
         yield f"{name} holds control characters", column.where(_control(column.values))
+    for name, rule in _rules(schema, Kind.SET):
+        bags = events.bags[name]
+        yield f"{rule.column} is longer than {LONGEST_ID} bytes", _some(bags, _too_long(bags.members.values))
+        yield f"{rule.column} holds control characters", _some(bags, _control(bags.members.values))
     for name, rule in (*_rules(schema, Kind.NUMBER), *_rules(schema, Kind.DURATION)):
         given = pc.is_valid(columns[rule.column]).to_numpy(zero_copy_only=False)
         yield f"{rule.column} is no finite number", given & ~np.isfinite(events.numbers[name])
@@ -152,11 +163,6 @@ def _faults(
     for name, rule in _rules(schema, Kind.VECTOR):
         given = pc.is_valid(columns[rule.column]).to_numpy(zero_copy_only=False)
         yield f"{rule.column} is no vector of finite numbers", given & ~np.isfinite(events.vectors[name]).all(axis=1)
-    if schema.event_id:
-        yield (
-            f"{schema.event_id} is there twice",
-            _repeated(events.users, Ids.of(columns[schema.event_id], schema.event_id)),
-        )
 
 
 def _not(valid: pa.Array, column: pa.Array) -> Mask:
@@ -186,6 +192,15 @@ def _named(schema: EventSchema, events: Events) -> Iterator[tuple[str, Ids]]:
             yield schema.action.column, column
         else:
             yield (schema.entities.get(name) or schema.facets[name]).column, column
+
+
+def _some(bags: Bags, odd: Mask) -> Mask:
+    """[n] rows of which some member is odd."""
+    rows = np.zeros(len(bags.index), np.bool_)
+    if odd.any():
+        row, member = bags.of_rows()
+        rows[row[bags.members.where(odd)[member]]] = True
+    return rows
 
 
 def _too_long(values: pa.Array) -> Mask:

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tokenization.arrays import Codes, Floats, Mask
+from tokenization.errors import SourceError
 
 _MICRO = pa.timestamp("us")
 _FEW = 64
@@ -87,13 +88,21 @@ def _stamps(column: pa.Array, unit: str) -> tuple[pa.Array, Mask]:
     if pa.types.is_dictionary(kind):
         return _stamps(column.dictionary_decode(), unit)
     if pa.types.is_timestamp(kind):
+        if kind.unit in ("s", "ms"):  # what does not fit into microseconds would wrap round
+            limit = pa.scalar(2**62 // (10**6 // _TICKS[kind.unit]), pa.int64())
+            ticks = column.cast(pa.int64())
+            fits = pc.and_(pc.less(ticks, limit), pc.greater(ticks, pc.negate(limit)))
+            column = pc.if_else(fits, column, pa.scalar(None, kind))
         micros = column.cast(pa.timestamp("us", tz=kind.tz), safe=False).cast(pa.int64()).cast(_MICRO)
         return micros, naive if kind.tz is None else ~naive
     if pa.types.is_date(kind) or pa.types.is_null(kind):
         return column.cast(_MICRO), naive
     if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind):
         return _from_numbers(column.cast(pa.float64(), safe=False), _TICKS[unit]), naive
-    text = column.cast(pa.string())
+    try:
+        text = column.cast(pa.string())
+    except (pa.ArrowNotImplementedError, pa.ArrowInvalid):
+        raise SourceError(f"a column of {kind} holds no times; give timestamps, ISO 8601 text or numbers") from None
     utc, aware = _from_text(text)
     number = pc.match_substring_regex(text, r"^[+-]?\d+(\.\d*)?$")
     if pc.any(number).as_py():

@@ -20,7 +20,8 @@ _FEW = 1024
 class Groups:
     """g groups of u users, ordered by user (in the order of their ids), then time.
 
-    users: [u] ids. of_event: [n] the group of each event. user: [g] whose. time: [g] when the group takes effect.
+    users: [u] ids. of_event: [n] the group of each event. user: [g] whose. time: [g] when the group takes effect, which
+    is when its last event does. start: [g] when its first event did.
     ordinal: [g] 0, 1, 2.. within the user. previous: [g] time of the user's group before, NaN for the first. first: [g]
     time of the user's first group. from_end: [g] 0 for a user's last group, 1 for the one before it.
     """
@@ -29,6 +30,7 @@ class Groups:
     of_event: Longs
     user: Longs
     time: Floats
+    start: Floats
     ordinal: Codes
     previous: Floats
     first: Floats
@@ -45,10 +47,16 @@ def group(users: Ids, times: Floats, declared: Ids | None) -> Groups:
     names, user = users.rank()
     moments, moment = _sorted_distinct(_effective(users, times, declared))
     if len(names) == 1:  # whose every moment is a group
-        return _numbered(names, moment, np.zeros(len(moments), np.int64), moments)
-    keys, of_event = _sorted_distinct(user.astype(np.int64) * max(len(moments), 1) + moment)
-    of_user, at = np.divmod(keys, max(len(moments), 1))
-    return _numbered(names, of_event, of_user, moments[at])
+        of_event, of_user, time = moment, np.zeros(len(moments), np.int64), moments
+    else:
+        keys, of_event = _sorted_distinct(user.astype(np.int64) * max(len(moments), 1) + moment)
+        of_user, at = np.divmod(keys, max(len(moments), 1))
+        time = moments[at]
+    start = time
+    if declared is not None:
+        start = time.copy()
+        np.minimum.at(start, of_event, times)
+    return _numbered(names, of_event, of_user, time, start)
 
 
 def join(groups: Groups, continues: Mask) -> Groups:
@@ -60,7 +68,8 @@ def join(groups: Groups, continues: Mask) -> Groups:
     fresh = ~continues
     joined = np.cumsum(fresh) - 1
     last = np.append(fresh[1:], True)[: len(fresh)]
-    return _numbered(groups.users, joined[groups.of_event], groups.user[fresh], groups.time[last])
+    user, time, start = groups.user[fresh], groups.time[last], groups.start[fresh]
+    return _numbered(groups.users, joined[groups.of_event], user, time, start)
 
 
 def resume(groups: Groups, after: pa.Table) -> Groups:
@@ -84,7 +93,7 @@ def resume(groups: Groups, after: pa.Table) -> Groups:
     )
 
 
-def _numbered(users: pa.Array, of_event: Longs, of_user: Longs, time: Floats) -> Groups:
+def _numbered(users: pa.Array, of_event: Longs, of_user: Longs, time: Floats, start: Floats) -> Groups:
     sizes = np.bincount(of_user, minlength=len(users))
     begin = (sizes.cumsum() - sizes)[of_user]
     ordinal = np.arange(len(of_user)) - begin
@@ -93,6 +102,7 @@ def _numbered(users: pa.Array, of_event: Longs, of_user: Longs, time: Floats) ->
         of_event,
         of_user,
         time,
+        start,
         ordinal.astype(np.int32),
         np.where(ordinal > 0, np.append(np.nan, time[:-1])[: len(time)], np.nan),
         time[begin],

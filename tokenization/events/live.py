@@ -163,7 +163,7 @@ def _ids(values: Column) -> Ids:
     index = np.fromiter(map(place.__getitem__, values), np.int32, len(values))
     kinds = set(map(type, distinct))
     if kinds == {str}:
-        if any(len(text) > _LONG or _ODD.search(text) for text in distinct):  # type: ignore[arg-type, call-overload]
+        if "" in distinct or any(len(text) > _LONG or _ODD.search(text) for text in distinct):  # type: ignore[arg-type, call-overload]
             raise _Odd
         return Ids(pa.array(list(distinct), pa.string()), index)
     if kinds - {int}:

@@ -209,15 +209,15 @@ class ItemTable:
             vocabularies[name] = Vocabulary.fit(Seen.of(column, np.arange(len(row_of), dtype=np.float64)))
             codes[name] = vocabularies[name].encode_ids(column)
         text = one_chunk(_joined(table, columns.text)).take(known).fill_null("")
-        distinct = Ids.of(text, "text")
-        read = texts or TextVectors.read(table, columns, progress)
-        vectors = read.of(distinct.values)
+        distinct = pc.dictionary_encode(text)
+        text_of = distinct.indices.to_numpy()
+        vectors = (texts or TextVectors.read(table, columns, progress)).of(distinct.dictionary)
         media = {name: _rows(unit_vectors(table.column(name), name), row_of) for name in columns.vectors}
         semantic = None
         if columns.semantic_ids:
-            content = _beside(vectors[distinct.index], media)
+            content = _beside(vectors[text_of], media)
             semantic = SemanticIds.fit(columns.semantic_ids, content, FIRST + len(seen))
-        return cls(ids, codes, vocabularies, text, distinct.index, vectors, media, semantic)
+        return cls(ids, codes, vocabularies, text, text_of, vectors, media, semantic)
 
     def grow(
         self, table: pa.Table, columns: ItemsRule, progress: Callable[[int, int], None] | None = None
@@ -238,17 +238,18 @@ class ItemTable:
             vocabularies[name] = vocabulary.grow(column.decode())
             codes[name] = np.concatenate([self.categories[name], vocabularies[name].encode_ids(column)])
         text = one_chunk(_joined(table, columns.text)).take(place).fill_null("")
-        distinct = Ids.of(text, "text")
-        vectors = _of_texts(distinct.values, columns, progress)
+        distinct = pc.dictionary_encode(text)
+        text_of = distinct.indices.to_numpy()
+        vectors = _of_texts(distinct.dictionary, columns, progress)
         rows = place.to_numpy()
         media = {n: unit_vectors(table.column(n), n, m.shape[1])[rows] for n, m in self.media.items()}
-        content = _beside(vectors[distinct.index], media)
+        content = _beside(vectors[text_of], media)
         return ItemTable(
             ids,
             codes,
             vocabularies,
             pa.concat_arrays([self.text, text]),
-            np.concatenate([self.text_of, distinct.index + np.int32(len(self.distinct_vectors))]),
+            np.concatenate([self.text_of, text_of + np.int32(len(self.distinct_vectors))]),
             np.concatenate([self.distinct_vectors, vectors]),
             {name: np.concatenate([self.media[name], matrix]) for name, matrix in media.items()},
             self.semantic.grow(content) if self.semantic else None,

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,11 @@ import pyarrow.compute as pc
 from tokenization.corpus.corpus import Corpus, append_corpus, compact
 from tokenization.errors import CorpusError, SourceError
 from tokenization.events.cleaning import Cleaned, clean, quarantine
+from tokenization.ids import Ids, as_type
 from tokenization.job.late import late, put_off
 from tokenization.schema.event_schema import EventSchema
 from tokenization.schema.rules import Late
-from tokenization.sources.files import digest
+from tokenization.sources.files import digest, stamp
 from tokenization.sources.tables import read_events, read_items
 from tokenization.tokenizer.growing import grow
 from tokenization.tokenizer.tokens import sums
@@ -61,19 +63,19 @@ def append(
     """
     start = time.perf_counter()
     corpus, schema = Corpus.open(out), EventSchema.from_yaml(schema_path)
-    if schema.revision > corpus.tokenizer.schema.revision:
-        corpus = compact(out, schema)
-    _check_schema(corpus, schema)
     source = digest(events_path)
-    if source in corpus.manifest.appended:
+    if source in corpus.manifest.appended or corpus.summary.get("log") == stamp(events_path):
         progress("already appended", 1, 1)
         return corpus
     progress("read", 0, 1)
     raw = read_events(events_path, schema)
     progress("read", 1, 1)
     progress("check", 0, raw.num_rows)
+    if schema.revision > corpus.tokenizer.schema.revision:
+        corpus = compact(out, schema)
+    _check_schema(corpus, schema)
     schema = corpus.tokenizer.schema
-    cleaned = clean(raw, schema)
+    cleaned = _with_users_of(corpus, clean(raw, schema))
     ends = corpus.ends(cleaned.events.users.rank()[0])
     cleaned = settle_late(raw, cleaned, ends, schema)
     reasons = Counter(cleaned.quarantined["reason"].to_pylist())
@@ -96,6 +98,23 @@ def append(
     corpus = append_corpus(out, [tokens], tokenizer, told, cleaned.quarantined, source)
     progress("write", tokens.num_rows, tokens.num_rows)
     return corpus
+
+
+def _with_users_of(corpus: Corpus, cleaned: Cleaned) -> Cleaned:
+    """The same with users as the corpus has them, numbers or text.
+
+    Raises:
+        SourceError: a user is text, and those of the corpus are whole numbers.
+    """
+    users, kind = cleaned.events.users, corpus.user_ids.type
+    if users.values.type == kind or not len(users.values):
+        return cleaned
+    values = as_type(users.values, kind)
+    if values.null_count:
+        raise SourceError(
+            f"users of {corpus.folder} are whole numbers, and some that come now are text; tokenize the whole log again"
+        )
+    return replace(cleaned, events=replace(cleaned.events, users=Ids(values, users.index)))
 
 
 def settle_late(table: pa.Table, cleaned: Cleaned, after: pa.Table, schema: EventSchema) -> Cleaned:

@@ -32,7 +32,7 @@ from tokenization.job.partition import PART_ROWS, count_users, find_borders, par
 from tokenization.job.spilling import Rows, scratch, spill
 from tokenization.job.steps import Job, Parts, PartsOnDisk, WholeLog, ahead
 from tokenization.schema.event_schema import EventSchema
-from tokenization.sources.files import stamps
+from tokenization.sources.files import stamp, stamps
 from tokenization.sources.tables import Scan, items_rule, read_items, read_users, scan_events
 from tokenization.tokenizer.fitting import Observed
 from tokenization.tokenizer.split import resolve
@@ -122,19 +122,20 @@ def tokenize_on_ray(
 @dataclass(frozen=True)
 class _Inputs:
     """Where everything lies. digest: changes whenever the declaration or a file does, as far as names, sizes and dates
-    tell."""
+    tell. log: the same of the events alone."""
 
     schema: EventSchema
     items: str | Path | None
     users: str | Path | None
     digest: str
+    log: str
 
     @classmethod
     def of(cls, schema: str | Path, events: str | Path, items: str | Path | None, users: str | Path | None) -> _Inputs:
         declared = EventSchema.from_yaml(schema)
         told: list[object] = [CORPUS, TOKENIZER, declared.to_dict()]
         told += [[str(source), stamps(source)] for source in (events, items, users) if source is not None]
-        return cls(declared, items, users, hashlib.sha256(json.dumps(told).encode()).hexdigest())
+        return cls(declared, items, users, hashlib.sha256(json.dumps(told).encode()).hexdigest(), stamp(events))
 
 
 def _tokenize(
@@ -160,7 +161,7 @@ def _tokenize(
         _refuse(found.reasons if strict else {}, log.rows)
         tokenizer = _fitted(log, job, found, texts, progress)
         # A corpus writes its summary when it has written the last of its tokens, and that one completes the summary.
-        summary: dict[str, Any] = {"inputs": inputs.digest}
+        summary: dict[str, Any] = {"inputs": inputs.digest, "log": inputs.log}
         tables = _transformed(log, tokenizer, found, summary, start, progress)
         corpus = write_corpus(out, tables, tokenizer, summary, format, log.refused.table())
     progress("write", summary["users"], summary["users"])
@@ -308,7 +309,7 @@ def _transformed(
         "events": log.rows,
         "tokens": tokens,
         "merged": events - tokens,
-        "kept": kept,
+        "kept": {name: round(total, 6) for name, total in kept.items()},  # adding floats is not associative
         "quarantined": dict(found.reasons),
         "dropped": found.dropped.total(),
         "dropped_by": dict(found.dropped),

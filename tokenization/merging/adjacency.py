@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from tokenization.arrays import Longs, Mask
 from tokenization.events.events import Events
 from tokenization.events.grouping import Groups
-from tokenization.ids import Ids
+from tokenization.ids import Ids, as_type
 from tokenization.merging.pairs import PairTable
 from tokenization.schema.event_schema import EventSchema
 
@@ -25,7 +25,7 @@ class ItemClass:
 
     def of(self, items: Ids) -> Ids:
         """[n] the class of each row's item."""
-        place = pc.index_in(items.values.cast(self.ids.type, safe=False), value_set=self.ids)
+        place = pc.index_in(as_type(items.values, self.ids.type), value_set=self.ids)
         classes = Ids.of(self.classes.take(place), "class")
         return Ids(classes.values, np.append(classes.index, np.int32(-1))[items.index])
 
@@ -49,7 +49,7 @@ def repeats(schema: EventSchema, events: Events, groups: Groups) -> Mask:
     within = schema.merge.same_item_within
     if within is None:
         return np.zeros(len(groups.time), np.bool_)
-    again = _follows(schema, events, groups, within)
+    again = follows(schema, events, groups, within)
     if schema.action is not None:
         done = events.ids["action"].index[_event_of(groups)]
         again[1:] &= done[1:] == done[:-1]
@@ -63,8 +63,8 @@ def symbols(schema: EventSchema, events: Events, groups: Groups, repeated: Mask,
     event = _event_of(groups)[start]
     items = events.ids[schema.candidates].take(event)
     none = Ids(pa.array([], pa.string()), np.full(len(start), -1, np.int32))
-    follows = _follows(schema, events, groups, schema.merge.pairs.within)[start]
-    return Symbols(start, events.ids["action"].take(event), none if classes is None else classes.of(items), follows)
+    may = follows(schema, events, groups, schema.merge.pairs.within)[start]
+    return Symbols(start, events.ids["action"].take(event), none if classes is None else classes.of(items), may)
 
 
 def continues(
@@ -78,7 +78,7 @@ def continues(
     return found
 
 
-def _follows(schema: EventSchema, events: Events, groups: Groups, within: float) -> Mask:
+def follows(schema: EventSchema, events: Events, groups: Groups, within: float) -> Mask:
     """[g] groups of one event about what the user's group before is about, of one event too, and soon after it."""
     about = _about(schema, events)[_event_of(groups)]
     alone = np.bincount(groups.of_event, minlength=len(about)) == 1

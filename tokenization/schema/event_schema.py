@@ -31,6 +31,7 @@ from tokenization.schema.rules import (
 )
 from tokenization.schema.yaml_source import Mistake
 
+_LONGEST_NAME = 100
 RESERVED = frozenset({"user_id", "user", "time", "position", "group", "events", "actions", *ClockFacet})
 
 
@@ -114,7 +115,7 @@ class EventSchema(Rule):
 
     @model_validator(mode="after")
     def _agrees(self) -> Self:
-        for check in (_check_clock, _check_names, _check_candidates, _check_targets, _check_drop, _check_merge):
+        for check in _CHECKS:
             check(self)
         return self
 
@@ -244,6 +245,22 @@ def _check_targets(schema: EventSchema) -> None:
         raise Mistake(("targets",), f"the candidates ({schema.candidates}) must be among the targets")
 
 
+def _check_attributes(schema: EventSchema) -> None:
+    """Names of attributes become names of files and columns."""
+    told = {
+        "items": schema.items.categories if schema.items else (),
+        "users": (*schema.users.categories, *schema.users.numbers) if schema.users else (),
+    }
+    for section, names in told.items():
+        for name in names:
+            if not name or len(name) > _LONGEST_NAME or any(odd in name for odd in "/\\:\0"):
+                raise Mistake((section,), f"{name!r} can't name an attribute; rename the column, without / \\ and :")
+            if names.count(name) > 1:
+                raise Mistake((section,), f"{name!r} is listed twice; list it once")
+    if len(set(schema.clock_facets)) < len(schema.clock_facets):
+        raise Mistake(("time", "facets"), "a facet of the clock is listed twice; list it once")
+
+
 def _check_drop(schema: EventSchema) -> None:
     named = (Kind.CATEGORY, Kind.ID)
     known = [name for name in schema.facet_names if name not in schema.facets or schema.facets[name].kind in named]
@@ -261,3 +278,14 @@ def _check_merge(schema: EventSchema) -> None:
     known = schema.items.categories if schema.items else ()
     if pairs.by is not None and pairs.by not in known:
         raise Mistake(("merge", "pairs", "by"), f"no category of the items is {pairs.by!r}; {nearest(pairs.by, known)}")
+
+
+_CHECKS = (
+    _check_clock,
+    _check_names,
+    _check_candidates,
+    _check_targets,
+    _check_attributes,
+    _check_drop,
+    _check_merge,
+)

@@ -59,12 +59,17 @@ def read(path: Path) -> Source:
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise SchemaError(f"{path}:{line}: this is not YAML: {error.problem}") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: 2024-02-30 looks like a date, and is none
         raise SchemaError(f"{path}: this is not YAML: {str(error).splitlines()[0]}") from error
+    except RecursionError:
+        raise SchemaError(f"{path}: this is nested too deeply to be a schema; take anchors and brackets out") from None
     if root is None:
         raise SchemaError(f"{path}: the schema is empty; start from examples/complete_journey/schema.yaml")
     lines: dict[Path_, int] = {}
-    _collect(str(path), root, (), lines)
+    try:
+        _collect(str(path), root, (), lines)
+    except RecursionError:
+        raise SchemaError(f"{path}: an anchor of this file holds itself; write what it stands for") from None
     return Source(str(path), values, lines)
 
 

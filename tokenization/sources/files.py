@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -84,6 +85,11 @@ def stamps(source: str | Path) -> list[list[object]]:
     system, known = _inside(source)
     local = isinstance(system, pyarrow.fs.LocalFileSystem)
     return [[str(Path(i.path).resolve()) if local else i.path, i.size, _stamp(system, i)] for i in known]
+
+
+def stamp(source: str | Path) -> str:
+    """SHA-256 (hex) of the `stamps`."""
+    return hashlib.sha256(json.dumps(stamps(source)).encode()).hexdigest()
 
 
 def digest(source: str | Path) -> str:

@@ -12,7 +12,7 @@ from tokenization.codes.vocabulary import FIRST, Vocabulary
 from tokenization.merging.merging import Merging, Together
 from tokenization.merging.pairs import LONGEST
 from tokenization.schema.event_schema import EventSchema
-from tokenization.schema.rules import ClockFacet, FacetRule, Kind
+from tokenization.schema.rules import ClockFacet, Combine, FacetRule, Kind
 
 
 class Role(StrEnum):
@@ -139,4 +139,7 @@ def merging_of(schema: EventSchema) -> Merging:
         elif rule.kind not in (Kind.NUMBER, Kind.DURATION, Kind.TIMESTAMP):
             hashed = rule.hashed_to if rule.kind in (Kind.CATEGORY, Kind.ID) else 0
             chosen.append((*columns_of(name, rule), *hashes_of(name, hashed)))
-    return Merging(tuple(chosen), tuple(united), {name: rule.combine for name, rule in schema.facets.items()})
+    # A stamp is the nearest of those that merge; what a request said of itself is said once, and not added up.
+    combine = {name: rule.combine for name, rule in schema.outcome.items() if rule.kind is not Kind.TIMESTAMP}
+    nearest = {name: Combine.MIN for name in schema.facets if name not in combine}
+    return Merging(tuple(chosen), tuple(united), {**combine, **nearest})

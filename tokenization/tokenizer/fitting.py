@@ -21,7 +21,7 @@ from tokenization.errors import SchemaError, SourceError, nearest
 from tokenization.events.events import Events
 from tokenization.events.grouping import Groups, join
 from tokenization.ids import Ids
-from tokenization.merging.adjacency import ItemClass, repeats, symbols
+from tokenization.merging.adjacency import ItemClass, follows, repeats, symbols
 from tokenization.merging.pairs import Run, runs_of
 from tokenization.schema.event_schema import EventSchema
 from tokenization.sources.tables import items_rule
@@ -61,8 +61,15 @@ class Observed:
 
 
 def grouped(schema: EventSchema, events: Events) -> Groups:
-    """The groups that the split cuts between: those of the log, with declared repeats as one."""
-    return join(events.groups, repeats(schema, events, events.groups))
+    """The groups that the split cuts between: those of the log, with declared repeats as one.
+
+    What pairs will join is not known before they are learned. Where a split counts a user's last groups, whatever may
+    be joined is one here, so that no event of a group that is held out is fitted on.
+    """
+    again = repeats(schema, events, events.groups)
+    if schema.merge.pairs and schema.split.last_items is not None:
+        again |= follows(schema, events, events.groups, schema.merge.pairs.within)
+    return join(events.groups, again)
 
 
 def span(schema: EventSchema, events: Events) -> Span:

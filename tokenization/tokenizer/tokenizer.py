@@ -13,10 +13,10 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from tokenization.arrays import Codes, Floats, Longs
+from tokenization.arrays import Codes, Floats, Longs, Mask
 from tokenization.codes.codecs import NumberCodec, clock_codes, distance_codes, span_codes
 from tokenization.codes.users import UserCodecs
-from tokenization.codes.vocabulary import FIRST, Vocabulary
+from tokenization.codes.vocabulary import ABSENT, FIRST, Vocabulary
 from tokenization.errors import SourceError, VocabularyError, nearest
 from tokenization.events.cleaning import clean, read_facets, refuse
 from tokenization.events.events import Events
@@ -33,7 +33,7 @@ from tokenization.schema.rules import ClockFacet
 from tokenization.sources.tables import TableLike, items_rule, read_events, read_items, read_users, users_rule
 from tokenization.tokenizer import fitting, tokenizer_files
 from tokenization.tokenizer.encoding import distances, encode, encode_facet, merge_events, place_of
-from tokenization.tokenizer.facets import Facet, Role, facets_of, merging_of
+from tokenization.tokenizer.facets import Facet, FacetKind, Role, facets_of, merging_of
 from tokenization.tokenizer.fitting import Observed
 from tokenization.tokenizer.split import Split, resolve
 from tokenization.tokenizer.tokens import Tokens
@@ -166,6 +166,9 @@ class Tokenizer:
             groups = resume(groups, after)
         codes = encode(self.schema, self.vocabularies, self.centroids, events)
         numbers = {**events.numbers, **distances(events, groups.time[groups.of_event])}
+        if joined is not None and joined.any():
+            later = joined & (events.times > groups.start[groups.of_event])
+            codes, numbers = self._said_at_start(codes, numbers, later)
         place = place_of(self.schema, events, groups.of_event, codes)
         merged = settle(merge_events(self.schema, events, place, joined, codes, numbers, self._merging), place)
         of_token = groups.of_event[merged.rows]
@@ -183,6 +186,14 @@ class Tokenizer:
             merged.events,
             attributes,
         )
+
+    def _said_at_start(
+        self, codes: dict[str, Codes], numbers: dict[str, Floats], later: Mask
+    ) -> tuple[dict[str, Codes], dict[str, Floats]]:
+        """Without the context of later events of a joined group: it was not known at the group's request."""
+        context = {facet.name for facet in self.context_facets}
+        codes = {name: np.where(later & (name in context), ABSENT, column) for name, column in codes.items()}
+        return codes, {n: np.where(later & (n in context), np.nan, values) for n, values in numbers.items()}
 
     @cached_property
     def _merging(self) -> Merging:
@@ -210,7 +221,8 @@ class Tokenizer:
         clock: dict[str, Codes] = {}
         if self.schema.time is not None:
             zone = self.schema.time.zone
-            said = clock_codes(self.schema.clock_facets, zone, groups.time, groups.previous, groups.first)
+            # A request for a group is made when it begins: how long it lasted is known only afterwards.
+            said = clock_codes(self.schema.clock_facets, zone, groups.start, groups.previous, groups.first)
             clock = {name: codes[of_token] for name, codes in said.items()}
             if ClockFacet.AGE in self.schema.clock_facets:
                 clock[ClockFacet.AGE.value] = self._age(merged.codes[self.schema.candidates], groups.time[of_token])
@@ -309,10 +321,29 @@ class Tokenizer:
             "facets": [facet.name for facet in self.facets],
             "numbers": {name: codec.edges for name, codec in self.numbers.items()},
             **({"pairs": self.pairs.merges} if self.pairs else {}),
+            **self._told_of_items(sizes),
             **({"centroids": {n: _hash(c) for n, c in self.centroids.items()}} if self.centroids else {}),
             "vocabularies": {n: v.prefix_hash(sizes.get(n, FIRST) - FIRST) for n, v in vocabularies.items()},
         }
         return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+
+    def _told_of_items(self, sizes: Mapping[str, int]) -> dict[str, object]:
+        """What else decides tokens, where the schema asks for it: ages of items, classes of pairs, users, rare ids."""
+        items = max(sizes.get(self.schema.candidates, FIRST), FIRST)
+        told: dict[str, object] = {}
+        if ClockFacet.AGE in self.schema.clock_facets:
+            told["ages"] = hashlib.sha256(self.items.first_seen[:items].tobytes()).hexdigest()
+        if self._classes is not None:
+            assert self.schema.merge.pairs is not None
+            column = self.items.categories[str(self.schema.merge.pairs.by)][:items]
+            told["classes"] = hashlib.sha256(column.astype("<i4").tobytes()).hexdigest()
+        hashed = [facet.table.removesuffix(".hash") for facet in self.facets if facet.kind is FacetKind.HASH]
+        if hashed:
+            told["admitted"] = {name: int(np.count_nonzero(self.vocabularies[name].counts)) for name in hashed}
+        if self.users.sizes:
+            categories = {name: v.prefix_hash() for name, v in self.users.vocabularies.items()}
+            told["users"] = {**categories, **{name: codec.edges for name, codec in self.users.numbers.items()}}
+        return told
 
     @property
     def _all_vocabularies(self) -> dict[str, Vocabulary]:

@@ -46,14 +46,14 @@ class Tokens:
 
     def table(self) -> pa.Table:
         """One row a user: user_id; time list<double>; group list<int32>; each column of codes list<int32>;
-        `<name>.value` list<float> of each number, null = absent; events list<int32>; `user.<name>` int32."""
+        `<name>.value` list<double> of each number, null = absent; events list<int32>; `user.<name>` int32."""
         offsets = pa.array(self.offsets, pa.int32())
 
         def lists(values: NDArray[Any]) -> pa.Array:
             return pa.ListArray.from_arrays(offsets, pa.array(values))
 
         def floats(values: Floats) -> pa.Array:
-            return pa.ListArray.from_arrays(offsets, pa.array(values.astype(np.float32), mask=np.isnan(values)))
+            return pa.ListArray.from_arrays(offsets, pa.array(values, mask=np.isnan(values)))
 
         return pa.table(
             {

@@ -277,7 +277,7 @@ def _translated(tokens: pa.Table, name: str, column: Column) -> pa.ChunkedArray:
         return pa.chunked_array([pa.array(np.zeros(tokens.num_rows, np.int32))])
     if column.source is None:
         chunks = [_nothing(chunk, name) for chunk in tokens.column("time").chunks]
-        return pa.chunked_array(chunks, pa.list_(pa.float32() if name.endswith(".value") else pa.int32()))
+        return pa.chunked_array(chunks, pa.list_(pa.float64() if name.endswith(".value") else pa.int32()))
     found = tokens.column(column.source)
     if column.codes is None:
         return found
@@ -292,7 +292,7 @@ def _nothing(times: pa.ListArray, name: str) -> pa.ListArray:
     """As long a list for every user as that of times: of code 0, or of no number."""
     offsets = _offsets(times)
     count = int(offsets[-1])
-    values = pa.nulls(count, pa.float32()) if name.endswith(".value") else pa.array(np.zeros(count, np.int32))
+    values = pa.nulls(count, pa.float64()) if name.endswith(".value") else pa.array(np.zeros(count, np.int32))
     return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), values)
 
 

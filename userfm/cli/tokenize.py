@@ -82,6 +82,8 @@ def tokenize(
     \b
     And a day later, with the new events alone:
       userfm tokenize schema.yaml day.parquet --out corpus --append
+    Cut the log between groups: of a basket or a session that is cut in two,
+    each half is a group of its own.
     """
     from tokenization.job import pipeline
     from userfm.cli.console import progress_console, results, stages

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -187,7 +188,8 @@ def test_late_events_are_quarantined_as_they_were_written(files: Path, log: pa.T
 
 def test_a_day_of_late_events_alone_adds_no_part(files: Path) -> None:
     before = Corpus.open(files / "corpus")
-    corpus = append(files / "schema.yaml", files / "one.parquet", files / "corpus")
+    again = shutil.copy(files / "one.parquet", files / "again.parquet")
+    corpus = append(files / "schema.yaml", again, files / "corpus")
     assert len(corpus.parts) == 1
     assert corpus.tokens().equals(before.tokens())
     assert corpus.quarantine.num_rows == corpus.summary["events"] - before.summary["events"] == 6
@@ -236,3 +238,23 @@ def test_a_folder_is_told_by_its_bytes(tmp_path: Path) -> None:
 def _written(path: Path, table: pa.Table) -> Path:
     pq.write_table(table, path)
     return path
+
+
+def test_users_that_are_text_now_and_were_numbers_are_numbers_or_one_sentence(tmp_path: Path) -> None:
+    schema = EventSchema.from_dict(
+        {"schema": 1, "name": "s", "user": "u", "time": {"column": "t"}, "entities": {"p": {"candidates": True}}}
+    )
+    path = tmp_path / "schema.yaml"
+    path.write_text(yaml.safe_dump(schema.to_dict()))
+    day = pa.table({"u": [7, 7, 8, 8], "t": [0.0, 10.0, 20.0, 100.0], "p": ["a", "b", "a", "b"]})
+    pq.write_table(day, tmp_path / "1.parquet")
+    tokenize(path, tmp_path / "1.parquet", None, tmp_path / "corpus")
+    assert append(path, tmp_path / "1.parquet", tmp_path / "corpus").summary["events"] == 4  # the base itself
+    pq.write_table(pa.table({"u": ["7", "9"], "t": [200.0, 200.0], "p": ["a", "a"]}), tmp_path / "2.parquet")
+    corpus = append(path, tmp_path / "2.parquet", tmp_path / "corpus")
+    assert corpus.user_ids.to_pylist() == [7, 8, 9]
+    pq.write_table(pa.table({"u": ["guest"], "t": [300.0], "p": ["a"]}), tmp_path / "3.parquet")
+    with pytest.raises(SourceError, match="are whole numbers, and some that come now are text"):
+        append(path, tmp_path / "3.parquet", tmp_path / "corpus")
+    pq.write_table(pa.table({"u": [7], "t": [400.0], "p": [5]}), tmp_path / "4.parquet")
+    assert append(path, tmp_path / "4.parquet", tmp_path / "corpus").summary["events"] == 7
