@@ -119,7 +119,7 @@ def _column(name: str, cells: Iterable[Cell]) -> pa.Array:
     if str in kinds and len(kinds) > 1:
         raise InvalidRequest(f"column {name!r} holds text in some events and numbers in others; send one of them")
     if float in kinds:
-        return pa.array(values, pa.float64())
+        return pa.array([float(v) if isinstance(v, int | float) else None for v in values], pa.float64())
     return pa.array(values, pa.string() if str in kinds else pa.int64() if int in kinds else pa.null())
 
 

@@ -154,8 +154,10 @@ def test_events_of_every_kind_of_table_are_the_same_message() -> None:
 
 
 def test_a_cell_that_is_no_value_is_refused() -> None:
-    with pytest.raises(InvalidRequest, match="a cell holds a list"):
-        module._events([{"user": ["a"]}])
+    with pytest.raises(InvalidRequest, match="a cell holds a dict"):
+        module._events([{"user": {"a": 1}}])
+    with pytest.raises(InvalidRequest, match="a list holds neither texts nor floats alone"):
+        module._events([{"tags": ["a", 1.0]}])
     with pytest.raises(InvalidRequest, match="does not fit into 64 bits"):
         module._events([{"user": 2**64}])
     cells = {"a": np.datetime64("2017-01-02T03:04:05.5"), "b": np.int8(3), "c": True, "d": np.float32(0.5), "e": pd.NaT}

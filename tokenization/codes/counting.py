@@ -13,7 +13,6 @@ from tokenization.arrays import Floats, Longs, Vectors
 from tokenization.errors import SourceError
 from tokenization.events.grouping import Groups
 from tokenization.ids import Ids
-from tokenization.items.semantic_ids import ResidualKMeans
 
 CODES_OF_A_VECTOR = 256
 """Centroids a level of a vector facet."""
@@ -138,10 +137,6 @@ class Sample:
             widths = f"{self.vectors.shape[1]} and {other.vectors.shape[1]}"
             raise SourceError(f"a vector facet has vectors of length {widths}; write one length everywhere")
         return _smallest(np.concatenate([self.vectors, other.vectors]), np.append(self.keys, other.keys))
-
-    def centroids(self, levels: int) -> ResidualKMeans:
-        """Centroids of each level, fitted on these vectors."""
-        return ResidualKMeans.fit(self.vectors, levels, CODES_OF_A_VECTOR)
 
 
 def _smallest(vectors: Vectors, keys: NDArray[np.uint64]) -> Sample:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from tokenization.arrays import Codes, Floats, Longs, Mask
 from tokenization.codes.codecs import NumberCodec, clock_codes, distance_codes, span_codes
+from tokenization.codes.counting import CODES_OF_A_VECTOR
 from tokenization.codes.users import UserCodecs
 from tokenization.codes.vocabulary import ABSENT, FIRST, Vocabulary
 from tokenization.errors import SourceError, VocabularyError, nearest
@@ -122,7 +123,11 @@ class Tokenizer:
             {name: NumberCodec.fit(tally) for name, tally in observed.numbers.items()},
             table,
             PairTable.learn(observed.runs, schema.merge.pairs.number) if schema.merge.pairs else None,
-            {name: s.centroids(schema.facets[name].levels) for name, s in observed.vectors.items() if len(s.vectors)},
+            {
+                name: ResidualKMeans.fit(sample.vectors, schema.facets[name].levels, CODES_OF_A_VECTOR)
+                for name, sample in observed.vectors.items()
+                if len(sample.vectors)
+            },
             attributes,
         )
 

@@ -113,7 +113,8 @@ def diff(
       userfm schema diff old.yaml new.yaml
       userfm schema diff corpus schema.yaml
     """
-    from tokenization.schema.evolution import changes, declared, refuse_unless_compatible
+    from tokenization.corpus.declared import declared
+    from tokenization.schema.evolution import changes, refuse_unless_compatible
     from userfm.cli.console import results
 
     earlier, later = declared(old), declared(new)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import copy
-import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,7 +12,7 @@ from hypothesis import given, settings
 from tests.tokenization.strategies import declarations
 from tokenization.errors import SchemaError
 from tokenization.schema.event_schema import EventSchema
-from tokenization.schema.evolution import Step, changes, declared, origins, refuse_unless_compatible
+from tokenization.schema.evolution import Step, changes, origins, refuse_unless_compatible
 
 Declare = Callable[..., EventSchema]
 OUTCOME = {"quantity": {"kind": "number"}, "shelf": {"kind": "category"}}
@@ -184,17 +182,3 @@ def test_any_two_declarations_are_compared_in_plain_words(first: dict[str, Any],
     found = changes(EventSchema.from_dict(first), EventSchema.from_dict(second))
     assert all("\n" not in change.refused for change in found)
     assert all(isinstance(text, str) for change in found for text in (change.key, change.before, change.after))
-
-
-def test_a_declaration_is_found_in_a_file_and_in_folders(schema: EventSchema, tmp_path: Path) -> None:
-    (tmp_path / "schema.yaml").write_text(json.dumps(schema.to_dict()))
-    assert declared(tmp_path / "schema.yaml") == schema
-    for inner in ("saved", "corpus/tokenizer", "run/model/tokenizer"):
-        (tmp_path / inner).mkdir(parents=True)
-        (tmp_path / inner / "tokenizer.json").write_text(json.dumps({"schema": schema.to_dict()}))
-        assert declared(tmp_path / inner.split("/")[0]) == schema
-    with pytest.raises(SchemaError, match="holds no tokenizer; give a YAML file, or the folder of a corpus"):
-        declared(tmp_path)
-    (tmp_path / "saved" / "tokenizer.json").write_text("{}")
-    with pytest.raises(SchemaError, match="can't be read"):
-        declared(tmp_path / "saved")
