@@ -158,7 +158,7 @@ def _of_lists(name: str, values: pa.Array, given: Mask) -> Profile:
         return Profile(name, Shape.VECTOR, given, 0, width=int(lengths[0]))
     if pa.types.is_nested(inner):
         return Profile(name, Shape.NESTED, given, 0)
-    return Profile(name, Shape.LIST, given, int(pc.count_distinct(pc.list_flatten(values)).as_py()))
+    return Profile(name, Shape.LIST, given, len(pc.unique(pc.list_flatten(values))))
 
 
 def _of_stamps(name: str, values: pa.Array, given: Mask) -> Profile:

@@ -16,8 +16,10 @@ from tests.tokenization.strategies import columns as odd_names
 from tokenization.drafting.inference import draft
 from tokenization.drafting.yaml_draft import written
 from tokenization.errors import SchemaError
+from tokenization.events.cleaning import clean
 from tokenization.schema.event_schema import EventSchema
 from tokenization.schema.rules import Kind
+from tokenization.sources.tables import read_events
 from tokenization.tokenizer.tokenizer import Tokenizer
 
 ROWS = 2_000
@@ -217,4 +219,5 @@ def test_whatever_else_a_log_holds_its_draft_tokenizes_it(
     table = pa.table({**more, **log})
     schema = declared(table, tmp_path_factory.mktemp("drawn"))
     assert {"timestamp", "item_id"} <= set(schema.columns)
-    assert Tokenizer.fit(schema, table).transform(table).num_rows >= 1
+    events = clean(read_events(table, schema), schema).events
+    assert Tokenizer.fit(schema, events).transform(events).num_rows >= 1
