@@ -11,6 +11,7 @@ from tokenization.ids import Ids
 from tokenization.job import partition
 from tokenization.job.partition import Borders, count_users, find_borders, part_rows_of, route, split, sum_counts
 
+NOBODY = (None, "")
 NUMBERS = st.lists(st.none() | st.integers(-5, 40), max_size=200)
 WORDS = st.lists(st.none() | st.text(max_size=2), max_size=200)
 
@@ -39,9 +40,9 @@ def test_parts_are_whole_users_in_the_order_of_their_ids(
     rows = [row for part in whole for row in part["row"].to_pylist()]
     assert sorted(rows) == list(range(len(users)))
     assert all(part["row"].to_pylist() == sorted(part["row"].to_pylist()) for part in whole)
-    told = [[user for user in part["user"].to_pylist() if user is not None] for part in whole]
+    told = [[user for user in part["user"].to_pylist() if user not in NOBODY] for part in whole]
     ordered = [user for part in told for user in sorted(set(part))]
-    assert ordered == sorted({user for user in users if user is not None})  # type: ignore[type-var]
+    assert ordered == sorted({user for user in users if user not in NOBODY})  # type: ignore[type-var]
     for part in told:
         alone = len(set(part)) <= 1
         assert alone or len(part) < 2 * part_rows + max(part.count(user) for user in set(part))
