@@ -10,7 +10,6 @@ run/model/          the model directory
 from __future__ import annotations
 
 import json
-import logging
 import os
 import threading
 import time
@@ -121,7 +120,9 @@ def pretrain(
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 
-    with _ray_session(address):
+    from tokenization.job.cluster import session
+
+    with session(address):
         trainer = TorchTrainer(
             _work,
             train_loop_config={"folder": str(run.folder.resolve()), "threads": _threads(workers)},
@@ -220,31 +221,6 @@ def _cut_back(log: Path, step: int) -> None:
         fresh = log.with_suffix(".tmp")
         fresh.write_bytes(b"".join(kept))
         fresh.rename(log)
-
-
-@contextmanager
-def _ray_session(address: str | None) -> Iterator[None]:
-    """A Ray session that ends with the block, unless it was there before."""
-    import ray
-
-    if ray.is_initialized():
-        yield
-        return
-    # Ray starts workers at niceness 15: on one machine anything else would starve the training.
-    os.environ.setdefault("RAY_worker_niceness", "0")
-    # Workers import this project from where the driver found it.
-    paths = os.pathsep.join([str(Path(__file__).resolve().parents[1]), os.environ.get("PYTHONPATH", "")])
-    ray.init(
-        address=address,
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-        runtime_env={"env_vars": {"PYTHONPATH": paths}},
-    )
-    try:
-        yield
-    finally:
-        ray.shutdown()
 
 
 def _fit_watched(trainer: Any, run: Run, on_step: Callable[[StepRecord], None]) -> None:

@@ -22,7 +22,19 @@ from training.recipes import Name
 from userfm.cli import EXTRAS
 from userfm.cli.train import RecipeName
 
-COMMANDS = ["schema", "tokenize", "train", "evaluate", "recommend", "push", "publish", "serve", "query", "demo"]
+COMMANDS = [
+    "schema",
+    "tokenize",
+    "append",
+    "train",
+    "evaluate",
+    "recommend",
+    "push",
+    "publish",
+    "serve",
+    "query",
+    "demo",
+]
 
 
 @pytest.fixture(scope="module")

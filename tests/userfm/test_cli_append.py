@@ -1,4 +1,4 @@
-"""`userfm tokenize --append`: a later part of the shop's log behind an earlier one."""
+"""`userfm append`: a later part of the shop's log behind an earlier one."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_a_later_part_is_appended_once(
     corpus = tmp_path / "corpus"
     assert command("tokenize", shop_files.schema, days[0], "--out", corpus) == 0
     before = Corpus.open(corpus).summary["events"]
-    append = ("tokenize", shop_files.schema, days[1], "--out", corpus, "--append")
+    append = ("append", shop_files.schema, days[1], "--to", corpus)
     assert command(*append) == 0
     appended = Corpus.open(corpus)
     assert appended.summary["events"] == pq.read_metadata(shop_files.events).num_rows > before
@@ -43,7 +43,7 @@ def test_a_later_part_is_appended_once(
 def test_there_must_be_something_to_append_to(
     shop_files: Any, days: tuple[Path, Path], command: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert command("tokenize", shop_files.schema, days[1], "--out", tmp_path / "none", "--append") == 2
+    assert command("append", shop_files.schema, days[1], "--to", tmp_path / "none") == 2
     assert "is no corpus; make one with `userfm tokenize`" in " ".join(capsys.readouterr().err.split())
 
 
@@ -56,7 +56,7 @@ def test_items_that_join_later_are_candidates_with_what_is_known_of_them(
     corpus = tmp_path / "corpus"
     assert command("tokenize", shop_files.schema, days[0], "--items", early, "--out", corpus) == 0
     before = Corpus.open(corpus).tokenizer.items
-    append = ("tokenize", shop_files.schema, days[1], "--items", shop_files.items, "--out", corpus, "--append")
+    append = ("append", shop_files.schema, days[1], "--items", shop_files.items, "--to", corpus)
     assert command(*append) == 0
     table = Corpus.open(corpus).tokenizer.items
     assert table.ids.prefix_hash(len(before.ids)) == before.ids.prefix_hash()

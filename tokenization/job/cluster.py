@@ -34,9 +34,12 @@ R = TypeVar("R")
 
 
 @contextmanager
-def session() -> Iterator[None]:
-    """A Ray session that ends with the block, unless it was there before: of the cluster that RAY_ADDRESS names, or
-    of one on this machine."""
+def session(address: str | None = None) -> Iterator[None]:
+    """A Ray session that ends with the block, unless it was there before.
+
+    Args:
+        address: of the cluster; None is the one that RAY_ADDRESS names, or one on this machine.
+    """
     if ray.is_initialized():
         yield
         return
@@ -45,6 +48,7 @@ def session() -> Iterator[None]:
     # Workers import this project from where the driver found it.
     paths = os.pathsep.join([str(Path(__file__).resolve().parents[2]), os.environ.get("PYTHONPATH", "")])
     ray.init(
+        address=address,
         include_dashboard=False,
         log_to_driver=False,
         logging_level=logging.ERROR,

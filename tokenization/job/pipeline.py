@@ -10,9 +10,9 @@ import hashlib
 import json
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import reduce
 from operator import or_
@@ -26,14 +26,13 @@ from tokenization.codes.counting import Span
 from tokenization.corpus.corpus import FORMAT as CORPUS
 from tokenization.corpus.corpus import Corpus, Format, write_corpus
 from tokenization.errors import SourceError
-from tokenization.ids import Ids
 from tokenization.items.content import TextVectors
-from tokenization.job.partition import PART_ROWS, count_users, find_borders, part_rows_of, route, sum_counts
-from tokenization.job.spilling import Rows, scratch, spill
-from tokenization.job.steps import Job, Parts, PartsOnDisk, WholeLog, ahead
+from tokenization.job.layout import Log, Progress, Where, on_this_machine
+from tokenization.job.partition import PART_ROWS
+from tokenization.job.steps import Job
 from tokenization.schema.event_schema import EventSchema
 from tokenization.sources.files import stamp, stamps
-from tokenization.sources.tables import Scan, items_rule, read_items, read_users, scan_events
+from tokenization.sources.tables import items_rule, read_items, read_users
 from tokenization.tokenizer.fitting import Observed
 from tokenization.tokenizer.split import resolve
 from tokenization.tokenizer.tokenizer import Tokenizer
@@ -41,8 +40,6 @@ from tokenization.tokenizer.tokenizer_files import FORMAT as TOKENIZER
 from tokenization.tokenizer.tokens import sums
 
 T = TypeVar("T")
-Progress = Callable[[str, int, int], None]
-"""Called with (stage, done, total) whenever something is done."""
 
 
 def tokenize(
@@ -56,6 +53,7 @@ def tokenize(
     users_path: str | Path | None = None,
     strict: bool = False,
     part_rows: int = PART_ROWS,
+    where: Where = on_this_machine,
 ) -> Corpus:
     """Read a log, fit its tokenizer on what lies before the split, and write a corpus.
 
@@ -68,6 +66,7 @@ def tokenize(
         strict: whether rows that make no sense end the job, instead of being set aside.
         part_rows: rows that are worked on at a time. A log of more than twice as many is cut into parts, on disk
             beside `out`; the corpus is the same whatever this is.
+        where: the parts lie and are worked on: `on_this_machine` or `on_ray`.
 
     Returns:
         The corpus. Its `summary` says: events (rows read), tokens, merged (events that went into a token with
@@ -78,85 +77,18 @@ def tokenize(
     Raises:
         SchemaError, SourceError, CorpusError: one sentence about what to mend.
     """
-    inputs = _Inputs.of(schema_path, events_path, items_path, users_path)
-
-    def lay_out(job: Job) -> AbstractContextManager[_Log]:
-        return _log(scan_events(events_path, job.schema), job, Path(out), part_rows, progress)
-
-    return _tokenize(inputs, Path(out), format, progress, strict, lay_out)
-
-
-def tokenize_on_ray(
-    schema_path: str | Path,
-    events_path: str | Path,
-    items_path: str | Path | None,
-    out: str | Path,
-    format: Format = "parquet",
-    progress: Progress = lambda stage, done, total: None,
-    *,
-    users_path: str | Path | None = None,
-    strict: bool = False,
-    part_rows: int = PART_ROWS,
-) -> Corpus:
-    """The same over a Ray cluster, which reads the log and works on its parts; this process writes the corpus.
-
-    It is the cluster that RAY_ADDRESS names, or one that is started on this machine for as long as it takes. Every
-    machine of it must be able to read the log. Needs the package `ray`.
-    """
-    from tokenization.job import cluster
-
-    inputs = _Inputs.of(schema_path, events_path, items_path, users_path)
-
-    @contextmanager
-    def lay_out(job: Job) -> Iterator[_Log]:
-        scan = cluster.looked_through(scan_events(events_path, job.schema))
-        _check_rows(scan)
-        parts = cluster.lay_out(scan, job, part_rows)
-        progress("read", scan.rows, scan.rows)
-        yield _Log(parts, scan.rows, Rows(None))
-
-    with cluster.session(), cluster.quietly():
-        return _tokenize(inputs, Path(out), format, progress, strict, lay_out)
-
-
-@dataclass(frozen=True)
-class _Inputs:
-    """Where everything lies. digest: changes whenever the declaration or a file does, as far as names, sizes and dates
-    tell. log: the same of the events alone."""
-
-    schema: EventSchema
-    items: str | Path | None
-    users: str | Path | None
-    digest: str
-    log: str
-
-    @classmethod
-    def of(cls, schema: str | Path, events: str | Path, items: str | Path | None, users: str | Path | None) -> _Inputs:
-        declared = EventSchema.from_yaml(schema)
-        told: list[object] = [CORPUS, TOKENIZER, declared.to_dict()]
-        told += [[str(source), stamps(source)] for source in (events, items, users) if source is not None]
-        return cls(declared, items, users, hashlib.sha256(json.dumps(told).encode()).hexdigest(), stamp(events))
-
-
-def _tokenize(
-    inputs: _Inputs,
-    out: Path,
-    format: Format,
-    progress: Progress,
-    strict: bool,
-    lay_out: Callable[[Job], AbstractContextManager[_Log]],
-) -> Corpus:
     start = time.perf_counter()
-    if (made := _already_made(out, inputs.digest, format)) is not None:
+    inputs = _Inputs.of(schema_path, events_path, items_path, users_path)
+    if (made := _already_made(Path(out), inputs.digest, format)) is not None:
         _refuse(made.summary["quarantined"] if strict else {}, made.summary["events"])
         progress("up to date", 1, 1)
         return made
     progress("read", 0, 1)
     schema = inputs.schema
-    items = None if inputs.items is None else read_items(inputs.items, schema)
-    users = None if inputs.users is None else read_users(inputs.users, schema)
+    items = None if items_path is None else read_items(items_path, schema)
+    users = None if users_path is None else read_users(users_path, schema)
     job = Job(schema, time.time(), items, users)
-    with _reading_texts(job) as texts, lay_out(job) as log:
+    with _reading_texts(job) as texts, where(job, events_path, Path(out), part_rows, progress) as log:
         found = _surveyed(log, progress)
         _refuse(found.reasons if strict else {}, log.rows)
         tokenizer = _fitted(log, job, found, texts, progress)
@@ -168,51 +100,21 @@ def _tokenize(
     return corpus
 
 
-@dataclass(frozen=True, eq=False)
-class _Log:
-    """A log that lies ready in parts. rows: of all parts. refused: a place for those that make no sense."""
+@dataclass(frozen=True)
+class _Inputs:
+    """What a corpus is made of. digest: changes whenever the declaration or a file does, as far as names, sizes and
+    dates tell. log: the same of the events alone."""
 
-    parts: Parts
-    rows: int
-    refused: Rows
+    schema: EventSchema
+    digest: str
+    log: str
 
-
-@contextmanager
-def _log(scan: Scan, job: Job, out: Path, part_rows: int, progress: Progress) -> Iterator[_Log]:
-    """The log in one part, in memory, or in several on disk, for as long as the block lasts."""
-    _check_rows(scan)
-    part_rows = part_rows_of(scan.batches(), part_rows)
-    if scan.rows <= 2 * part_rows:
-        table = scan.read()
-        progress("read", 1, 1)
-        progress("check", 0, scan.rows)
-        whole = WholeLog(job, job.clean(table))
-        del table
-        yield _Log(whole, scan.rows, Rows(None))
-        return
-    with scratch(out) as folder:
-        user = job.schema.user
-        columns = _counted(scan.batches([user]), len, "users", scan.rows, progress)
-        counts = sum_counts(count_users(Ids.of(batch.column(user), user)) for batch in columns)
-        borders = find_borders(*counts, part_rows)
-        routed = ahead(route(scan.batches(), user, borders))
-        counted = _counted(routed, lambda tables: sum(len(t) for _, t in tables), "read", scan.rows, progress)
-        paths = spill(counted, borders.parts, scan.schema, folder)
-        yield _Log(PartsOnDisk(job, paths), scan.rows, Rows(folder / "refused.arrows"))
-
-
-def _check_rows(scan: Scan) -> None:
-    if scan.rows == 0:
-        raise SourceError(f"{scan.where} has no rows; give a table with at least one event")
-
-
-def _counted(items: Iterable[T], size: Callable[[T], int], stage: str, rows: int, progress: Progress) -> Iterator[T]:
-    """The same items, telling of how many rows they were."""
-    done = 0
-    for item in items:
-        yield item
-        done += size(item)
-        progress(stage, done, rows)
+    @classmethod
+    def of(cls, schema: str | Path, events: str | Path, items: str | Path | None, users: str | Path | None) -> _Inputs:
+        declared = EventSchema.from_yaml(schema)
+        told: list[object] = [CORPUS, TOKENIZER, declared.to_dict()]
+        told += [[str(source), stamps(source)] for source in (events, items, users) if source is not None]
+        return cls(declared, hashlib.sha256(json.dumps(told).encode()).hexdigest(), stamp(events))
 
 
 @dataclass(eq=False)
@@ -225,7 +127,7 @@ class _Found:
     observed: Observed | None = None
 
 
-def _surveyed(log: _Log, progress: Progress) -> _Found:
+def _surveyed(log: Log, progress: Progress) -> _Found:
     found, done = _Found(), 0
     for part in log.parts.survey():
         found.reasons.update(part.quarantined["reason"].to_pylist())
@@ -279,7 +181,7 @@ def _reading_texts(job: Job) -> Iterator[_Texts]:
         yield texts
 
 
-def _fitted(log: _Log, job: Job, found: _Found, texts: _Texts, progress: Progress) -> Tokenizer:
+def _fitted(log: Log, job: Job, found: _Found, texts: _Texts, progress: Progress) -> Tokenizer:
     progress("fit", 0, 1)
     split = job.split or resolve(job.schema.split, found.span)
     observed = found.observed or reduce(or_, log.parts.observe(split))
@@ -289,7 +191,7 @@ def _fitted(log: _Log, job: Job, found: _Found, texts: _Texts, progress: Progres
 
 
 def _transformed(
-    log: _Log, tokenizer: Tokenizer, found: _Found, summary: dict[str, Any], start: float, progress: Progress
+    log: Log, tokenizer: Tokenizer, found: _Found, summary: dict[str, Any], start: float, progress: Progress
 ) -> Iterator[pa.Table]:
     """The tokens part by part, and after the last one the summary."""
     events = log.rows - found.reasons.total() - found.dropped.total()

@@ -13,13 +13,14 @@ from typing import Annotated
 import typer
 
 from userfm import __version__
-from userfm.cli import demo, evaluate, publish, push, query, recommend, schema, serve, tokenize, train
+from userfm.cli import append, demo, evaluate, publish, push, query, recommend, schema, serve, tokenize, train
 from userfm.cli.errors import sentence
 
 # Command → the extra of this package that brings what it needs.
 EXTRAS = {
     "schema": "model",
     "tokenize": "model,text",
+    "append": "model,text",
     "train": "train,text",
     "evaluate": "train",
     "recommend": "train",
@@ -72,6 +73,7 @@ def userfm(
 
 app.add_typer(schema.app, name="schema")
 app.command("tokenize")(tokenize.tokenize)
+app.command("append")(append.append)
 app.command("train")(train.train)
 app.command("evaluate")(evaluate.evaluate)
 app.command("recommend")(recommend.recommend)

@@ -21,91 +21,60 @@ class Format(StrEnum):
     LANCE = "lance"
 
 
+Schema = Annotated[Path, typer.Argument(help="The declaration of the log, a YAML file.", show_default=False)]
+Events = Annotated[
+    str,
+    typer.Argument(
+        help="The log, one row an event: Parquet, Arrow, CSV, JSON lines or Lance; a file or a folder of them, here or "
+        "behind a URL (s3://, gs://, ..).",
+        show_default=False,
+    ),
+]
+Items = Annotated[
+    str | None, typer.Option(help="Table of what is known about the items, if there is one.", show_default=False)
+]
+Users = Annotated[
+    str | None, typer.Option(help="Table of what is known about the users, if there is one.", show_default=False)
+]
+Strict = Annotated[bool, typer.Option("--strict", help="Fail where a row makes no sense, and write nothing.")]
+
+
 def tokenize(
-    schema: Annotated[Path, typer.Argument(help="The declaration of the log, a YAML file.", show_default=False)],
-    events: Annotated[
-        str,
-        typer.Argument(
-            help="The log, one row an event: Parquet, Arrow, CSV, JSON lines or Lance; a file or a folder of them, "
-            "here or behind a URL (s3://, gs://, ..).",
-            show_default=False,
-        ),
-    ],
+    schema: Schema,
+    events: Events,
     out: Annotated[Path, typer.Option(help="Folder to write the corpus to.", show_default=False)],
-    items: Annotated[
-        str | None, typer.Option(help="Table of what is known about the items, if there is one.", show_default=False)
-    ] = None,
-    users: Annotated[
-        str | None, typer.Option(help="Table of what is known about the users, if there is one.", show_default=False)
-    ] = None,
-    format: Annotated[
-        Format, typer.Option(help="How the tokens are kept; of a corpus that is appended to, as it is.")
-    ] = Format.PARQUET,
-    strict: Annotated[
-        bool, typer.Option("--strict", help="Fail where a row makes no sense, and write nothing.")
-    ] = False,
-    append: Annotated[
-        bool, typer.Option("--append", help="Add events that came since to the corpus, and rewrite nothing of it.")
-    ] = False,
+    items: Items = None,
+    users: Users = None,
+    format: Annotated[Format, typer.Option(help="How the tokens are kept.")] = Format.PARQUET,
+    strict: Strict = False,
     ray: Annotated[
         bool, typer.Option("--ray", help="Work on the cluster that RAY_ADDRESS names, or on all cores of this machine.")
     ] = False,
 ) -> None:
     """Turn an event log into a corpus: one row a user, every event as integers that the model reads.
 
-    The schema says which columns hold the user, the time, the items and
-    everything else; the header of examples/complete_journey/schema.yaml
-    explains every key. Rows that make no sense are set aside with the reason
-    (quarantine/ in the corpus) and counted, or end the command
-    (--strict). Whatever is fitted (ids, bins, counts) is fitted before the
-    split that the schema declares.
-
-    A log may be larger than memory: above two million rows it is cut into
-    parts of whole users, in a folder beside OUT that takes about as much room
-    as the log does uncompressed, and is removed at the end; with --ray, the
-    parts are in the memory of a cluster. The corpus is the same.
+    The schema says what the columns hold; `userfm schema infer` drafts one.
+    Rows that make no sense are set aside with the reason (quarantine/ in the
+    corpus) and counted. Whatever is fitted is fitted before the split that the
+    schema declares. A log larger than memory is cut into parts of whole users,
+    in a folder beside OUT that is removed at the end, or with --ray in the
+    memory of a cluster. The corpus is the same.
 
     \b
-    Example, with the smallest schema there is:
-      schema: 1
-      name: shop
-      user: user_id
-      time: {column: timestamp}
-      entities:
-        product: {column: item_id, candidates: true}
-    \b
+    Examples:
       userfm tokenize schema.yaml events.parquet --out corpus
       userfm tokenize schema.yaml s3://logs/2024/ --items items.csv --out corpus --strict
 
     Then: userfm train corpus --out run
-
-    \b
-    And a day later, with the new events alone:
-      userfm tokenize schema.yaml day.parquet --out corpus --append
-    Cut the log between groups: of a basket or a session that is cut in two,
-    each half is a group of its own.
+    And a day later: userfm append schema.yaml day.parquet --to corpus
     """
-    from tokenization.job import pipeline
+    from tokenization.job.layout import on_ray, on_this_machine
+    from tokenization.job.pipeline import tokenize as run
     from userfm.cli.console import progress_console, results, stages
 
-    if append and ray:
-        raise typer.BadParameter("--append works on this machine; leave out --ray")
-    if append:
-        add_events(schema, events, out, items, users, strict)
-        return
-    run = pipeline.tokenize_on_ray if ray else pipeline.tokenize
+    where = on_ray if ray else on_this_machine
     with stages(progress_console()) as progress:
-        corpus = run(schema, events, items, out, format.value, progress, users_path=users, strict=strict)
-    show(corpus, results())
-
-
-def add_events(schema: Path, events: str, out: Path, items: str | None, users: str | None, strict: bool) -> None:
-    """What `--append` does."""
-    from tokenization.job.appending import append
-    from userfm.cli.console import progress_console, results, stages
-
-    with stages(progress_console()) as progress:
-        corpus = append(schema, events, out, progress, items_path=items, users_path=users, strict=strict)
+        corpus = run(schema, events, items, out, format.value, progress, users_path=users, strict=strict, where=where)
     show(corpus, results())
 
 

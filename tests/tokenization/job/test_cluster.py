@@ -13,7 +13,8 @@ import yaml
 
 from tests.conftest import Kiosk
 from tokenization.errors import SourceError
-from tokenization.job.pipeline import tokenize, tokenize_on_ray
+from tokenization.job.layout import on_ray
+from tokenization.job.pipeline import tokenize
 
 pytestmark = pytest.mark.slow
 
@@ -49,7 +50,7 @@ def test_a_cluster_makes_the_corpus_that_one_machine_makes(schema: str, files: P
     arguments = (files / f"{schema}.yaml", files / "events", files / "items.parquet")
     told: list[tuple[str, int, int]] = []
     here = tokenize(*arguments, files / "here")
-    there = tokenize_on_ray(*arguments, files / "there", progress=lambda *what: told.append(what), part_rows=100)
+    there = tokenize(*arguments, files / "there", progress=lambda *what: told.append(what), part_rows=100, where=on_ray)
     assert there.tokens().equals(here.tokens())
     assert there.tokenizer.fingerprint == here.tokenizer.fingerprint
     assert here.summary["quarantined"] == {"customer is missing": 2, "id is there twice": 30}
@@ -64,5 +65,5 @@ def test_a_cluster_makes_the_corpus_that_one_machine_makes(schema: str, files: P
 def test_what_is_wrong_with_a_file_is_the_sentence_that_it_is_elsewhere(files: Path) -> None:
     (files / "events" / "d.csv").write_text("customer,time\nann,7\n")
     with pytest.raises(SourceError, match=r"events/d.csv has no column 'action'"):
-        tokenize_on_ray(files / "schema.yaml", files / "events", None, files / "corpus")
+        tokenize(files / "schema.yaml", files / "events", None, files / "corpus", where=on_ray)
     assert not (files / "corpus").exists()

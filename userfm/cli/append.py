@@ -1,0 +1,39 @@
+"""`userfm append`: what happened since, behind what a corpus has."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from userfm.cli.tokenize import Events, Items, Schema, Strict, Users, show
+
+
+def append(
+    schema: Schema,
+    events: Events,
+    to: Annotated[Path, typer.Option(help="Folder of the corpus.", show_default=False)],
+    items: Items = None,
+    users: Users = None,
+    strict: Strict = False,
+) -> None:
+    """Add the events of a day, or an hour, to a corpus; nothing of it is written again.
+
+    Codes that are there stay; new ids, and new items of --items, get codes at
+    the end. The same file is appended once. An event older than its user's
+    newest is late: it is quarantined, unless the schema says `late: now`.
+
+    Cut the log between groups: of a basket or a session that is cut in two,
+    each half is a group of its own.
+
+    \b
+    Example:
+      userfm append schema.yaml day.parquet --to corpus
+    """
+    from tokenization.job.appending import append as run
+    from userfm.cli.console import progress_console, results, stages
+
+    with stages(progress_console()) as progress:
+        corpus = run(schema, events, to, progress, items_path=items, users_path=users, strict=strict)
+    show(corpus, results())
