@@ -53,6 +53,8 @@ class Ids:
 
     def where(self, values: Mask) -> Mask:
         """[n] rows whose id is one of those [d] that are marked."""
+        if not values.any():
+            return np.zeros(len(self.index), np.bool_)
         return np.asarray(np.append(values, False)[self.index])
 
     def renamed(self, aliases: Mapping[str, str]) -> Ids:

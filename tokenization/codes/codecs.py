@@ -96,8 +96,10 @@ def clock_codes(
 
 def span_codes(spans: Floats) -> Codes:
     """[n] seconds, NaN = absent → [n] codes by powers of two; what is below zero counts as zero."""
-    power = np.log2(np.fmin(np.fmax(spans, 1.0), 2.0 ** (POWERS - 1))).astype(np.int32)  # fmax: NaN counts as 1
-    return np.where(np.isnan(spans), ABSENT, power + FIRST).astype(np.int32)
+    codes = np.log2(np.fmin(np.fmax(spans, 1.0), 2.0 ** (POWERS - 1))).astype(np.int32)  # fmax: NaN counts as 1
+    codes += FIRST
+    codes[np.isnan(spans)] = ABSENT
+    return codes
 
 
 def distance_codes(spans: Floats) -> Codes:
@@ -116,13 +118,15 @@ def hash_codes(column: Ids, known: Codes, vocabulary: Vocabulary, buckets: int) 
     """
     fitted = FIRST + int(np.count_nonzero(vocabulary.counts))
     rare = (known == UNKNOWN) | (known >= fitted)
-    used = np.unique(column.index[rare & ~column.missing])
-    pairs = np.zeros((2, len(column.values) + 1), np.int32)
-    for place, key in zip(used.tolist(), column.values.take(used).to_pylist(), strict=True):
+    rows = np.flatnonzero(rare & ~column.missing)
+    used, of_row = np.unique(column.index[rows], return_inverse=True)
+    pairs = np.zeros((2, len(used)), np.int32)
+    for place, key in enumerate(column.values.take(used).to_pylist()):
         digest = hashlib.blake2b(str(key).encode(), digest_size=16).digest()
         pairs[0, place] = FIRST + int.from_bytes(digest[:8], "little") % buckets
         pairs[1, place] = FIRST + int.from_bytes(digest[8:], "little") % buckets
-    found = np.where(rare, pairs[:, column.index], ABSENT)
+    found = np.full((2, len(known)), ABSENT, np.int32)
+    found[:, rows] = pairs[:, of_row]
     return found[0], found[1]
 
 

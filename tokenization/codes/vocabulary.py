@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from types import NoneType
 
 import numpy as np
 import pyarrow as pa
@@ -27,6 +29,9 @@ _FEW = 16
 """So many times fewer ids than a vocabulary has are looked up one by one."""
 _HANDFUL = 64
 """So many ids are looked up one by one in any case: a call to Arrow costs as much."""
+_SMALL = 4096
+"""Ids of a vocabulary that is small enough to be the values of a column."""
+_WHOLE_OR_TEXT = {pa.int64(): {int, NoneType}, pa.string(): {str, NoneType}}
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,25 +66,43 @@ class Vocabulary:
         given = pc.is_valid(ids).to_numpy(zero_copy_only=False)
         ids = as_type(ids, self.ids.type) if len(self.ids) else ids.slice(0, 0)
         if len(ids) * _FEW < len(self.ids):
-            known = np.fromiter((self._codes.get(i, UNKNOWN) for i in ids.to_pylist()), np.int32, len(ids))
+            known = self._few(ids)
         else:
             known = pc.index_in(ids, value_set=self.ids).fill_null(UNKNOWN - FIRST).to_numpy() + FIRST
         return np.where(given, known if len(ids) else UNKNOWN, ABSENT).astype(np.int32)
 
     @cached_property
-    def _codes(self) -> dict[object, int]:
+    def _places(self) -> dict[object, int]:
         """For a few ids at a time: Arrow would hash the whole vocabulary on every call."""
-        return {key: code for code, key in enumerate(self.ids.to_pylist(), start=FIRST)}
+        return {key: place for place, key in enumerate(self.ids.to_pylist())} | {None: -1}
+
+    def _few(self, ids: pa.Array) -> Codes:
+        """Codes of ids of which none is null."""
+        places = [self._places.get(key, UNKNOWN - FIRST) for key in ids.to_pylist()]
+        return np.array(places, np.int32) + np.int32(FIRST)
 
     def encode_ids(self, column: Ids) -> Codes:
         """The same for a column of distinct values with an index: each distinct id is looked up once."""
+        if column.values is self.ids:  # as `find` gives them: there is nothing to look up
+            codes: Codes = column.index + np.int32(FIRST)
+            codes[column.index < 0] = ABSENT
+            return codes
         if len(column.values) == 0:
             return np.full(len(column.index), ABSENT, np.int32)
-        if len(column.values) <= _HANDFUL and column.values.type == self.ids.type:
-            found = [self._codes.get(key, UNKNOWN) for key in column.values.to_pylist()]
-            return np.array([*found, ABSENT], np.int32)[column.index]
-        codes = np.append(self.encode(column.values), np.int32(ABSENT))
-        return codes[column.index]
+        few = len(column.values) <= _HANDFUL and column.values.type == self.ids.type
+        codes = self._few(column.values) if few else self.encode(column.values)
+        return np.append(codes, np.int32(ABSENT))[column.index]
+
+    def find(self, values: Sequence[object]) -> Ids | None:
+        """A few plain values, None = absent, as a column over the ids of this vocabulary: [n] values → [n].
+
+        None where one is not among them, or is of another type, and where the vocabulary is so large that it should
+        not be handed on.
+        """
+        if len(self.ids) > _SMALL or set(map(type, values)) - _WHOLE_OR_TEXT[self.ids.type]:
+            return None
+        places = list(map(self._places.get, values))
+        return None if None in places else Ids(self.ids, np.array(places, np.int32))
 
     def decode(self, codes: Codes) -> pa.Array:
         """[n] codes → [n] ids; absent and unknown become null.

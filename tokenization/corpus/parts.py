@@ -202,19 +202,15 @@ def _write_parquet(path: Path, tables: Iterator[pa.Table]) -> None:
     options = {
         # Arrow's own name for the inside of a list, so that what is read equals what was written.
         "use_compliant_nested_type": False,
-        # Nobody looks a token up by its time, and times have no dictionary worth the name: a fourteenth of the work.
+        # Nobody looks a token up by what it holds. Codes are small numbers, which zstd packs nearly as well as a
+        # dictionary does, and sooner; of amounts many are the same.
         "write_statistics": False,
-        "use_dictionary": [name for name in _leaves(first.schema) if name not in ("time.list.item", "group.list.item")],
+        "use_dictionary": [f"{name}.list.item" for name in first.column_names if name.endswith(".value")],
     }
     with pq.ParquetWriter(path, first.schema, compression="zstd", **options) as writer:
         _write_row_groups(writer, first)
         for table in tables:
             _write_row_groups(writer, table)
-
-
-def _leaves(schema: pa.Schema) -> list[str]:
-    """Columns as Parquet names them."""
-    return [f"{field.name}.list.item" if pa.types.is_list(field.type) else field.name for field in schema]
 
 
 def _write_row_groups(writer: pq.ParquetWriter, table: pa.Table) -> None:

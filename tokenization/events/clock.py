@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from datetime import datetime
+from operator import attrgetter
 from zoneinfo import ZoneInfo
 
 import numpy as np
@@ -20,6 +21,11 @@ _MICRO = pa.timestamp("us")
 _FEW = 64
 _FAR = 5e9  # seconds: until the year 2128, well inside what both calendars know
 _PARTS: Mapping[str, Callable[[pa.Array], pa.Array]] = {"hour": pc.hour, "weekday": pc.day_of_week, "month": pc.month}
+_SHOWN: Mapping[str, Callable[[datetime], int]] = {
+    "hour": attrgetter("hour"),
+    "weekday": datetime.weekday,
+    "month": attrgetter("month"),
+}
 _LEAST = {"hour": 0, "weekday": 0, "month": 1}
 _TICKS = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 _ISO = (
@@ -74,12 +80,7 @@ def _few_local_parts(times: Floats, zone: str, parts: Collection[str]) -> dict[s
     """The same by Python's calendar: for a few times a call to Arrow costs more than it saves."""
     local = ZoneInfo(zone)
     stamps = [datetime.fromtimestamp(time, local) for time in times.tolist()]
-    shown = {
-        "hour": [stamp.hour for stamp in stamps],
-        "weekday": [stamp.weekday() for stamp in stamps],
-        "month": [stamp.month - 1 for stamp in stamps],
-    }
-    return {part: np.array(shown[part], np.int32) for part in parts}
+    return {part: np.array(list(map(_SHOWN[part], stamps)), np.int32) - _LEAST[part] for part in parts}
 
 
 def _stamps(column: pa.Array, unit: str) -> tuple[pa.Array, Mask]:

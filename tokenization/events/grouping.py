@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from tokenization.arrays import Codes, Floats, Longs, Mask
 from tokenization.ids import Ids, as_type, one_chunk
+from tokenization.ordering import begins
 
 _FEW = 1024
 
@@ -97,6 +98,9 @@ def _numbered(users: pa.Array, of_event: Longs, of_user: Longs, time: Floats, st
     sizes = np.bincount(of_user, minlength=len(users))
     begin = (sizes.cumsum() - sizes)[of_user]
     ordinal = np.arange(len(of_user)) - begin
+    previous = np.full(len(time), np.nan)
+    previous[1:] = time[:-1]
+    previous[ordinal == 0] = np.nan
     return Groups(
         users,
         of_event,
@@ -104,7 +108,7 @@ def _numbered(users: pa.Array, of_event: Longs, of_user: Longs, time: Floats, st
         time,
         start,
         ordinal.astype(np.int32),
-        np.where(ordinal > 0, np.append(np.nan, time[:-1])[: len(time)], np.nan),
+        previous,
         time[begin],
         (sizes[of_user] - 1 - ordinal).astype(np.int32),
     )
@@ -140,7 +144,7 @@ def _distinct(keys: NDArray[Any]) -> tuple[NDArray[Any], Codes]:
     if len(keys) <= _FEW:
         order = np.argsort(keys)
         ordered = keys[order]
-        fresh = np.append(True, ordered[1:] != ordered[:-1])[: len(keys)]
+        fresh = begins(ordered)
         place = np.empty(len(keys), np.int32)
         place[order] = np.cumsum(fresh) - 1
         return ordered[fresh], place

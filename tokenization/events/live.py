@@ -11,7 +11,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from itertools import chain
 from operator import itemgetter
 from types import NoneType
@@ -19,7 +19,8 @@ from types import NoneType
 import numpy as np
 import pyarrow as pa
 
-from tokenization.arrays import Floats, Mask
+from tokenization.arrays import Codes, Floats, Mask
+from tokenization.codes.vocabulary import Vocabulary
 from tokenization.events import clock
 from tokenization.events.cleaning import A_DAY, SECONDS, clean, dropped, entities_of, of_day_level, read_facets, refuse
 from tokenization.events.events import Events
@@ -34,7 +35,7 @@ _NOTHING = pa.array([], pa.string())
 """What a column without any value is to `clean`, which reads it from an array of nulls."""
 _WHOLE = pa.int64()
 _BEGIN = datetime(1970, 1, 1, tzinfo=UTC)
-_SECOND = timedelta(seconds=1)
+_NAIVE_BEGIN = _BEGIN.replace(tzinfo=None)
 A_FEW = 1024
 """Rows of a table that is read value by value."""
 _ODD = re.compile(r"[\x00-\x1f\x7f]")
@@ -46,19 +47,22 @@ class _Odd(Exception):
     """Something that only `clean` can judge."""
 
 
-def events_of(rows: Rows, schema: EventSchema) -> Events:
+def events_of(rows: Rows, schema: EventSchema, known: Mapping[str, Vocabulary]) -> Events:
     """Rows as mappings of column → value; what is left out is absent, and what the schema drops is left out.
+
+    Args:
+        known: vocabularies, in which most values will be found at once.
 
     Raises:
         SourceError: a key that is no column, values that no column can hold together, or a row that makes no sense.
     """
     if rows:
         with suppress(_Odd, TypeError, ValueError, OverflowError, pa.ArrowException):
-            return _plain(_columns(rows, schema.columns), schema)
+            return _plain(_columns(rows, schema.columns), schema, known)
     return refuse(clean(from_rows(rows, schema), schema))
 
 
-def events_of_table(table: pa.Table, schema: EventSchema) -> Events:
+def events_of_table(table: pa.Table, schema: EventSchema, known: Mapping[str, Vocabulary]) -> Events:
     """The same of a small table; columns that the schema does not name are fine.
 
     Raises:
@@ -67,41 +71,50 @@ def events_of_table(table: pa.Table, schema: EventSchema) -> Events:
     names = table.column_names
     if table.num_rows and all(names.count(name) == 1 for name in schema.columns):
         with suppress(_Odd, TypeError, ValueError, OverflowError, pa.ArrowException):
-            return _plain({name: table.column(name).to_pylist() for name in schema.columns}, schema)
+            return _plain({name: table.column(name).to_pylist() for name in schema.columns}, schema, known)
     return refuse(clean(read_events(table, schema), schema))
 
 
-def _plain(columns: Mapping[str, Column], schema: EventSchema) -> Events:
+def _plain(columns: Mapping[str, Column], schema: EventSchema, known: Mapping[str, Vocabulary]) -> Events:
     if schema.event_id:
         raise _Odd
     users = _ids(columns[schema.user])
     ids = {name: _ids(columns[rule.column]) for name, rule in schema.entities.items()}
     day_level = np.zeros(len(users.index), np.bool_)
     if schema.action:
-        ids = {"action": _ids(columns[schema.action.column]).renamed(schema.action.aliases), **ids}
+        ids = {"action": _codable("action", columns[schema.action.column], schema.action.aliases, known), **ids}
         if schema.action.day_level:
             day_level = of_day_level(ids["action"], schema.action.day_level)
     times = _times(columns[schema.clock], schema, day_level)
     declared = _ids(columns[schema.group]) if schema.group else None
-    numbers: dict[str, Floats] = {}
+    measured: dict[str, FacetRule] = {}
     rest: dict[str, FacetRule] = {}
     for name, rule in schema.facets.items():
         match rule.kind:
             case Kind.CATEGORY | Kind.ID:
-                ids[name] = _ids(columns[rule.column]).renamed(rule.aliases)
-            case Kind.NUMBER:
-                numbers[name] = _numbers(columns[rule.column])
-            case Kind.DURATION:
-                numbers[name] = _positive(_numbers(columns[rule.column]) * SECONDS[rule.unit])
+                ids[name] = _codable(name, columns[rule.column], rule.aliases, known)
+            case Kind.NUMBER | Kind.DURATION:
+                measured[name] = rule
             case _:
                 rest[name] = rule
+    numbers = dict(zip(measured, _numbers([columns[rule.column] for rule in measured.values()]), strict=True))
+    for name, rule in measured.items():
+        if rule.kind is Kind.DURATION:
+            numbers[name] = _positive(numbers[name] * SECONDS[rule.unit])
     events = Events(users, times, declared, ids, numbers)
     if rest:
         events = _with(events, rest, columns, schema.time.zone if schema.time else "UTC")
-    if users.missing.any() or (len(schema.entities) > 1 and (entities_of(schema, events) > 1).any()):
+    about = sum(len(ids[name].values) > 0 for name in schema.entities)
+    if None in columns[schema.user] or (about > 1 and (entities_of(schema, events) > 1).any()):
         raise _Odd
     out = dropped(schema, events)
     return events.take(~np.logical_or.reduce(list(out.values()))) if out else events
+
+
+def _codable(name: str, values: Column, aliases: Mapping[str, str], known: Mapping[str, Vocabulary]) -> Ids:
+    """What is only ever asked for its codes. Ids that are renamed are in no vocabulary."""
+    found = known[name].find(values) if name in known and not aliases else None
+    return _ids(values).renamed(aliases) if found is None else found
 
 
 def _columns(rows: Rows, names: Sequence[str]) -> dict[str, Column]:
@@ -128,7 +141,7 @@ def _with(events: Events, rules: Mapping[str, FacetRule], columns: Mapping[str, 
 
 def _times(values: Column, schema: EventSchema, day_level: Mask) -> Floats:
     if schema.time is None:
-        times = _numbers(values)
+        (times,) = _numbers([values])
         if np.isnan(times).any():
             raise _Odd
         return times
@@ -145,41 +158,50 @@ def _instants(values: Column) -> Floats | None:
     """Seconds since 1970 UTC of datetimes that all have a zone, or all have none; None of anything else."""
     if set(map(type, values)) != {datetime}:
         return None
-    zones = {value.tzinfo is None for value in values}  # type: ignore[attr-defined]
-    if len(zones) > 1:
-        return None
-    begin = _BEGIN.replace(tzinfo=None) if zones.pop() else _BEGIN
-    return np.array([(value - begin) / _SECOND for value in values])  # type: ignore[operator]
+    begin = _BEGIN if values[0].tzinfo else _NAIVE_BEGIN  # type: ignore[attr-defined]
+    # Those with and those without a zone have no difference: a TypeError.
+    return np.array([(value - begin).total_seconds() for value in values])  # type: ignore[operator]
 
 
 def _ids(values: Column) -> Ids:
     """Distinct whole numbers, or distinct texts, in the order of first sight."""
-    if values.count(None) == len(values):
-        return Ids(_NOTHING, np.full(len(values), -1, np.int32))
+    if values.count(values[0]) == len(values):  # one user's rows have a column or two like this
+        return Ids(_NOTHING if values[0] is None else _distinct(values[:1]), _index_of_one(values))
     distinct = dict.fromkeys(values)
     distinct.pop(None, None)
     place: dict[object, int] = {value: number for number, value in enumerate(distinct)}
     place[None] = -1
-    index = np.fromiter(map(place.__getitem__, values), np.int32, len(values))
-    kinds = set(map(type, distinct))
+    return Ids(_distinct(list(distinct)), np.array(itemgetter(*values)(place), np.int32))
+
+
+def _index_of_one(values: Column) -> Codes:
+    return np.full(len(values), -1 if values[0] is None else 0, np.int32)
+
+
+def _distinct(values: Column) -> pa.Array:
+    """Ids that differ, all whole numbers or all text."""
+    kinds = set(map(type, values))
     if kinds == {str}:
-        if "" in distinct or any(len(text) > _LONG or _ODD.search(text) for text in distinct):  # type: ignore[arg-type, call-overload]
+        texts: list[str] = list(values)  # type: ignore[arg-type]
+        if not all(texts) or max(map(len, texts)) > _LONG or _ODD.search("".join(texts)):
             raise _Odd
-        return Ids(pa.array(list(distinct), pa.string()), index)
+        return pa.array(texts, pa.string())
     if kinds - {int}:
         raise _Odd
-    numbers = np.array(list(distinct), np.int64)
-    return Ids(pa.Array.from_buffers(_WHOLE, len(numbers), [None, pa.py_buffer(numbers)]), index)
+    numbers = np.array(values, np.int64)
+    return pa.Array.from_buffers(_WHOLE, len(numbers), [None, pa.py_buffer(numbers)])
 
 
-def _numbers(values: Column) -> Floats:
-    kinds = set(map(type, values))
+def _numbers(columns: Sequence[Column]) -> list[Floats]:
+    """The columns as floats, NaN where there is no value; all in one go, since each call to NumPy has its price."""
+    kinds = set(map(type, chain.from_iterable(columns)))
     if kinds - {int, float, NoneType}:
         raise _Odd
-    numbers = np.array(values, np.float64)  # None becomes NaN
-    if np.count_nonzero(np.isfinite(numbers)) + values.count(None) < len(values):
+    numbers = np.array(columns, np.float64)  # None becomes NaN
+    absent = sum(values.count(None) for values in columns) if NoneType in kinds else 0
+    if np.count_nonzero(np.isfinite(numbers)) + absent < numbers.size:
         raise _Odd
-    return numbers
+    return list(numbers)
 
 
 def _positive(numbers: Floats) -> Floats:

@@ -121,7 +121,7 @@ class TextVectors:
         Raises:
             SourceError: a column that holds no text. UserfmError: the encoder is not installed.
         """
-        distinct = pc.unique(one_chunk(_joined(table, columns.text)))
+        distinct = pc.unique(_joined(table, columns.text))
         return cls(distinct, _of_texts(distinct, columns, progress))
 
     def of(self, texts: pa.Array) -> Vectors:
@@ -208,7 +208,7 @@ class ItemTable:
             column = Ids.of(table.column(name).take(known), name)
             vocabularies[name] = Vocabulary.fit(Seen.of(column, np.arange(len(row_of), dtype=np.float64)))
             codes[name] = vocabularies[name].encode_ids(column)
-        text = one_chunk(_joined(table, columns.text)).take(known).fill_null("")
+        text = _joined(table, columns.text).take(known).fill_null("")
         distinct = pc.dictionary_encode(text)
         text_of = distinct.indices.to_numpy()
         vectors = (texts or TextVectors.read(table, columns, progress)).of(distinct.dictionary)
@@ -237,7 +237,7 @@ class ItemTable:
             column = Ids.of(table.column(name).take(place), name)
             vocabularies[name] = vocabulary.grow(column.decode())
             codes[name] = np.concatenate([self.categories[name], vocabularies[name].encode_ids(column)])
-        text = one_chunk(_joined(table, columns.text)).take(place).fill_null("")
+        text = _joined(table, columns.text).take(place).fill_null("")
         distinct = pc.dictionary_encode(text)
         text_of = distinct.indices.to_numpy()
         vectors = _of_texts(distinct.dictionary, columns, progress)
@@ -355,13 +355,16 @@ def _listed_ids(table: pa.Table, column: str, seen: Vocabulary) -> pa.Array:
     return ids
 
 
-def _joined(table: pa.Table, columns: Sequence[str]) -> pa.ChunkedArray:
+def _joined(table: pa.Table, columns: Sequence[str]) -> pa.Array:
+    """[rows] one text an item: its columns, with one space between any two words."""
     if not columns:
-        return pa.chunked_array([pa.array([""] * table.num_rows, pa.string())])
+        return pa.array([""] * table.num_rows, pa.string())
     # Arrow's null_handling="skip" loses rows in which every column is null, so nulls become "" before.
     texts = [_text(table.column(name), name).fill_null("") for name in columns]
-    joined = pc.binary_join_element_wise(*texts, " ")
-    return pc.utf8_trim_whitespace(pc.replace_substring_regex(joined, pattern=r"\s+", replacement=" "))
+    # Many items share a text, so each distinct one is read once.
+    joined = pc.dictionary_encode(one_chunk(pc.binary_join_element_wise(*texts, " ")))
+    words = pc.utf8_split_whitespace(pc.utf8_trim_whitespace(joined.dictionary))
+    return pc.binary_join(words, " ").take(joined.indices)
 
 
 def _text(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:

@@ -83,7 +83,7 @@ class Tokenizer:
             SourceError: the tables don't hold what the schema declares, or no event lies before the split.
             SchemaError: an action known to the day is misspelt, so that it would leak into its day.
         """
-        events = _events(events, schema)
+        events = _events(events, schema, {})
         known = None if items is None else read_items(items, schema)
         split = resolve(schema.split, fitting.span(schema, events))
         observed = fitting.observe(schema, split, events, known)
@@ -165,7 +165,7 @@ class Tokenizer:
         Raises:
             SourceError: a column is missing, or a row makes no sense (`cleaning.clean` tells good from bad).
         """
-        events = _events(events, self.schema)
+        events = _events(events, self.schema, self.vocabularies)
         groups, joined = self._groups(events)
         if after is not None:
             groups = resume(groups, after)
@@ -379,11 +379,11 @@ def _hash(centroids: ResidualKMeans) -> str:
     return digest.hexdigest()
 
 
-def _events(events: Events | TableLike, schema: EventSchema) -> Events:
+def _events(events: Events | TableLike, schema: EventSchema, known: Mapping[str, Vocabulary]) -> Events:
     if isinstance(events, Events):
         return events
     if isinstance(events, list):
-        return events_of(events, schema)
+        return events_of(events, schema, known)
     if isinstance(events, pa.Table) and events.num_rows <= A_FEW:
-        return events_of_table(events, schema)
+        return events_of_table(events, schema, known)
     return refuse(clean(read_events(events, schema), schema))
