@@ -20,10 +20,10 @@ from tokenization.codes.vocabulary import FIRST, Vocabulary
 from tokenization.errors import SourceError, UserfmError, VocabularyError
 from tokenization.ids import Ids, as_type, one_chunk
 from tokenization.items.assignment import SemanticIds
-from tokenization.items.modalities import unit_vectors
+from tokenization.items.modalities import metadata_vectors, unit_vectors
 from tokenization.items.semantic_ids import Vectors
 from tokenization.items.sentences import Encoder, SentenceEncoder
-from tokenization.schema.rules import ItemsRule
+from tokenization.schema.rules import METADATA, ItemsRule
 
 WIDTH = 256
 _CHUNK = 4096
@@ -136,8 +136,9 @@ class ItemTable:
 
     ids: the candidates' vocabulary [V - 2]. First those seen before the split, then the others of the items
     table in the order of their ids. categories: [V] codes by column. vocabularies: of these codes. text: [V].
-    text_of: [V] row of `distinct_vectors` [d, 256 or 0], since many items share a text. media: [V, w] of each column
-    of vectors that the user brings, length 1, zeros where an item has none. semantic: codes of both, where declared.
+    text_of: [V] row of `distinct_vectors` [d, 256 or 0], since many items share a text. media: [V, w] of the metadata
+    and of each column of vectors that the user brings, length 1, zeros where an item has none. semantic: codes of all
+    of it, where declared.
     """
 
     ids: Vocabulary
@@ -160,7 +161,7 @@ class ItemTable:
 
     @cached_property
     def vectors(self) -> Vectors:
-        """[V, w] content vectors: of the text (256 wide, or 0 where none is declared), then of the media."""
+        """[V, w] content vectors: of the text (256 wide, or 0 where none is declared), the metadata, then the media."""
         return _beside(self.distinct_vectors[self.text_of], self.media)
 
     @property
@@ -212,7 +213,8 @@ class ItemTable:
         distinct = pc.dictionary_encode(text)
         text_of = distinct.indices.to_numpy()
         vectors = (texts or TextVectors.read(table, columns, progress)).of(distinct.dictionary)
-        media = {name: _rows(unit_vectors(table.column(name), name), row_of) for name in columns.vectors}
+        beside = [METADATA] if columns.metadata else []
+        media = {name: _rows(_modality(table, name, columns), row_of) for name in (*beside, *columns.vectors)}
         semantic = None
         if columns.semantic_ids:
             content = _beside(vectors[text_of], media)
@@ -242,7 +244,7 @@ class ItemTable:
         text_of = distinct.indices.to_numpy()
         vectors = _of_texts(distinct.dictionary, columns, progress)
         rows = place.to_numpy()
-        media = {n: unit_vectors(table.column(n), n, m.shape[1])[rows] for n, m in self.media.items()}
+        media = {n: _modality(table, n, columns, m.shape[1])[rows] for n, m in self.media.items()}
         content = _beside(vectors[text_of], media)
         return ItemTable(
             ids,
@@ -313,6 +315,13 @@ def _of_texts(texts: pa.Array, columns: ItemsRule, progress: Callable[[int, int]
     if not columns.text:
         return np.zeros((len(texts), 0), np.float32)
     return encoder_of(columns.encoder).encode(texts.to_pylist(), progress)
+
+
+def _modality(table: pa.Table, name: str, columns: ItemsRule, width: int | None = None) -> Vectors:
+    """[rows, w] vectors of all that is no text: the metadata, or a column. width: that they must have, if known."""
+    if name == METADATA and columns.metadata:
+        return metadata_vectors(table, columns.metadata)
+    return unit_vectors(table.column(name), name, width)
 
 
 def _rows(matrix: Vectors, rows: Integers) -> Vectors:

@@ -1,20 +1,53 @@
-"""Vectors that a user brings for items, of an image or a sound: a column of lists, as a matrix of unit length."""
+"""What besides text makes an item's content vector: metadata, and vectors that a user brings, of an image or a sound.
+
+Each modality is a matrix whose rows have length 1, so that none outweighs another in what they are joined to.
+"""
 
 from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from tokenization.errors import SourceError
-from tokenization.ids import one_chunk
+from tokenization.ids import Ids, one_chunk
 from tokenization.items.semantic_ids import Vectors
+
+METADATA_WIDTH = 64
+
+
+def metadata_vectors(table: pa.Table, columns: Sequence[str]) -> Vectors:
+    """[n, 64] of length 1; zeros where a row has no value in any column.
+
+    Each value of each column has a direction of its own, drawn by a hash, and an item's vector is their sum: so the
+    product of two is the share of values that they have in common, but for some noise. Nothing is fitted, and values
+    that come later need nothing that is there to change. Feature hashing with signs, Weinberger et al.,
+    arXiv:0902.2206.
+
+    Raises:
+        SourceError: a column holds what can't be an id.
+    """
+    out = np.zeros((table.num_rows, METADATA_WIDTH), np.float32)
+    for name in columns:
+        column = Ids.of(table.column(name), name)
+        directions = [_direction(name, value) for value in column.values.to_pylist()]
+        out += np.stack([*directions, np.zeros(METADATA_WIDTH, np.float32)])[column.index]
+    norms = np.linalg.norm(out, axis=1, keepdims=True)
+    return np.divide(out, norms, out=out, where=norms > 0)
+
+
+def _direction(column: str, value: object) -> Vectors:
+    """[64] of 1 and -1."""
+    digest = hashlib.blake2b(f"{column}={value}".encode(), digest_size=METADATA_WIDTH // 8).digest()
+    bits = np.unpackbits(np.frombuffer(digest, np.uint8))
+    return np.where(bits, np.float32(1), np.float32(-1))
 
 
 def unit_vectors(column: pa.Array | pa.ChunkedArray, name: str, width: int | None = None) -> Vectors:
     """A column of lists of numbers, all of one length w → [n, w] of length 1; zeros where a row has none.
-
-    Each modality has length 1, so that none outweighs another in what they are joined to.
 
     Args:
         width: the length that they must have, where that is known; then none need be there.

@@ -244,6 +244,10 @@ class SemanticIdsRule(Rule):
     """How the centroids are found: residual_kmeans, or rq_vae."""
 
 
+METADATA = "metadata"
+"""What the vectors made of `ItemsRule.metadata` are called, beside those of the columns in `vectors`."""
+
+
 class ItemsRule(Rule):
     """The table of what is known about the candidates. `id` defaults to the column of the candidate entity."""
 
@@ -251,6 +255,8 @@ class ItemsRule(Rule):
     """The column of their ids; by default the column of the candidates in the events."""
     categories: tuple[str, ...] = ()
     """Columns with one of a few values an item: department, genre, brand."""
+    metadata: tuple[str, ...] = ()
+    """Columns whose values go into the content vector: items that share them are alike, whatever their texts say."""
     text: tuple[str, ...] = ()
     """Columns whose words say what an item is: title, description."""
     vectors: tuple[str, ...] = ()
@@ -264,8 +270,12 @@ class ItemsRule(Rule):
     def _has_content(self) -> Self:
         if self.encoder is not None and not self.text:
             raise Mistake(("encoder",), "no text is declared for it to read; declare `text`, or leave this out")
-        if self.semantic_ids is not None and not self.text and not self.vectors:
-            raise Mistake(("semantic_ids",), "they are made of content; declare `text` or `vectors`, or leave this out")
+        if self.semantic_ids is not None and not (self.text or self.metadata or self.vectors):
+            told = "they are made of content; declare `text`, `metadata` or `vectors`, or leave this out"
+            raise Mistake(("semantic_ids",), told)
+        if self.metadata and METADATA in self.vectors:
+            told = f"{METADATA!r} is what the vectors of `metadata` are called; give this column another name"
+            raise Mistake(("vectors",), told)
         return self
 
 

@@ -128,8 +128,8 @@ def read_items(source: TableLike, schema: EventSchema) -> pa.Table:
         SourceError: as `read_events`; also where the schema declares no items.
     """
     rule = items_rule(schema)
-    columns = tuple(dict.fromkeys((rule.id, *rule.categories, *rule.text, *rule.vectors)))
-    return _read(_scan(source, columns, frozenset({rule.id, *rule.categories}), "item"), source, "item")
+    columns = tuple(dict.fromkeys((rule.id, *rule.categories, *rule.metadata, *rule.text, *rule.vectors)))
+    return _read(_scan(source, columns, frozenset({rule.id, *rule.categories, *rule.metadata}), "item"), source, "item")
 
 
 def read_users(source: TableLike, schema: EventSchema) -> pa.Table:

@@ -17,6 +17,7 @@ from tokenization.codes.vocabulary import ABSENT, FIRST, Vocabulary
 from tokenization.errors import SourceError, VocabularyError
 from tokenization.ids import Ids
 from tokenization.items.content import WIDTH, ItemTable, TextEncoder
+from tokenization.items.modalities import METADATA_WIDTH
 from tokenization.schema.rules import ItemsRule, SemanticIdsRule
 
 RULE = ItemsRule(id="sku", categories=("colour",), text=("title", "colour"))
@@ -234,6 +235,19 @@ def test_an_item_table_grows_at_its_end(seen: Vocabulary, illustrated: pa.Table,
     np.testing.assert_array_equal(loaded.semantic.codes, grown.semantic.codes)
     np.testing.assert_array_equal(loaded.vectors, grown.vectors)
     assert list(loaded.media) == ["image", "sound"]
+
+
+def test_metadata_is_a_modality_that_new_items_have_without_fitting(seen: Vocabulary, items: pa.Table) -> None:
+    rule = ItemsRule(id="sku", metadata=("colour",), semantic_ids=SemanticIdsRule(levels=2, codes=2))
+    whole = ItemTable.build(seen, items, rule)
+    assert whole.vectors.shape == (8, METADATA_WIDTH)
+    assert whole.semantic is not None
+    assert whole.semantic.quantizer.width == METADATA_WIDTH
+    grown = ItemTable.build(seen, items.slice(0, 3), rule).grow(items, rule)
+    assert set(grown.media) == {"metadata"}
+    place = {item: row for row, item in enumerate(whole.ids.ids.to_pylist(), start=FIRST)}
+    rows = [place[item] for item in grown.ids.ids.to_pylist()]
+    np.testing.assert_array_equal(grown.vectors[FIRST:], whole.vectors[rows])
 
 
 def test_new_items_need_no_media(seen: Vocabulary, illustrated: pa.Table) -> None:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tokenization.errors import SourceError
-from tokenization.items.modalities import unit_vectors
+from tokenization.items.modalities import METADATA_WIDTH, metadata_vectors, unit_vectors
 
 
 @pytest.mark.parametrize(
@@ -56,3 +56,31 @@ def test_where_the_length_is_known_nothing_need_be_there() -> None:
 def test_what_is_no_vector_is_refused_by_name(values: list[object], told: str) -> None:
     with pytest.raises(SourceError, match=told):
         unit_vectors(pa.array(values), "image")
+
+
+def test_items_are_as_alike_as_the_values_that_they_share() -> None:
+    rows = 400
+    draw = np.random.default_rng(0)
+    table = pa.table({name: draw.integers(0, 10**6, rows) for name in ("maker", "shelf", "size")})
+    twin = table.set_column(2, "size", pa.array(draw.integers(10**6, 2 * 10**6, rows)))
+    one, other = (metadata_vectors(each, ["maker", "shelf", "size"]) for each in (table, twin))
+    assert one.shape == (rows, METADATA_WIDTH)
+    np.testing.assert_allclose(np.linalg.norm(one, axis=1), 1, rtol=1e-6)
+    shared, none = (one * other).sum(axis=1), (one * np.roll(one, 1, axis=0)).sum(axis=1)
+    assert shared.mean() == pytest.approx(2 / 3, abs=0.03)
+    assert none.mean() == pytest.approx(0, abs=0.03)
+
+
+def test_one_value_is_two_in_two_columns_and_one_however_it_is_written() -> None:
+    numbers = pa.table({"a": [7, None], "b": [None, 7]})
+    texts = pa.table({"a": ["7", None], "b": [None, "7"]})
+    found = metadata_vectors(numbers, ["a", "b"])
+    assert abs(found[0] @ found[1]) < 0.5
+    np.testing.assert_array_equal(found, metadata_vectors(texts, ["a", "b"]))
+
+
+def test_an_item_of_which_nothing_is_told_has_no_metadata() -> None:
+    table = pa.table({"a": pa.array([None, "x"], pa.string())})
+    assert not metadata_vectors(table, ["a"])[0].any()
+    assert metadata_vectors(table, ["a"])[1].any()
+    assert metadata_vectors(table.slice(0, 0), ["a"]).shape == (0, METADATA_WIDTH)

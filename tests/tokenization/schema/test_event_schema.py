@@ -184,7 +184,8 @@ def test_the_example_is_a_whole_schema() -> None:
 @pytest.mark.parametrize(
     ("items", "told"),
     [
-        ({"semantic_ids": {}}, r"items\.semantic_ids.*they are made of content; declare `text` or `vectors`"),
+        ({"semantic_ids": {}}, r"items\.semantic_ids.*of content; declare `text`, `metadata` or `vectors`"),
+        ({"metadata": ["a"], "vectors": ["metadata"]}, r"items\.vectors.*'metadata' is what the vectors of `metadata`"),
         ({"encoder": "some/model"}, r"items\.encoder.*no text is declared for it to read"),
         ({"text": ["title"], "semantic_ids": {"method": "rqvae"}}, r"items\.semantic_ids\.method.*rq_vae"),
         ({"text": ["title"], "semantic_ids": {"codes": 1}}, r"items\.semantic_ids\.codes"),
