@@ -36,7 +36,8 @@ def metadata_vectors(table: pa.Table, columns: Sequence[str]) -> Vectors:
         directions = [_direction(name, value) for value in column.values.to_pylist()]
         out += np.stack([*directions, np.zeros(METADATA_WIDTH, np.float32)])[column.index]
     norms = np.linalg.norm(out, axis=1, keepdims=True)
-    return np.divide(out, norms, out=out, where=norms > 0)
+    np.divide(out, norms, out=out, where=norms > 0)
+    return out
 
 
 def _direction(column: str, value: object) -> Vectors:

@@ -5,6 +5,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tokenization.codes.counting import Seen
 from tokenization.codes.vocabulary import ABSENT, UNKNOWN, Vocabulary
@@ -65,6 +67,24 @@ def test_ids_of_another_type_are_read_as_this_one() -> None:
         assert numbers.encode(ids).tolist() == [3, 2, UNKNOWN, UNKNOWN]
     words = fitted(["7", "x"])
     assert words.encode(pa.array([7, 8])).tolist() == [2, UNKNOWN]
+
+
+@given(st.data())
+def test_values_that_are_found_at_once_have_the_codes_of_those_that_are_looked_up(data: st.DataObject) -> None:
+    vocabulary = fitted(data.draw(st.sampled_from([["tea", "7", "milk"], [7, 1, 0, 12]])))
+    known = [*vocabulary.ids.to_pylist(), None]
+    others = ["7", "rope", 7, 1, True, 1.0, b"tea"]
+    values = data.draw(st.lists(st.sampled_from(known) | st.sampled_from(others), max_size=8))
+    found = vocabulary.find(values)
+    exact = all(any(value is id_ or (type(value) is type(id_) and value == id_) for id_ in known) for value in values)
+    assert (found is not None) == exact
+    if found is not None:
+        looked_up = vocabulary.encode(pa.array(values, vocabulary.ids.type))
+        np.testing.assert_array_equal(vocabulary.encode_ids(found), looked_up)
+
+
+def test_a_large_vocabulary_is_not_handed_on() -> None:
+    assert fitted(list(range(5000))).find([7]) is None
 
 
 def test_an_empty_vocabulary_knows_nothing() -> None:
