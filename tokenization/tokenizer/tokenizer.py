@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -34,7 +32,8 @@ from tokenization.schema.rules import ClockFacet
 from tokenization.sources.tables import TableLike, items_rule, read_events, read_items, read_users, users_rule
 from tokenization.tokenizer import fitting, tokenizer_files
 from tokenization.tokenizer.encoding import distances, encode, encode_facet, merge_events, place_of
-from tokenization.tokenizer.facets import Facet, FacetKind, Role, facets_of, merging_of
+from tokenization.tokenizer.facets import Facet, Role, facets_of, merging_of
+from tokenization.tokenizer.fingerprint import prefix_fingerprint, sizes_of
 from tokenization.tokenizer.fitting import Observed
 from tokenization.tokenizer.split import Split, resolve
 from tokenization.tokenizer.tokens import Tokens
@@ -304,7 +303,7 @@ class Tokenizer:
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 (hex) of what decides tokens: rules, codecs, vocabularies. Equal fingerprints, equal tokens."""
-        return self.prefix_fingerprint({name: v.size for name, v in self._all_vocabularies.items()})
+        return self.prefix_fingerprint(sizes_of(self))
 
     def prefix_fingerprint(self, sizes: Mapping[str, int]) -> str:
         """The fingerprint this tokenizer had when its vocabularies had so many codes, whatever they grew by since.
@@ -316,43 +315,7 @@ class Tokenizer:
         Raises:
             VocabularyError: a vocabulary has fewer codes.
         """
-        # What is as by default is left out, so that a rule which a later userfm adds changes no fingerprint.
-        told_elsewhere = {"name", "revision", "targets", "split", "items"}
-        rules = self.schema.model_dump(mode="json", by_alias=True, exclude_defaults=True, exclude=told_elsewhere)
-        vocabularies = self._all_vocabularies
-        told = {
-            "format": tokenizer_files.FORMAT,
-            "rules": rules,
-            "facets": [facet.name for facet in self.facets],
-            "numbers": {name: codec.edges for name, codec in self.numbers.items()},
-            **({"pairs": self.pairs.merges} if self.pairs else {}),
-            **self._told_of_items(sizes),
-            **({"centroids": {n: _hash(c) for n, c in self.centroids.items()}} if self.centroids else {}),
-            "vocabularies": {n: v.prefix_hash(sizes.get(n, FIRST) - FIRST) for n, v in vocabularies.items()},
-        }
-        return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
-
-    def _told_of_items(self, sizes: Mapping[str, int]) -> dict[str, object]:
-        """What else decides tokens, where the schema asks for it: ages of items, classes of pairs, users, rare ids."""
-        items = max(sizes.get(self.schema.candidates, FIRST), FIRST)
-        told: dict[str, object] = {}
-        if ClockFacet.AGE in self.schema.clock_facets:
-            told["ages"] = hashlib.sha256(self.items.first_seen[:items].tobytes()).hexdigest()
-        if self._classes is not None:
-            assert self.schema.merge.pairs is not None
-            column = self.items.categories[str(self.schema.merge.pairs.by)][:items]
-            told["classes"] = hashlib.sha256(column.astype("<i4").tobytes()).hexdigest()
-        hashed = [facet.table.removesuffix(".hash") for facet in self.facets if facet.kind is FacetKind.HASH]
-        if hashed:
-            told["admitted"] = {name: int(np.count_nonzero(self.vocabularies[name].counts)) for name in hashed}
-        if self.users.sizes:
-            categories = {name: v.prefix_hash() for name, v in self.users.vocabularies.items()}
-            told["users"] = {**categories, **{name: codec.edges for name, codec in self.users.numbers.items()}}
-        return told
-
-    @property
-    def _all_vocabularies(self) -> dict[str, Vocabulary]:
-        return {**self.vocabularies, **{f"item.{name}": v for name, v in self.items.vocabularies.items()}}
+        return prefix_fingerprint(self, sizes)
 
     def save(self, folder: str | Path) -> None:
         """Write tokenizer.json, and the rest as Arrow files; the folder is made if absent."""
@@ -370,13 +333,6 @@ class Tokenizer:
         if loaded.fingerprint != fingerprint:
             raise VocabularyError(f"{folder} is damaged: its files don't have the fingerprint that it states")
         return loaded
-
-
-def _hash(centroids: ResidualKMeans) -> str:
-    digest = hashlib.sha256()
-    for name, array in centroids.to_arrays().items():
-        digest.update(name.encode() + np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest()
 
 
 def _events(events: Events | TableLike, schema: EventSchema, known: Mapping[str, Vocabulary]) -> Events:
