@@ -78,7 +78,7 @@ def save(
     weights = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
     save_file(weights, path / "model.safetensors")
     (path / "config.json").write_text(model.config.to_json())
-    tokenizer.save(path / "tokenizer")
+    tokenizer.without_waiting().save(path / "tokenizer")
     space = Space(name, version, fingerprint(path, tokenizer, model.config), model.width, as_of, lineage=tuple(lineage))
     (path / "space.json").write_text(space.to_json())
     (path / "README.md").write_text(card)

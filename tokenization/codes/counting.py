@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from tokenization.arrays import Floats, Longs, Vectors
+from tokenization.arrays import Floats, Longs, Mask, Vectors
 from tokenization.errors import SourceError
 from tokenization.events.grouping import Groups
 from tokenization.ids import Ids
@@ -57,18 +57,37 @@ class Seen:
         np.minimum.at(first, place[seen], times[seen])
         return cls(ids, counts, first)
 
+    @classmethod
+    def joined(cls, ids: pa.Array, counts: Longs, first: Floats) -> Seen:
+        """Of ids [n] that may be there several times: counts are summed, of the times the first one is kept."""
+        distinct, place = Ids.of(ids, "id").rank()
+        given = place >= 0
+        summed = np.zeros(len(distinct), np.int64)
+        np.add.at(summed, place[given], counts[given])
+        earliest = np.full(len(distinct), np.inf)
+        np.minimum.at(earliest, place[given], first[given])
+        return cls(distinct, summed, earliest)
+
+    @classmethod
+    def nothing(cls) -> Seen:
+        """No id at all."""
+        return cls(pa.array([], pa.string()), np.zeros(0, np.int64), np.zeros(0))
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
     def __or__(self, other: Seen) -> Seen:
         """Both together. Where one has numbers and the other text, the ids are text."""
-        if len(self.ids) == 0 or len(other.ids) == 0:
-            return other if len(self.ids) == 0 else self
+        if len(self) == 0 or len(other) == 0:
+            return other if len(self) == 0 else self
         kind = self.ids.type if self.ids.type == other.ids.type else pa.string()
-        column = Ids.of(pa.concat_arrays([self.ids.cast(kind), other.ids.cast(kind)]), "id")
-        ids, place = column.rank()
-        counts = np.zeros(len(ids), np.int64)
-        np.add.at(counts, place, np.concatenate([self.counts, other.counts]))
-        first = np.full(len(ids), np.inf)
-        np.minimum.at(first, place, np.concatenate([self.first, other.first]))
-        return Seen(ids, counts, first)
+        ids = pa.concat_arrays([self.ids.cast(kind), other.ids.cast(kind)])
+        return Seen.joined(ids, np.append(self.counts, other.counts), np.append(self.first, other.first))
+
+    def take(self, rows: Longs | Mask) -> Seen:
+        """Some of them, by number or by mask, in the order of the numbers."""
+        rows = np.flatnonzero(rows) if rows.dtype == np.bool_ else rows
+        return Seen(self.ids.take(pa.array(rows)), self.counts[rows], self.first[rows])
 
 
 @dataclass(frozen=True, eq=False)

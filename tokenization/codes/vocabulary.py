@@ -1,10 +1,15 @@
-"""Ids ↔ codes. Codes never change: a vocabulary grows at its end, so the shorter one is a prefix of the longer."""
+"""Ids ↔ codes. Codes never change: a vocabulary grows at its end, so the shorter one is a prefix of the longer.
+
+An id that was not seen often enough for a code waits, with its count, until later events make it so many: however the
+log is cut, the same ids have codes in the end. They are given in the order of admission: fit first, then append by
+append, and within one of these in the order of first sight since the id was met at all, ties by the ids themselves.
+"""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from types import NoneType
@@ -36,22 +41,26 @@ _WHOLE_OR_TEXT = {pa.int64(): {int, NoneType}, pa.string(): {str, NoneType}}
 
 @dataclass(frozen=True, eq=False)
 class Vocabulary:
-    """v ids in the order of first sight, ties in the order of the ids themselves.
+    """v ids in the order of admission, see above.
 
-    ids: [v] int64 or string; the id at place i has code i + 2. counts: [v] events before the split.
-    first_seen: [v] when an id was first seen before the split, seconds since 1970 UTC; NaN where it was not.
+    ids: [v] int64 or string; the id at place i has code i + 2. counts: [v] events before the split, 0 of ids that got
+    their code otherwise. first_seen: [v] since when an id is known, seconds since 1970 UTC: when it was first seen, or
+    what the items table says of it; NaN where neither was known when it got its code. waiting: ids without a code, with
+    the counts and times of everything fitted and appended.
     """
 
     ids: pa.Array
     counts: Longs
     first_seen: Floats
+    waiting: Seen = field(default_factory=Seen.nothing)
 
     @classmethod
     def fit(cls, seen: Seen, admit: int = 1) -> Vocabulary:
-        """Of the ids seen at least `admit` times."""
+        """Of the ids seen at least `admit` times; the others wait."""
         often = np.flatnonzero(seen.counts >= admit)
         order = often[np.argsort(seen.first[often], kind="stable")]
-        return cls(seen.ids.take(pa.array(order)), seen.counts[order], seen.first[order])
+        waiting = seen.take(seen.counts < admit) if admit > 1 else Seen.nothing()
+        return cls(seen.ids.take(pa.array(order)), seen.counts[order], seen.first[order], waiting)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -115,8 +124,23 @@ class Vocabulary:
             raise VocabularyError(f"code {worst} is outside of this vocabulary of {self.size} codes; load a newer one")
         return self.ids.take(pa.array(codes - FIRST, mask=codes < FIRST))
 
+    def meet(self, seen: Seen) -> Vocabulary:
+        """Count ids of later events: those without a code wait for one. Of those with one nothing changes."""
+        fresh = seen.take(self.encode(seen.ids) == UNKNOWN)
+        return replace(self, waiting=self.waiting | fresh) if len(fresh) else self
+
+    def admit(self, least: int) -> Vocabulary:
+        """Codes for those waiting that were seen at least so often in all, in the order of first sight.
+
+        Raises:
+            VocabularyError: as `grow`.
+        """
+        often = np.flatnonzero(self.waiting.counts >= least)
+        order = often[np.argsort(self.waiting.first[often], kind="stable")]
+        return self.grow(self.waiting.ids.take(pa.array(order))) if len(order) else self
+
     def grow(self, ids: pa.Array) -> Vocabulary:
-        """Append the ids that are new, in the order given; codes given before stay.
+        """Append the ids that are new, in the order given; codes given before stay. Who was waiting was seen before.
 
         Raises:
             VocabularyError: an id is text where the ids so far are whole numbers.
@@ -131,10 +155,16 @@ class Vocabulary:
         new = pc.unique(new)
         if len(self.ids):
             new = new.filter(pc.invert(pc.is_in(new, value_set=self.ids)))
+        if not len(new) and new.type == self.ids.type:
+            return self
+        waited = pc.index_in(new, value_set=as_type(self.waiting.ids, new.type)).fill_null(-1).to_numpy()
+        waits = np.ones(len(self.waiting) + 1, np.bool_)
+        waits[waited] = False
         return Vocabulary(
             pa.concat_arrays([self.ids.cast(new.type), new]),
-            np.concatenate([self.counts, np.zeros(len(new), np.int64)]),
-            np.concatenate([self.first_seen, np.full(len(new), np.nan)]),
+            np.append(self.counts, np.zeros(len(new), np.int64)),
+            np.append(self.first_seen, np.append(self.waiting.first, np.nan)[waited]),
+            self.waiting.take(waits[:-1]) if len(self.waiting) else self.waiting,
         )
 
     def prefix_hash(self, length: int | None = None) -> str:
@@ -147,16 +177,31 @@ class Vocabulary:
         length = len(self.ids) if length is None else length
         if length > len(self.ids):
             raise VocabularyError(f"this vocabulary has {len(self.ids)} ids, fewer than {length}; load a newer one")
-        head = self.ids.slice(0, length).cast(pa.string())
         digest = hashlib.sha256(str(self.ids.type if length else "empty").encode())
-        digest.update(pc.binary_length(head).to_numpy(zero_copy_only=False).astype("<i4").tobytes())
-        digest.update("".join(head.to_pylist()).encode())
+        return _hash_ids(digest, self.ids.slice(0, length)).hexdigest()
+
+    @property
+    def waiting_hash(self) -> str:
+        """SHA-256 (hex) of who waits, how often and since when they were seen."""
+        digest = _hash_ids(hashlib.sha256(str(self.waiting.ids.type).encode()), self.waiting.ids)
+        digest.update(self.waiting.counts.astype("<i8").tobytes() + self.waiting.first.astype("<f8").tobytes())
         return digest.hexdigest()
 
     def save(self, path: Path) -> None:
-        """Write an Arrow file with columns id, count, first_seen."""
-        table = pa.table({"id": self.ids, "count": self.counts, "first_seen": self.first_seen})
-        pyarrow.feather.write_feather(table, path, compression="zstd")
+        """Write an Arrow file with columns id, count, first_seen; who waits is not in it."""
+        _write(path, self.ids, self.counts, self.first_seen)
+
+    def save_waiting(self, path: Path) -> None:
+        """Write who waits, as an Arrow file with the same columns."""
+        _write(path, self.waiting.ids, self.waiting.counts, self.waiting.first)
+
+    def with_waiting(self, path: Path) -> Vocabulary:
+        """The same with those who wait as `save_waiting` wrote them.
+
+        Raises:
+            VocabularyError: no such file, or not such a file.
+        """
+        return replace(self, waiting=Seen(*_read(path)))
 
     @classmethod
     def load(cls, path: Path) -> Vocabulary:
@@ -165,9 +210,25 @@ class Vocabulary:
         Raises:
             VocabularyError: no such file, or not such a file.
         """
-        try:
-            table = pyarrow.feather.read_table(path).combine_chunks()
-            columns = [table.column(name).combine_chunks() for name in ("id", "count", "first_seen")]
-        except (OSError, KeyError, pa.ArrowException) as error:
-            raise VocabularyError(f"{path} is no vocabulary: {str(error).splitlines()[0]}") from error
-        return cls(columns[0], columns[1].to_numpy(), columns[2].to_numpy())
+        return cls(*_read(path))
+
+
+def _hash_ids(digest: hashlib._Hash, ids: pa.Array) -> hashlib._Hash:
+    texts = ids.cast(pa.string())
+    digest.update(pc.binary_length(texts).to_numpy(zero_copy_only=False).astype("<i4").tobytes())
+    digest.update("".join(texts.to_pylist()).encode())
+    return digest
+
+
+def _write(path: Path, ids: pa.Array, counts: Longs, first_seen: Floats) -> None:
+    table = pa.table({"id": ids, "count": counts, "first_seen": first_seen})
+    pyarrow.feather.write_feather(table, path, compression="zstd")
+
+
+def _read(path: Path) -> tuple[pa.Array, Longs, Floats]:
+    try:
+        table = pyarrow.feather.read_table(path).combine_chunks()
+        columns = [table.column(name).combine_chunks() for name in ("id", "count", "first_seen")]
+    except (OSError, KeyError, pa.ArrowException) as error:
+        raise VocabularyError(f"{path} is no vocabulary: {str(error).splitlines()[0]}") from error
+    return columns[0], columns[1].to_numpy(), columns[2].to_numpy()

@@ -113,7 +113,7 @@ def append_corpus(
         appended = (*corpus.manifest.appended, source) if source else corpus.manifest.appended
         manifest = replace(corpus.manifest, summary=summary, appended=appended)
         tables = (table for table in tables if table.num_rows)
-        same = tokenizer.fingerprint == corpus.tokenizer.fingerprint and tokenizer.schema == corpus.tokenizer.schema
+        same = tokenizer.state == corpus.tokenizer.state and tokenizer.schema == corpus.tokenizer.schema
         _with_part(folder, manifest, tables, None if same else tokenizer, quarantine).write(folder)
     return Corpus.open(folder)
 

@@ -227,6 +227,11 @@ def _check_candidates(schema: EventSchema) -> None:
         raise Mistake(("entities",), f"{said} `candidates: true`; exactly one must, the type to be recommended")
 
 
+def _check_released(schema: EventSchema) -> None:
+    if schema.items and schema.items.released is not None and schema.time is None:
+        raise Mistake(("items", "released"), "positions are no times, so items have no age; leave this out")
+
+
 _PREDICTED = (Kind.CATEGORY, Kind.ID, Kind.NUMBER, Kind.DURATION)
 
 
@@ -284,6 +289,7 @@ _CHECKS = (
     _check_clock,
     _check_names,
     _check_candidates,
+    _check_released,
     _check_targets,
     _check_attributes,
     _check_drop,

@@ -46,7 +46,7 @@ class ClockFacet(StrEnum):
     MONTH = "month"
     GAP = "gap"  # since the user's group before
     TENURE = "tenure"  # since the user's first event
-    AGE = "age"  # of the item, since anybody first met it
+    AGE = "age"  # of the item, since it was released, where the items table says when, else since anybody first met it
 
 
 class Combine(StrEnum):
@@ -261,6 +261,8 @@ class ItemsRule(Rule):
     """Columns whose words say what an item is: title, description."""
     vectors: tuple[str, ...] = ()
     """Columns of content vectors (of an image, of a sound), each a list of floats of one length."""
+    released: str | None = None
+    """Column of the time since when an item exists, which its age is counted from; like the column of event times."""
     encoder: str | None = None
     """Folder or name of the sentence-transformers model that reads `text`; by default WordLlama does."""
     semantic_ids: SemanticIdsRule | None = None

@@ -128,7 +128,8 @@ def read_items(source: TableLike, schema: EventSchema) -> pa.Table:
         SourceError: as `read_events`; also where the schema declares no items.
     """
     rule = items_rule(schema)
-    columns = tuple(dict.fromkeys((rule.id, *rule.categories, *rule.metadata, *rule.text, *rule.vectors)))
+    released = () if rule.released is None else (rule.released,)
+    columns = tuple(dict.fromkeys((rule.id, *rule.categories, *rule.metadata, *rule.text, *rule.vectors, *released)))
     return _read(_scan(source, columns, frozenset({rule.id, *rule.categories, *rule.metadata}), "item"), source, "item")
 
 

@@ -44,6 +44,13 @@ def prefix_fingerprint(tokenizer: Tokenizer, sizes: Mapping[str, int]) -> str:
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
 
+def state(tokenizer: Tokenizer) -> str:
+    """See `Tokenizer.state`."""
+    waiting = {name: v.waiting_hash for name, v in tokenizer.vocabularies.items() if len(v.waiting)}
+    told = {"fingerprint": tokenizer.fingerprint, "waiting": waiting}
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+
+
 def _told_of_items(tokenizer: Tokenizer, sizes: Mapping[str, int]) -> dict[str, object]:
     """What else decides tokens, where the schema asks for it: ages of items, classes of pairs, users, rare ids."""
     schema, table = tokenizer.schema, tokenizer.items

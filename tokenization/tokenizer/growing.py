@@ -11,6 +11,7 @@ import pyarrow as pa
 from tokenization.codes.vocabulary import ABSENT, Vocabulary
 from tokenization.events.events import Events
 from tokenization.items.content import ItemTable
+from tokenization.items.released import since_release
 from tokenization.sources.tables import items_rule
 from tokenization.tokenizer import fitting
 from tokenization.tokenizer.split import Split
@@ -20,12 +21,14 @@ _EVERYTHING = Split("time", math.inf, math.inf, None)
 
 
 def grow(tokenizer: Tokenizer, events: Events, items: pa.Table | None = None) -> Tokenizer:
-    """The tokenizer with codes for what it meets for the first time.
+    """The tokenizer with codes for what it meets for the first time, or has met often enough by now.
 
-    Items of a newer items table come first, in the order of their ids. Ids, members of sets and words of `events`
-    follow in the order of first sight, as in fitting, if these events have them as often as the schema admits. Nothing
-    else is fitted: numbers keep their bins, and what is counted (`counts`, `first_seen`) goes on telling of what lies
-    before the split alone. So the prefix of a trained model is untouched.
+    Items of a newer items table come first, in the order of their ids. Ids, members of sets and words follow that were
+    in all events fitted on and appended, with these, as often as the schema admits, in the order of first sight.
+    Whoever was in fewer goes on waiting. Of an item that gets its code here it is noted since when it is known: its
+    release, where the table says it, else when it was first met. Nothing else is fitted: numbers keep their bins,
+    `counts` goes on telling of what lies before the split alone, and nothing changes of what has a code. So the prefix
+    of a trained model is untouched, and with it the age of an item that it knows, or knows not to have been met.
 
     Args:
         items: as `schema.items` declares; of an item that it does not list nothing is known but its events.
@@ -34,18 +37,18 @@ def grow(tokenizer: Tokenizer, events: Events, items: pa.Table | None = None) ->
         `tokenizer` itself, where nothing is new.
 
     Raises:
-        SourceError: as `ItemTable.build`.
+        SourceError: as `ItemTable.build`, or a time of release that is none.
+        VocabularyError: an id is text where those so far are whole numbers.
     """
-    schema, table = tokenizer.schema, tokenizer.items
-    if items is not None:
-        table = table.grow(items, items_rule(schema))
+    schema, before = tokenizer.schema, tokenizer.items
     seen = fitting.observe(schema, _EVERYTHING, events).seen
-    known = {**tokenizer.vocabularies, schema.candidates: table.ids}
-    grown = {
-        name: vocabulary.grow(Vocabulary.fit(seen[name], fitting.admit(schema, name)).ids)
-        for name, vocabulary in known.items()
-    }
-    if all(len(grown[name]) == len(vocabulary) for name, vocabulary in tokenizer.vocabularies.items()):
+    met = {name: vocabulary.meet(seen[name]) for name, vocabulary in tokenizer.vocabularies.items()}
+    table = replace(before, ids=met[schema.candidates])
+    if items is not None:
+        table = since_release(table.grow(items, items_rule(schema)), items, schema, len(before))
+        met[schema.candidates] = table.ids
+    grown = {name: vocabulary.admit(fitting.admit(schema, name)) for name, vocabulary in met.items()}
+    if all(grown[name] is vocabulary for name, vocabulary in tokenizer.vocabularies.items()):
         return tokenizer
     return replace(tokenizer, vocabularies=grown, items=_with_items(table, grown[schema.candidates]))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from tokenization.arrays import Codes, Floats, Longs, Mask
 from tokenization.codes.codecs import NumberCodec, clock_codes, distance_codes, span_codes
-from tokenization.codes.counting import CODES_OF_A_VECTOR
+from tokenization.codes.counting import CODES_OF_A_VECTOR, Seen
 from tokenization.codes.users import UserCodecs
 from tokenization.codes.vocabulary import ABSENT, FIRST, Vocabulary
 from tokenization.errors import SourceError, VocabularyError, nearest
@@ -23,6 +23,7 @@ from tokenization.events.grouping import Groups, join, resume
 from tokenization.events.live import A_FEW, events_of, events_of_table
 from tokenization.ids import column_of
 from tokenization.items.content import ItemTable, TextVectors
+from tokenization.items.released import since_release
 from tokenization.items.semantic_ids import ResidualKMeans
 from tokenization.merging.adjacency import ItemClass, continues
 from tokenization.merging.merging import Merged, Merging, settle
@@ -33,7 +34,7 @@ from tokenization.sources.tables import TableLike, items_rule, read_events, read
 from tokenization.tokenizer import fitting, tokenizer_files
 from tokenization.tokenizer.encoding import distances, encode, encode_facet, merge_events, place_of
 from tokenization.tokenizer.facets import Facet, Role, facets_of, merging_of
-from tokenization.tokenizer.fingerprint import prefix_fingerprint, sizes_of
+from tokenization.tokenizer.fingerprint import prefix_fingerprint, sizes_of, state
 from tokenization.tokenizer.fitting import Observed
 from tokenization.tokenizer.split import Split, resolve
 from tokenization.tokenizer.tokens import Tokens
@@ -110,7 +111,7 @@ class Tokenizer:
         known = vocabularies[schema.candidates]
         table = ItemTable.bare(known)
         if items is not None:
-            table = ItemTable.build(known, items, items_rule(schema), progress, texts)
+            table = since_release(ItemTable.build(known, items, items_rule(schema), progress, texts), items, schema)
         vocabularies[schema.candidates] = table.ids
         attributes = UserCodecs({}, {})
         if users is not None:
@@ -234,7 +235,7 @@ class Tokenizer:
         return {facet.name: found[facet.name] for facet in self.facets}
 
     def _age(self, items: Codes, times: Floats) -> Codes:
-        """[t] since the item was first met by anybody; absent where it was not met before the split, or is none."""
+        """[t] since the item is known, see `Vocabulary.first_seen`: zero before, absent where that is not known."""
         first = np.append(self.items.first_seen, np.nan)
         return span_codes(times - first[np.where(items < len(self.items), items, -1)])
 
@@ -317,6 +318,17 @@ class Tokenizer:
         """
         return prefix_fingerprint(self, sizes)
 
+    @cached_property
+    def state(self) -> str:
+        """SHA-256 (hex) of what decides tokens, now and after growing: the fingerprint, and who waits for a code."""
+        return state(self)
+
+    def without_waiting(self) -> Tokenizer:
+        """The same without the ids that wait for a code, for whoever reads with it and does not let it grow."""
+        settled = {name: replace(v, waiting=Seen.nothing()) for name, v in self.vocabularies.items()}
+        table = replace(self.items, ids=settled[self.schema.candidates])
+        return replace(self, vocabularies=settled, items=table)
+
     def save(self, folder: str | Path) -> None:
         """Write tokenizer.json, and the rest as Arrow files; the folder is made if absent."""
         tokenizer_files.save(self, Path(folder))
@@ -328,9 +340,9 @@ class Tokenizer:
         Raises:
             VocabularyError: a file is missing or damaged, or was written by a newer version.
         """
-        parts, fingerprint = tokenizer_files.load(Path(folder))
+        parts, fingerprint, state = tokenizer_files.load(Path(folder))
         loaded = cls(**parts)
-        if loaded.fingerprint != fingerprint:
+        if loaded.fingerprint != fingerprint or state not in (None, loaded.state):
             raise VocabularyError(f"{folder} is damaged: its files don't have the fingerprint that it states")
         return loaded
 

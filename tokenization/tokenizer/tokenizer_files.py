@@ -1,10 +1,11 @@
-"""A tokenizer on disk: tokenizer.json, and vocabularies, item table, centroids as Arrow files. None of it is code."""
+"""A tokenizer on disk: tokenizer.json, and vocabularies, those who wait for a code, item table, centroids as Arrow
+files. None of it is code."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +33,9 @@ def save(tokenizer: Tokenizer, folder: Path) -> None:
     for name, vocabulary in tokenizer.vocabularies.items():
         if name != tokenizer.schema.candidates:
             vocabulary.save(folder / f"vocabulary.{name}.arrow")
+    waiting = sorted(name for name, vocabulary in tokenizer.vocabularies.items() if len(vocabulary.waiting))
+    for name in waiting:
+        tokenizer.vocabularies[name].save_waiting(folder / f"waiting.{name}.arrow")
     for name, vocabulary in tokenizer.users.vocabularies.items():
         vocabulary.save(folder / f"user.{name}.arrow")
     for name, centroids in tokenizer.centroids.items():
@@ -40,10 +44,12 @@ def save(tokenizer: Tokenizer, folder: Path) -> None:
     told = {
         "format": FORMAT,
         "fingerprint": tokenizer.fingerprint,
+        "state": tokenizer.state,
         "schema": tokenizer.schema.to_dict(),
         "split": asdict(tokenizer.split),
         "numbers": {name: codec.edges for name, codec in tokenizer.numbers.items()},
         "vocabularies": sorted(tokenizer.vocabularies),
+        "waiting": waiting,
         "pairs": tokenizer.pairs.merges if tokenizer.pairs else None,
         "centroids": sorted(tokenizer.centroids),
         "users": {
@@ -54,8 +60,9 @@ def save(tokenizer: Tokenizer, folder: Path) -> None:
     (folder / "tokenizer.json").write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
 
 
-def load(folder: Path) -> tuple[dict[str, Any], str]:
-    """What the constructor of `Tokenizer` takes, and the fingerprint that the result must have.
+def load(folder: Path) -> tuple[dict[str, Any], str, str | None]:
+    """What the constructor of `Tokenizer` takes, and the fingerprint and the state that the result must have, the state
+    None where an earlier userfm told none.
 
     Raises:
         VocabularyError: a file is missing or damaged, or was written by a newer version.
@@ -63,14 +70,18 @@ def load(folder: Path) -> tuple[dict[str, Any], str]:
     told = _told(folder)
     schema = EventSchema.from_dict(told["schema"])
     items = ItemTable.load(folder)
+    vocabularies = {
+        name: items.ids if name == schema.candidates else Vocabulary.load(folder / f"vocabulary.{name}.arrow")
+        for name in told["vocabularies"]
+    }
+    for name in told.get("waiting", ()):
+        vocabularies[name] = vocabularies[name].with_waiting(folder / f"waiting.{name}.arrow")
+    items = replace(items, ids=vocabularies[schema.candidates])
     users = told.get("users", {"vocabularies": [], "numbers": {}})
     parts = {
         "schema": schema,
         "split": Split(**told["split"]),
-        "vocabularies": {
-            name: items.ids if name == schema.candidates else Vocabulary.load(folder / f"vocabulary.{name}.arrow")
-            for name in told["vocabularies"]
-        },
+        "vocabularies": vocabularies,
         "numbers": _codecs(told["numbers"]),
         "items": items,
         "pairs": _pairs(told.get("pairs")),
@@ -80,7 +91,7 @@ def load(folder: Path) -> tuple[dict[str, Any], str]:
             _codecs(users["numbers"]),
         ),
     }
-    return parts, told["fingerprint"]
+    return parts, told["fingerprint"], told.get("state")
 
 
 def _told(folder: Path) -> dict[str, Any]:
