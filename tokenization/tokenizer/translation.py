@@ -2,7 +2,8 @@
 
 Forwards, old corpora are read under a new declaration: renamed facets move, added ones are absent, retired ones go.
 Backwards, old models read new corpora: their own facets by name, absent where they were retired, and codes that were
-given after they were trained as unknown. A code means the same in both, or there is no translation.
+given after they were trained as unknown, the ages of items that they had not met as absent. A code means the same in
+both, or there is no translation.
 """
 
 from __future__ import annotations
@@ -16,17 +17,18 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tokenization.arrays import Codes, Longs
+from tokenization.arrays import Codes, Longs, Mask
 from tokenization.codes.codecs import NumberCodec
+from tokenization.codes.counting import Seen
 from tokenization.codes.users import UserCodecs
 from tokenization.codes.vocabulary import ABSENT, FIRST, UNKNOWN, Vocabulary
 from tokenization.corpus.parts import Part
 from tokenization.errors import SchemaError
-from tokenization.ids import as_type
+from tokenization.ids import Ids, as_type, one_chunk
 from tokenization.items.semantic_ids import ResidualKMeans
 from tokenization.schema.event_schema import EventSchema
 from tokenization.schema.evolution import origins, refuse_unless_compatible
-from tokenization.schema.rules import FacetRule, Kind
+from tokenization.schema.rules import ClockFacet, FacetRule, Kind
 from tokenization.tokenizer.tokenizer import Tokenizer
 
 Aliases = Mapping[str, str]
@@ -37,11 +39,15 @@ class Column:
     """Where a column of the wanted tokens comes from.
 
     source: the column of the given tokens, None where they have nothing of it. codes: [size] the wanted code of each
-    given one; whatever lies beyond is unknown. None where the column holds no codes, or they stay as they are.
+    given one; whatever lies beyond is unknown. None where the column holds no codes, or they stay as they are. items:
+    of what is derived from an item, the given column of items; it is absent where the code of these is not one of the
+    first [V] that are marked in known.
     """
 
     source: str | None
     codes: Codes | None = None
+    items: str | None = None
+    known: Mask | None = None
 
 
 @dataclass(frozen=True)
@@ -52,10 +58,10 @@ class Translation:
 
     def sources(self, wanted: Sequence[str] | None = None) -> list[str]:
         """The columns of the given table that are needed for these of the wanted one; for all, where none is named."""
-        found = [self.columns[name].source for name in (self.columns if wanted is None else wanted)]
+        columns = [self.columns[name] for name in (self.columns if wanted is None else wanted)]
         # A column of nothing takes its shape from the times.
-        needed = found if None not in found else [*found, "time"]
-        return list(dict.fromkeys(name for name in needed if name is not None))
+        needed = [told.source or "time" for told in columns] + [told.items for told in columns if told.items]
+        return list(dict.fromkeys(needed))
 
     def apply(self, tokens: pa.Table, wanted: Sequence[str] | None = None) -> pa.Table:
         """Rows of the given tokens [u] as rows of the wanted ones [u]; of the columns named, where some are."""
@@ -159,6 +165,8 @@ def translation(given: Tokenizer, wanted: Tokenizer) -> Translation:
         source = names.get(base)
         moved = None if part.startswith("hash.") else moves.get(base)
         columns[facet.name] = _column(None if source is None else source + dot + part, sizes, facet.size, moved)
+    if (age := ClockFacet.AGE.value) in columns:
+        columns[age] = _of_known_items(columns[age], given, wanted)
     for name in _valued(wanted.schema):
         source = names.get(name)
         columns[f"{name}.value"] = Column(None if source is None else f"{source}.value")
@@ -198,7 +206,8 @@ def _aliases(schema: EventSchema) -> dict[str, Aliases]:
 
 
 def _respelt(vocabulary: Vocabulary, aliases: Aliases) -> Vocabulary:
-    """A value that is spelt otherwise from now on keeps its code, unless the new spelling has one already."""
+    """A value that is spelt otherwise from now on keeps its code, unless the new spelling has one already. Two
+    spellings of one value wait together."""
     ids = vocabulary.ids.cast(pa.string()).to_pylist()
     known = set(ids)
     for place, value in enumerate(ids):
@@ -208,7 +217,10 @@ def _respelt(vocabulary: Vocabulary, aliases: Aliases) -> Vocabulary:
             known.add(now)
     spelt = pa.array(ids, pa.string())
     kept = as_type(spelt, vocabulary.ids.type)
-    return replace(vocabulary, ids=spelt if kept.null_count else kept)
+    coded = replace(vocabulary, ids=spelt if kept.null_count else kept, waiting=Seen.nothing())
+    waiting = vocabulary.waiting
+    respelt = Ids.of(waiting.ids, "id").renamed(aliases).decode()
+    return coded.meet(Seen.joined(respelt, waiting.counts, waiting.first))
 
 
 def _moves(given: Tokenizer, wanted: Tokenizer) -> dict[str, Codes]:
@@ -236,6 +248,14 @@ def _column(source: str | None, held: Mapping[str, int], size: int, moves: Codes
         return Column(source)
     codes = np.arange(held[source], dtype=np.int32) if moves is None else moves
     return Column(source, np.where(codes < size, codes, UNKNOWN).astype(np.int32))
+
+
+def _of_known_items(ages: Column, given: Tokenizer, wanted: Tokenizer) -> Column:
+    """The ages of items that the wanted tokenizer can tell the age of; of those met later it knows nothing."""
+    theirs, known = (np.isfinite(tokenizer.items.first_seen) for tokenizer in (given, wanted))
+    if ages.source is None or np.isin(np.flatnonzero(theirs), np.flatnonzero(known)).all():
+        return ages
+    return replace(ages, items=given.schema.candidates, known=known)
 
 
 _MEND = "tokenize both with the first one's tokenizer"
@@ -279,6 +299,8 @@ def _translated(tokens: pa.Table, name: str, column: Column) -> pa.ChunkedArray:
         chunks = [_nothing(chunk, name) for chunk in tokens.column("time").chunks]
         return pa.chunked_array(chunks, pa.list_(pa.float64() if name.endswith(".value") else pa.int32()))
     found = tokens.column(column.source)
+    if column.items is not None and column.known is not None:
+        return _of_known(found, tokens.column(column.items), column.known)
     if column.codes is None:
         return found
     return pa.chunked_array([_recoded(chunk, column.codes) for chunk in found.chunks], found.type)
@@ -286,6 +308,15 @@ def _translated(tokens: pa.Table, name: str, column: Column) -> pa.ChunkedArray:
 
 def _known(values: Codes, codes: Codes) -> pa.Array:
     return pa.array(np.append(codes, np.int32(UNKNOWN))[np.minimum(values, len(codes))].astype(np.int32))
+
+
+def _of_known(found: pa.ChunkedArray, items: pa.ChunkedArray, known: Mask) -> pa.ChunkedArray:
+    """Lists of codes, absent beside items that are not known."""
+    column, item = one_chunk(found), one_chunk(items).flatten().to_numpy()
+    kept = np.append(known, False)[np.minimum(item, len(known))]
+    codes = np.where(kept, column.flatten().to_numpy(), ABSENT).astype(np.int32)
+    lists = pa.ListArray.from_arrays(pa.array(_offsets(column), pa.int32()), pa.array(codes))
+    return pa.chunked_array([lists], found.type)
 
 
 def _nothing(times: pa.ListArray, name: str) -> pa.ListArray:

@@ -15,7 +15,9 @@ import pytest
 from tokenization.codes.vocabulary import UNKNOWN, Vocabulary
 from tokenization.corpus.corpus import Corpus, Format, write_corpus
 from tokenization.errors import SchemaError
+from tokenization.events.cleaning import clean
 from tokenization.schema.event_schema import EventSchema
+from tokenization.tokenizer.growing import grow
 from tokenization.tokenizer.tokenizer import Tokenizer
 from tokenization.tokenizer.translation import translation, under
 
@@ -182,6 +184,35 @@ def test_ids_that_joined_later_are_unknown_to_who_came_before(old: Tokenizer, lo
     tokens = grown.transform(log)
     assert translation(grown, old).apply(tokens).equals(old.transform(log))
     assert translation(old, grown).apply(old.transform(log)).equals(old.transform(log))
+
+
+def test_a_model_trained_before_reads_tokens_of_items_met_later_as_it_would_make_them(
+    declare: Declare, log: pa.Table
+) -> None:
+    log = log.take([*range(5), *range(6, 10), 11])  # no two items in a group, whose order goes by codes
+    time = {"column": "at", "facets": ["hour", "age"]}
+    old = Tokenizer.fit(declare(time=time, items=None), log)
+    grown = grow(old, clean(log, old.schema).events)
+    assert len(grown.items) > len(old.items)
+    tokens = grown.transform(log)
+    assert not tokens["age"].equals(old.transform(log)["age"])  # what is met after the split has an age from now on
+    for chunks in (tokens, pa.concat_tables([tokens.slice(row, 1) for row in range(tokens.num_rows)])):
+        assert translation(grown, old).apply(chunks).combine_chunks().equals(old.transform(log))
+    assert translation(grown, old).apply(tokens, ["age"])["age"].equals(old.transform(log)["age"])
+    assert set(translation(grown, old).sources(["age"])) == {"age", "product"}
+    assert translation(old, grown).apply(old.transform(log)).equals(old.transform(log))
+
+
+def test_two_spellings_of_one_value_wait_together(declare: Declare, log: pa.Table) -> None:
+    shelf = {"kind": "category", "admit": 3}
+    old = Tokenizer.fit(declare(outcome={"shelf": shelf}, targets=None), log)
+    assert old.vocabularies["shelf"].waiting.ids.to_pylist() == ["end"]
+    aliases = {"end": "edge", "side": "edge", "upper": "top"}
+    new = under(old, declare(revision=2, outcome={"shelf": {**shelf, "aliases": aliases}}, targets=None))
+    waiting = new.vocabularies["shelf"].waiting
+    assert (waiting.ids.to_pylist(), waiting.counts.tolist()) == (["edge"], [1])
+    more = log.slice(0, 2).set_column(8, "shelf", pa.array(["side", "end"]))
+    assert "edge" in grow(new, clean(more, new.schema).events).vocabularies["shelf"].ids.to_pylist()
 
 
 def test_chunks_and_slices_translate_as_the_whole(old: Tokenizer, newer: EventSchema, log: pa.Table) -> None:
