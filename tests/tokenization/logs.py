@@ -41,12 +41,18 @@ MAGAZINE: dict[str, Any] = {
         "cover": {"kind": "vector", "levels": 2},
     },
     "drop": {"action": ["beat"]},
-    "items": {"categories": ["section"]},
+    "items": {"categories": ["section"], "released": "released"},
     "users": {"categories": ["plan"], "numbers": ["age_of_account"]},
     "targets": {"article": 1.0, "seconds": 0.1},
     "split": {"time": "2024-03-20"},
 }
-ITEMS = pa.table({"article": ["a1", "a2", "a3", "a9"], "section": ["news", "news", "sport", "sport"]})
+ITEMS = pa.table(
+    {
+        "article": ["a1", "a2", "a3", "a9"],
+        "section": ["news", "news", "sport", "sport"],
+        "released": [None, BEGIN - timedelta(days=10), BEGIN + timedelta(days=12), BEGIN + timedelta(days=90)],
+    }
+)
 USERS = pa.table({"reader": ["ann", "bob"], "plan": ["free", "paid"], "age_of_account": [3.0, 40.0]})
 
 
