@@ -94,7 +94,7 @@ semantic_ids = some(
     levels=st.integers(1, 8), codes=st.integers(2, 4096), method=st.sampled_from([str(method) for method in Method])
 )
 items = st.one_of(
-    some(id=columns, categories=few(attributes), text=few(columns), vectors=few(columns)),
+    some(id=columns, categories=few(attributes), text=few(columns), vectors=few(columns), released=columns),
     st.builds(
         lambda text, more: {"text": text, **more},
         few(columns, least=1),
@@ -156,12 +156,16 @@ def _tables(draw: Draw, told: Values) -> Values:
     gone = few(names.filter(lambda name: name not in taken))
     tables: Values = draw(
         some(
-            items=items,
+            items=items if "time" in told else items.map(_without_release),
             users=some(id=columns, categories=few(attributes), numbers=few(attributes.map(lambda name: f"{name}#"))),
             retired=gone,
         )
     )
     return tables
+
+
+def _without_release(told: Values) -> Values:
+    return {key: value for key, value in told.items() if key != "released"}
 
 
 @st.composite

@@ -113,6 +113,21 @@ def test_an_old_corpus_is_brought_under_a_later_revision(
     assert command("recommend", shop.run, corpus, "--k", 3, "--out", out) == 0
 
 
+def test_diff_and_apply_say_what_an_added_facet_can_not_tell_yet(
+    shop: Any, command: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    corpus, new = tmp_path / "corpus", tmp_path / "new.yaml"
+    shutil.copytree(shop.corpus, corpus)
+    raised = shop.schema.read_text().replace("name: shop", "name: shop\nrevision: 2")
+    new.write_text(raised.replace("outcome:", "outcome:\n  cost: {kind: number, column: price}"))
+    assert command("schema", "diff", corpus, new) == 0
+    words = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert "one bin" in words
+    assert command("schema", "apply", corpus, new) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "outcome.cost: all its values are in one bin until the whole log is tokenized again" in said
+
+
 def test_diff_refuses_by_name(shop: Any, command: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     new = tmp_path / "new.yaml"
     new.write_text(shop.schema.read_text().replace("till: {kind: category}", "till: {kind: id}"))

@@ -142,7 +142,8 @@ def settle_late(table: pa.Table, cleaned: Cleaned, after: pa.Table, schema: Even
 def _check_schema(corpus: Corpus, schema: EventSchema) -> None:
     """Tokens of a corpus are made by one declaration; what decides none of them may differ."""
     elsewhere = {"name", "revision", "targets", "split", "items"}
-    told, given = (s.model_dump(exclude=elsewhere) for s in (corpus.tokenizer.schema, schema))
+    both = (corpus.tokenizer.schema, schema)
+    told, given = ({**s.model_dump(exclude=elsewhere), "items.released": s.released} for s in both)
     for key in told:
         if told[key] != given[key]:
             raise CorpusError(

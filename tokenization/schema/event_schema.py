@@ -140,6 +140,11 @@ class EventSchema(Rule):
         """What is derived from times; nothing in a log of positions."""
         return self.time.facets if self.time else ()
 
+    @property
+    def released(self) -> str | None:
+        """The column of the items table that ages are counted from; None too where no age is read."""
+        return self.items.released if self.items and ClockFacet.AGE in self.clock_facets else None
+
     @cached_property
     def columns(self) -> tuple[str, ...]:
         """Every column of the event table that is read, each once."""

@@ -14,7 +14,7 @@ from typing import Any
 
 from tokenization.errors import SchemaError
 from tokenization.schema.event_schema import EventSchema
-from tokenization.schema.rules import ActionRule, EntityRule, FacetRule, UsersRule
+from tokenization.schema.rules import ActionRule, ClockFacet, EntityRule, FacetRule, Kind, UsersRule
 
 AnyRule = ActionRule | EntityRule | FacetRule | None
 
@@ -33,7 +33,8 @@ class Change:
     """One thing in which two declarations differ.
 
     key: what, as the file names it (`outcome.price`, `time.zone`). before, after: what stood there and stands there.
-    raises: whether `revision` must be raised for it. refused: why it can't be, and the mend; "" where it can.
+    raises: whether `revision` must be raised for it. refused: why it can't be, and the mend; "" where it can. note:
+    what is not as one may expect where it is allowed, and the mend.
     """
 
     step: Step
@@ -42,6 +43,7 @@ class Change:
     after: str = ""
     raises: bool = True
     refused: str = ""
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -147,7 +149,7 @@ def _of_facets(old: EventSchema, new: EventSchema) -> Iterator[Change]:
         key, was = facet.key(name), origin[name]
         if was is None:
             again = f"an earlier revision retired the name {name!r}; choose another" if name in old.retired else ""
-            yield Change(Step.ADDED, key, after=_kind(facet), refused=again)
+            yield Change(Step.ADDED, key, after=_kind(facet), refused=again, note=_of_added(facet))
             continue
         if was != name:
             yield Change(Step.RENAMED, key, was, name)
@@ -161,6 +163,20 @@ def _of_facets(old: EventSchema, new: EventSchema) -> Iterator[Change]:
         else:
             why = f"it is gone; list {name!r} under `retired`, or say `was: {name}` where it has another name"
         yield Change(Step.RETIRED, key, before=_kind(gone), refused=why)
+
+
+_NOT_FITTED = "until the whole log is tokenized again, since appending fits nothing"
+
+
+def _of_added(facet: _Declared) -> str:
+    """What a facet that was added can't tell yet: ids get codes as they are appended, bins and centroids are fitted."""
+    match facet.rule:
+        case FacetRule(kind=Kind.NUMBER | Kind.DURATION):
+            return f"all its values are in one bin {_NOT_FITTED}"
+        case FacetRule(kind=Kind.VECTOR):
+            return f"it has no centroids, so its codes are absent, {_NOT_FITTED}"
+        case _:
+            return ""
 
 
 def _of_one(key: str, old: _Declared, new: _Declared) -> Iterator[Change]:
@@ -194,8 +210,22 @@ def _of_the_rest(old: EventSchema, new: EventSchema) -> Iterator[Change]:
     )
     yield from _differing({"drop": (old.drop, new.drop)})
     yield from _of_users(old.users, new.users)
-    free = ("name", "event_id", "items", "targets", "split")
+    free = ("name", "event_id", "targets", "split")
     yield from _differing({key: (getattr(old, key), getattr(new, key)) for key in free}, raises=False)
+    yield from _of_items(old, new)
+
+
+def _of_items(old: EventSchema, new: EventSchema) -> Iterator[Change]:
+    """What is known of items decides no token, but for their ages: those of items that are known already stay."""
+    tables = [schema.items and schema.items.model_copy(update={"released": None}) for schema in (old, new)]
+    yield from _differing({"items": (tables[0], tables[1])}, raises=False)
+    before, after = (schema.items and schema.items.released for schema in (old, new))
+    if before != after:
+        aged = ClockFacet.AGE in new.clock_facets
+        note = (
+            "items that have a code keep the age they have; it holds for those that get one from now on" if aged else ""
+        )
+        yield Change(Step.CHANGED, "items.released", _text(before), _text(after), raises=aged, note=note)
 
 
 def _of_users(old: UsersRule | None, new: UsersRule | None) -> Iterator[Change]:
@@ -204,7 +234,8 @@ def _of_users(old: UsersRule | None, new: UsersRule | None) -> Iterator[Change]:
     for name in dict.fromkeys([*before, *after]):
         was, now = before.get(name, ""), after.get(name, "")
         if not was or not now:
-            yield Change(Step.RETIRED if was else Step.ADDED, f"users.{name}", was, now)
+            note = "" if was else f"no user has a value of it {_NOT_FITTED}"
+            yield Change(Step.RETIRED if was else Step.ADDED, f"users.{name}", was, now, note=note)
         elif was != now:
             why = f"a {was} can't become a {now}; write it into another column"
             yield Change(Step.CHANGED, f"users.{name}", was, now, refused=why)

@@ -106,7 +106,9 @@ def diff(
     `retired`), and a value may be spelt otherwise (`aliases`), if `revision` is
     raised: old corpora are then read under the new declaration, and old models
     read new corpora. What codes mean may not change: kinds, bins, the user, the
-    time, the group, the zone. Exit code 0: it may follow. 2: it may not.
+    time, the group, the zone. Exit code 0: it may follow. 2: it may not. The
+    verdict says too what an added facet can't tell before the whole log is
+    tokenized again: numbers have one bin, vectors no codes.
 
     \b
     Examples:
@@ -135,7 +137,10 @@ def apply(
     """Bring a corpus under a later revision of its declaration, without the log.
 
     Renamed facets get their new names, retired ones go, added ones are absent
-    until events that have them are appended. It is written once, as one part.
+    until events that have them are appended. Bins of numbers, centroids of
+    vectors and attributes of users are fitted with the whole log only: what is
+    added of these tells little until the log is tokenized again, and the
+    command says so. The corpus is written once, as one part.
 
     
     Example:
@@ -143,12 +148,16 @@ def apply(
     """
     from tokenization.corpus.corpus import Corpus, compact
     from tokenization.schema.event_schema import EventSchema
+    from tokenization.schema.evolution import changes
     from userfm.cli.console import results
 
     schema = EventSchema.from_yaml(file)
-    before = Corpus.open(corpus).tokenizer.schema.revision
+    before = Corpus.open(corpus).tokenizer.schema
     compact(corpus, schema)
-    results().print(f"{corpus} was of revision {before} and is of revision {schema.revision}")
+    results().print(f"{corpus} was of revision {before.revision} and is of revision {schema.revision}")
+    for change in changes(before, schema):
+        if change.note:
+            results().print(f"{change.key}: {change.note}")
 
 
 @app.command("json")
@@ -192,7 +201,8 @@ def show(found: Iterable[Change], console: Console) -> None:
         table.add_column(name, overflow="fold")
     for change in found:
         allowed = "allowed, raises revision" if change.raises else "allowed"
-        table.add_row(change.step, change.key, change.before, change.after, change.refused or allowed)
+        verdict = change.refused or "; ".join(filter(None, (allowed, change.note)))
+        table.add_row(change.step, change.key, change.before, change.after, verdict)
     console.print(table)
 
 

@@ -52,7 +52,7 @@ def ages(schema: EventSchema, log: pa.Table, items: pa.Table | None) -> list[int
 
 
 def hours(*spans: float) -> list[int]:
-    return span_codes(np.array(spans) * HOUR).tolist()
+    return [int(code) for code in span_codes(np.array(spans) * HOUR)]
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tokenization.codes.vocabulary import UNKNOWN
 from tokenization.corpus.corpus import Corpus, append_corpus, write_corpus
 from tokenization.errors import CorpusError, SourceError
 from tokenization.events.cleaning import clean
@@ -23,6 +24,7 @@ from tokenization.job.pipeline import tokenize
 from tokenization.schema.event_schema import EventSchema
 from tokenization.schema.rules import Late
 from tokenization.sources.files import digest
+from tokenization.tokenizer.fingerprint import sizes_of
 from tokenization.tokenizer.growing import grow
 from tokenization.tokenizer.tokenizer import Tokenizer
 
@@ -258,3 +260,41 @@ def test_users_that_are_text_now_and_were_numbers_are_numbers_or_one_sentence(tm
         append(path, tmp_path / "3.parquet", tmp_path / "corpus")
     pq.write_table(pa.table({"u": [7], "t": [400.0], "p": [5]}), tmp_path / "4.parquet")
     assert append(path, tmp_path / "4.parquet", tmp_path / "corpus").summary["events"] == 7
+
+
+def test_an_id_that_comes_once_a_day_is_admitted_when_it_came_often_enough(files: Path) -> None:
+    declared = yaml.safe_load((files / "schema.yaml").read_text())
+    declared["entities"]["product"]["admit"] = 3
+    (files / "schema.yaml").write_text(yaml.safe_dump(declared))
+    one = pq.read_table(files / "one.parquet")
+    tokenize(files / "schema.yaml", files / "one.parquet", None, files / "slow")
+    corpus = Corpus.open(files / "slow")
+    before = corpus.tokenizer
+    assert "kite" not in before.items.ids.ids.to_pylist()
+    rows = one.slice(0, 1).set_column(one.column_names.index("sku"), "sku", pa.array(["kite"]))
+    for day in range(1, 4):
+        assert "kite" not in corpus.tokenizer.items.ids.ids.to_pylist()
+        at, basket = pa.array([f"2024-03-2{day}T12:00:00"]), pa.array([900 + day])
+        daily = rows.set_column(one.column_names.index("at"), "at", at)
+        pq.write_table(daily.set_column(one.column_names.index("basket"), "basket", basket), files / "day.parquet")
+        corpus = append(files / "schema.yaml", files / "day.parquet", files / "slow")
+    assert corpus.tokenizer.items.ids.ids.to_pylist()[len(before.items.ids) :] == ["kite"]
+    assert corpus.tokenizer.prefix_fingerprint(sizes_of(before)) == before.fingerprint
+    codes = corpus.users(pa.array(["ann"]))["product"][0].as_py()
+    assert codes[-3:] == [UNKNOWN, UNKNOWN, before.items.ids.size]
+
+
+def test_another_column_of_release_needs_a_revision_where_ages_are_read(files: Path) -> None:
+    declared = yaml.safe_load((files / "schema.yaml").read_text())
+    declared["items"] = {"released": "since"}
+    (files / "schema.yaml").write_text(yaml.safe_dump(declared))
+    append(files / "schema.yaml", files / "two.parquet", files / "corpus")  # nothing is read of it
+    declared["time"]["facets"] = ["age"]
+    (files / "schema.yaml").write_text(yaml.safe_dump(declared))
+    items = pa.table({"sku": ["tea"], "since": ["2024-02-01"]})
+    pq.write_table(items, files / "items.parquet")
+    tokenize(files / "schema.yaml", files / "one.parquet", files / "items.parquet", files / "aged")
+    declared["items"] = {"released": "until"}
+    (files / "schema.yaml").write_text(yaml.safe_dump(declared))
+    with pytest.raises(CorpusError, match=r"'items\.released' differs; append with the one it was made by, or raise"):
+        append(files / "schema.yaml", files / "two.parquet", files / "aged")

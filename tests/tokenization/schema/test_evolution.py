@@ -88,6 +88,37 @@ def test_what_decides_no_token_needs_no_revision(schema: EventSchema, declare: D
     refuse_unless_compatible(schema, new)
 
 
+def test_since_when_items_exist_may_change_for_items_to_come(declare: Declare) -> None:
+    aged = {"column": "at", "zone": "America/New_York", "facets": ["hour", "age"]}
+    items = {"categories": ["colour"], "text": ["title"]}
+    for time, raises in ((aged, True), ({**aged, "facets": ["hour"]}, False)):
+        old = declare(time=time)
+        new = declare(time=time, items={**items, "released": "since"}, revision=2)
+        (change,) = (change for change in changes(old, new) if change.key != "revision")
+        assert (change.key, change.before, change.after) == ("items.released", "", "since")
+        assert change.raises is raises
+        assert ("items that have a code keep the age they have" in change.note) is raises
+        refuse_unless_compatible(old, new)
+    assert "items.released was changed, so it must be raised" in refusal(
+        declare(time=aged), declare(time=aged, items={**items, "released": "since"})
+    )
+
+
+def test_what_is_fitted_once_is_said_where_it_is_added(schema: EventSchema, declare: Declare) -> None:
+    kinds = ("category", "id", "set", "text", "timestamp", "number", "duration", "vector")
+    outcome = {**OUTCOME, **{f"new_{kind}": {"kind": kind} for kind in kinds}}
+    new = declare(revision=2, outcome=outcome, users={"categories": ["town"]})
+    notes = {change.key: change.note for change in changes(schema, new) if change.note}
+    again = "until the whole log is tokenized again, since appending fits nothing"
+    assert notes == {
+        "outcome.new_number": f"all its values are in one bin {again}",
+        "outcome.new_duration": f"all its values are in one bin {again}",
+        "outcome.new_vector": f"it has no centroids, so its codes are absent, {again}",
+        "users.town": f"no user has a value of it {again}",
+    }
+    assert not any(change.note for change in changes(new, new))
+
+
 REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"revision": 1, "context": {}, "retired": ["store"]}, "revision: context.store was retired, so it must be raised"),
     ({"context": {}}, "context.store: it is gone; list 'store' under `retired`, or say `was: store`"),
