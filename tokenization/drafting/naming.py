@@ -54,6 +54,9 @@ DURATION = _set(
     "duration dwell elapsed seconds secs sec ms msec millis milliseconds us latency watch playtime runtime spent "
     "listened watched"
 )
+RELEASED = _set(
+    "released release published publication publish launched launch premiere premiered introduced available listed"
+)
 IDENTITY = _set("id ids key no nr number code hash uuid guid num upc ean")
 ROW = _set("id uuid guid event_id eventid row_id rowid event_uuid line_id record_id log_id message_id")
 _JOINED = frozenset(f"{stem}id" for stem in (*USER, *ITEM, *GROUP, "event", "row", "store", "device", "shop"))

@@ -124,5 +124,8 @@ def _section(column: Profile, users: Codes, items: Codes, sets: Codes) -> tuple[
     if by_name:
         return "context", "Its name says that it is known at the request; check"
     if of_item >= _SAME:
-        return "outcome", "It is the same in all events of an item; it could come from the items table"
+        told = "It is the same in all events of an item; it could come from the items table"
+        if column.shape is Shape.STAMP and naming.likeness(column.name, naming.RELEASED):
+            told += ", and be the `released` that the `age` of items is counted from"
+        return "outcome", told
     return "outcome", "Nothing tells when it is known; if at the request, whatever the item, move it to context"

@@ -128,6 +128,11 @@ def _tables(draft: Draft) -> Iterator[str]:
         "#   categories: []           # columns with one of a few values: department, genre, brand",
         "#   text: []                 # columns whose words say what an item is: title, description",
         "#   vectors: []              # columns of content vectors, of images or sounds",
+        *(
+            []
+            if draft.positions
+            else ["#   released: COLUMN         # since when an item exists; its age counts from it"]
+        ),
         "# users:                     # a table with a row a user",
         f"#   id: {_one_line(_scalar(draft.user.column))}",
         "#   categories: []",

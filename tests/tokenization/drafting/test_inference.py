@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 import yaml
 from hypothesis import given, settings
@@ -90,6 +91,15 @@ def test_a_log_with_everything_is_drafted_and_tokenized(clicks: pa.Table, tmp_pa
     tokens = Tokenizer.fit(schema, clicks).transform(clicks)
     assert tokens.num_rows == 100
     assert {"tags.0", "embedding.0", "query.0", "price.value"} <= set(tokens.column_names)
+
+
+def test_when_items_were_released_is_pointed_to_the_items_table(clicks: pa.Table) -> None:
+    item = pc.index_in(clicks["itemid"], value_set=pc.unique(clicks["itemid"])).cast(pa.int64())
+    since = pc.multiply(item, 86_400).cast(pa.timestamp("s"))
+    clicks = clicks.set_column(clicks.column_names.index("published"), "published", since)
+    text = " ".join(written(draft(clicks), "clicks.parquet").replace("#", " ").split())
+    assert "be the `released` that the `age` of items is counted from published: {kind: timestamp}" in text
+    assert "released: COLUMN" in text
 
 
 def test_every_key_says_why_and_every_column_left_out_is_named(clicks: pa.Table) -> None:
