@@ -214,9 +214,13 @@ class Vocabulary:
 
 
 def _hash_ids(digest: hashlib._Hash, ids: pa.Array) -> hashlib._Hash:
+    """With the lengths of all ids, then their letters one after another, as Arrow holds them."""
     texts = ids.cast(pa.string())
-    digest.update(pc.binary_length(texts).to_numpy(zero_copy_only=False).astype("<i4").tobytes())
-    digest.update("".join(texts.to_pylist()).encode())
+    if len(texts):
+        _, offsets, letters = texts.buffers()
+        ends = np.frombuffer(offsets, np.int32)[texts.offset : texts.offset + len(texts) + 1]
+        digest.update(np.diff(ends).astype("<i4").tobytes())
+        digest.update(memoryview(letters or b"")[ends[0] : ends[-1]])
     return digest
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -127,3 +128,42 @@ def test_a_file_that_is_no_vocabulary_is_named(tmp_path: Path) -> None:
     (tmp_path / "v.arrow").write_bytes(b"junk")
     with pytest.raises(VocabularyError, match=r"v.arrow is no vocabulary"):
         Vocabulary.load(tmp_path / "v.arrow")
+
+
+@given(ids=st.lists(st.text(max_size=3), unique=True, max_size=9), data=st.data())
+def test_the_hash_of_a_prefix_is_that_of_its_ids_one_by_one(ids: list[str], data: st.DataObject) -> None:
+    vocabulary = Vocabulary(pa.array(["odd", *ids], pa.string()).slice(1), np.zeros(0, np.int64), np.zeros(0))
+    length = data.draw(st.integers(0, len(ids)))
+    told = [len(text.encode()).to_bytes(4, "little") for text in ids[:length]] + [t.encode() for t in ids[:length]]
+    digest = hashlib.sha256(b"".join([b"string" if length else b"empty", *told])).hexdigest()
+    assert vocabulary.prefix_hash(length) == digest
+
+
+def test_whole_numbers_and_their_text_have_different_hashes() -> None:
+    numbers, texts = fitted([7, 8]), fitted(["7", "8"])
+    assert numbers.prefix_hash() != texts.prefix_hash()
+
+
+def test_who_is_seen_too_seldom_waits_and_what_is_read_is_what_was_written(tmp_path: Path) -> None:
+    seen = Seen.of(Ids.of(pa.array([3, 1, 3, 2]), "id"), np.array([5.0, 6.0, 7.0, 8.0]))
+    vocabulary = Vocabulary.fit(seen, 2)
+    assert (vocabulary.ids.to_pylist(), vocabulary.waiting.ids.to_pylist()) == ([3], [1, 2])
+    vocabulary.save(tmp_path / "ids.arrow")
+    vocabulary.save_waiting(tmp_path / "waiting.arrow")
+    read = Vocabulary.load(tmp_path / "ids.arrow")
+    assert len(read.waiting) == 0
+    assert read.with_waiting(tmp_path / "waiting.arrow").waiting_hash == vocabulary.waiting_hash != read.waiting_hash
+    with pytest.raises(VocabularyError, match=r"none\.arrow is no vocabulary"):
+        read.with_waiting(tmp_path / "none.arrow")
+
+
+def test_numbers_and_text_wait_together() -> None:
+    def once(ids: list[object]) -> Seen:
+        return Seen.of(Ids.of(pa.array(ids), "id"), np.zeros(len(ids)))
+
+    vocabulary = Vocabulary.fit(once([7, 7, 8]), 2).meet(once(["8", "x", "7"])).admit(2)
+    assert vocabulary.ids.to_pylist() == [7, 8]
+    assert vocabulary.waiting.ids.to_pylist() == ["x"]
+    assert vocabulary.meet(once([8, 7])) is vocabulary
+    with pytest.raises(VocabularyError, match="'x' is text, but the ids so far are whole numbers"):
+        vocabulary.meet(once(["x"])).admit(2)
