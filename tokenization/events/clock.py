@@ -96,7 +96,9 @@ def _stamps(column: pa.Array, unit: str) -> tuple[pa.Array, Mask]:
             column = pc.if_else(fits, column, pa.scalar(None, kind))
         micros = column.cast(pa.timestamp("us", tz=kind.tz), safe=False).cast(pa.int64()).cast(_MICRO)
         return micros, naive if kind.tz is None else ~naive
-    if pa.types.is_date(kind) or pa.types.is_null(kind):
+    if pa.types.is_date(kind):  # by way of a unit that holds every date
+        return _stamps(column.cast(pa.timestamp("s" if pa.types.is_date32(kind) else "ms")), unit)
+    if pa.types.is_null(kind):
         return column.cast(_MICRO), naive
     if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind):
         return _from_numbers(column.cast(pa.float64(), safe=False), _TICKS[unit]), naive

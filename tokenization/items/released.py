@@ -50,9 +50,10 @@ def _times(table: pa.Table, schema: EventSchema) -> Floats:
         raise SourceError(f"{name!r} of the items table: {error}") from None
     wrong = np.flatnonzero(np.isnan(times) & _given(column))
     if len(wrong):
-        item, value = (table.column(of)[int(wrong[0])].as_py() for of in (schema.items.id, name))
+        # As text: a time that is too far away for Arrow is for Python too.
+        item, value = (one_chunk(table.column(of)).take(wrong[:1]).cast(pa.string()) for of in (schema.items.id, name))
         raise SourceError(
-            f"the items table says that {item!r} was released {value!r}, which is no time; "
+            f"the items table says that {item[0].as_py()!r} was released {value[0].as_py()!r}, which is no time; "
             "write a date, a time such as 2024-03-20T12:00Z or a number, or leave it empty"
         )
     return times

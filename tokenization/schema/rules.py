@@ -160,7 +160,7 @@ class EntityRule(Rule):
     candidates: bool = False
     """Whether these are what is recommended; exactly one entity is."""
     admit: int = Field(default=1, ge=1)
-    """So many events give an id a code of its own."""
+    """So many events, before the split and in all that is appended, give an id a code of its own."""
     buckets: int = Field(default=0, ge=0, le=2**24)
     """Hashed buckets that ids without a code of their own share."""
     was: str | None = None
@@ -192,7 +192,8 @@ class FacetRule(Rule):
     kind: Kind
     """What its values are."""
     admit: int | None = Field(default=None, ge=1)
-    """So many events give a value a code of its own; by default 2 of an id or a text, 1 of others."""
+    """So many events, before the split and in all that is appended, give a value a code of its own; by default 2 of an
+    id or a text, 1 of others."""
     buckets: int | None = Field(default=None, ge=0, le=2**24)
     """Hashed buckets that the other values share; by default 1024 of an id, 0 of a category."""
     aliases: dict[str, str] = {}

@@ -48,6 +48,11 @@ def test_numbers_are_read_in_the_declared_unit() -> None:
         assert instants([1_500_000_000 * ticks], unit).tolist() == [1_500_000_000.0]
 
 
+def test_a_date_too_far_away_is_no_time() -> None:
+    for days in (pa.array([2**31 - 1, 0], pa.date32()), pa.array([2**62, 0], pa.date64())):
+        assert np.isnan(instants(days)).tolist() == [True, False]
+
+
 def test_dates_and_minutes_fill_up_with_zeros() -> None:
     assert instants(["2017-03-04", "2017-03-04T10:11"]).tolist() == [utc(2017, 3, 4), utc(2017, 3, 4, 10, 11)]
     assert instants([date(2017, 3, 4)]).tolist() == [utc(2017, 3, 4)]
