@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
 
 from tokenization.errors import SourceError
 from tokenization.sources.files import File, files
-from tokenization.sources.formats import Text, Typed, open_file
+from tokenization.sources.formats import Text, Typed, open_file, reading
+from tokenization.sources.texts import UNREAD
 
 _FILES = 8
 """Of a folder with more files, so many evenly spaced ones are looked at."""
@@ -17,7 +20,15 @@ _STRETCH = 1024
 """Rows that are taken together, so that what follows one another in the log does so in the sample."""
 
 
-def preview(source: str | Path, rows: int) -> pa.Table:
+@dataclass(frozen=True, eq=False)
+class Preview:
+    """Some rows of a log. unread: why rows of what was looked at could not be read, how many of them for each."""
+
+    table: pa.Table
+    unread: Counter[str]
+
+
+def preview(source: str | Path, rows: int) -> Preview:
     """Stretches from all over a file, or over files of a folder, in order: at most so many rows of all columns, and no
     fewer than half as many where there are. All of each file that is looked at is read.
 
@@ -29,15 +40,20 @@ def preview(source: str | Path, rows: int) -> pa.Table:
     """
     found = files(source)
     looked = found[:: -(-len(found) // _FILES)]
-    parts = [thinned(_batches(file), -(-rows // len(looked))) for file in looked]
+    unread: Counter[str] = Counter()
+    parts = [thinned(_batches(file, unread), -(-rows // len(looked))) for file in looked]
     try:
         table = pa.concat_tables(parts, promote_options="permissive")
     except pa.ArrowTypeError as error:
         said = str(error).splitlines()[0]
         raise SourceError(f"{source}: its files hold a column as different types: {said}; give one of them") from error
     if table.num_rows == 0:
-        raise SourceError(f"{source} has no rows; give a table with at least one event")
-    return table
+        told = f"{source} has no rows"
+        if unread:
+            reason, count = unread.most_common(1)[0]
+            told = f"{source} has no row that can be read, {count:,} of {unread.total():,}: {reason}"
+        raise SourceError(f"{told}; give a table with at least one event")
+    return Preview(table, unread)
 
 
 def thinned(batches: Iterable[pa.Table], rows: int) -> pa.Table:
@@ -57,19 +73,27 @@ def thinned(batches: Iterable[pa.Table], rows: int) -> pa.Table:
     return pa.concat_tables(kept, promote_options="permissive") if kept else pa.table({})
 
 
-def _batches(file: File) -> Iterator[pa.Table]:
+def _batches(file: File, unread: Counter[str]) -> Iterator[pa.Table]:
+    """Of all columns, without the rows that can't be read, which are counted."""
     columns = _column_names(file)
-    return open_file(file, columns, keep=False).batches(columns)
+    opened = open_file(file, columns, keep=False)
+    if isinstance(opened, Typed):
+        yield from opened.batches(columns)
+        return
+    for batch in opened.batches([*columns, UNREAD]):
+        lost = batch[UNREAD].combine_chunks()
+        if lost.null_count < len(lost):
+            unread.update(lost.drop_null().field("reason").to_pylist())
+            batch = batch.filter(lost.is_null())
+        yield batch.drop_columns([UNREAD])
 
 
 def _column_names(file: File) -> list[str]:
     """All columns of a file; of JSON lines, those of its first block."""
     opened = open_file(file, (), keep=False)
-    try:
+    with reading(file):
         if isinstance(opened, Typed):
             return list(opened.look(file)[0].names)
         assert isinstance(opened, Text)
-        return next((list(batch.column_names) for batch in opened.read(file, [])), [])
-    except (pa.ArrowException, OSError, ValueError) as error:
-        said = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
-        raise SourceError(f"{file.name} can't be read as {file.format}: {said}") from error
+        found = (list(batch.column_names) for batch in opened.read(file, []))
+        return next((names for names in found if names != [UNREAD]), [])

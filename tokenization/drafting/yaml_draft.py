@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
+from types import MappingProxyType
 
 import yaml
 
@@ -26,10 +27,11 @@ EDITOR = "userfm.schema.json"
 _ANYBODYS = frozenset({"", "events", "event", "log", "logs", "data", "interactions", "part-0", "train"})
 
 
-def written(draft: Draft, source: str) -> str:
-    """The whole file. source: the path that was looked at."""
+def written(draft: Draft, source: str, unread: Mapping[str, int] = MappingProxyType({})) -> str:
+    """The whole file. source: the path that was looked at. unread: why rows can't be read, and how many for each."""
     lines = [
         _HEAD.format(editor=EDITOR, source=_one_line(source.rsplit("/", 1)[-1]), rows=draft.rows),
+        *(f"# {count:,} rows can't be read, and go to quarantine: {_one_line(why)}" for why, count in unread.items()),
         "schema: 1",
         f"name: {_scalar(_name(source))}",
         "revision: 1  # raise it when a facet is added, renamed (`was`) or retired; `userfm schema diff` says when",

@@ -19,19 +19,23 @@ from tokenization.events.events import Bags, Events
 from tokenization.ids import Ids, one_chunk
 from tokenization.schema.event_schema import EventSchema
 from tokenization.schema.rules import FacetRule, Kind
-from tokenization.sources.tables import require
+from tokenization.sources.columns import require
+from tokenization.sources.texts import UNREAD
 
 LONGEST_ID = 1024
 """Bytes. Whatever is longer is no id but a payload that went astray."""
 A_DAY = 86_400.0
 SECONDS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
 _CONTROL = r"[\x00-\x1f\x7f]"
+_TOLD = ("reason", "as_written")
+"""Columns of the quarantine; the log's own of these names stand there with a _ behind."""
 
 
 @dataclass(frozen=True, eq=False)
 class Cleaned:
-    """What became of a table's rows: n sound events, quarantined rows (text, with a column `reason`), rows dropped by
-    rule. rows: [n] which row each event was."""
+    """What became of a table's rows: n sound events, quarantined rows (text, with a column `reason`; where some rows of
+    the log can't be read, with a column `as_written`), rows dropped by rule. rows: [n] which row each
+    event was."""
 
     events: Events
     quarantined: pa.Table
@@ -50,6 +54,8 @@ def clean(table: pa.Table, schema: EventSchema, now: float | None = None) -> Cle
         SourceError: a column is missing, or its type can't hold what the schema says.
     """
     require(table.column_names, schema.columns, "the event table")
+    if UNREAD in table.column_names:
+        return _clean_read(table, schema, now)
     columns = {name: one_chunk(table.column(name)) for name in schema.columns}
     events = _events(columns, schema)
     event_ids = Ids.of(columns[schema.event_id], schema.event_id) if schema.event_id else None
@@ -74,6 +80,18 @@ def clean(table: pa.Table, schema: EventSchema, now: float | None = None) -> Cle
     told = [faults[number - 1][0] for number in reason[bad]]
     kept = events if keep.all() else events.take(keep)
     return Cleaned(kept, quarantine(table, schema, bad, told), counts, np.flatnonzero(keep))
+
+
+def _clean_read(table: pa.Table, schema: EventSchema, now: float | None) -> Cleaned:
+    """The same of a table with rows that can't be read, which are quarantined first."""
+    read = table[UNREAD].is_null()
+    found = clean(table.filter(read).drop_columns([UNREAD]), schema, now)
+    lost = table.filter(table[UNREAD].is_valid())
+    told = lost[UNREAD].combine_chunks()
+    refused = quarantine(lost, schema, np.arange(lost.num_rows), told.field("reason").to_pylist())
+    refused = refused.append_column("as_written", told.field("text"))
+    quarantined = pa.concat_tables([found.quarantined, refused], promote_options="default")
+    return replace(found, quarantined=quarantined, rows=np.flatnonzero(read.to_numpy())[found.rows])
 
 
 def _events(columns: Mapping[str, pa.Array], schema: EventSchema) -> Events:
@@ -256,10 +274,11 @@ def of_day_level(actions: Ids, names: Sequence[str]) -> Mask:
 
 def quarantine(table: pa.Table, schema: EventSchema, rows: Longs, reasons: list[str]) -> pa.Table:
     """Some rows of an event table as text, each with the reason [rows] why it is refused."""
+    named = {f"{name}_" if name in _TOLD else name: name for name in schema.columns}
     if len(rows) == 0:
-        return pa.table({name: pa.array([], pa.string()) for name in (*schema.columns, "reason")})
+        return pa.table({name: pa.array([], pa.string()) for name in (*named, "reason")})
     bad = table.select(list(schema.columns)).take(pa.array(rows))
-    texts = {name: _as_text(bad.column(name)) for name in bad.column_names}
+    texts = {name: _as_text(bad.column(column)) for name, column in named.items()}
     return pa.table({**texts, "reason": pa.array(reasons, pa.string())})
 
 

@@ -138,16 +138,22 @@ def _surveyed(log: Log, progress: Progress) -> _Found:
         log.refused.add(part.quarantined)
         done += part.events + part.quarantined.num_rows + sum(part.dropped.values())
         progress("check", done, log.rows)
+    if found.reasons.total() == log.rows:
+        told = _told(found.reasons)
+        raise SourceError(f"none of the {log.rows:,} rows makes sense: {told}; mend the log, or its declaration")
     return found
 
 
 def _refuse(reasons: Mapping[str, int], rows: int) -> None:
     if reasons:
-        told = ", ".join(f"{reason} ({count:,})" for reason, count in Counter(reasons).most_common())
         raise SourceError(
-            f"{sum(reasons.values()):,} of {rows:,} rows make no sense: {told}; "
+            f"{sum(reasons.values()):,} of {rows:,} rows make no sense: {_told(reasons)}; "
             "mend the log, or leave out --strict and they are set aside"
         )
+
+
+def _told(reasons: Mapping[str, int]) -> str:
+    return ", ".join(f"{reason} ({count:,})" for reason, count in Counter(reasons).most_common())
 
 
 @dataclass(eq=False)

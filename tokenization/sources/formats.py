@@ -6,32 +6,26 @@ know; of CSV and JSON lines, where only the values tell, it takes a look through
 
 from __future__ import annotations
 
-import itertools
-import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import IO, Any, Protocol
+from typing import Any, Protocol
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.csv
-import pyarrow.json
 import pyarrow.parquet
 
-from tokenization.errors import SourceError, nearest
+from tokenization.errors import SourceError
 from tokenization.ids import WHOLE_NUMBER
+from tokenization.sources.columns import Types, joint, require
 from tokenization.sources.files import File
+from tokenization.sources.texts import READERS, UNREAD
 
 BATCH = 131_072
 """Rows of a batch, at most."""
-_BLOCK = 8 << 20
-"""Bytes of text that are parsed at a time."""
 _PAGES = 1 << 20
 """Bytes of a column of Parquet that are read at a time."""
-
-Types = dict[str, pa.DataType]
 
 
 class Stored(Protocol):
@@ -47,24 +41,10 @@ class Stored(Protocol):
 
     @property
     def types(self) -> Types:
-        """Of the columns asked for; null where a column holds nothing."""
+        """Of the columns asked for; null where a column holds nothing. Of `UNREAD`, where it has such rows."""
 
     def batches(self, columns: Sequence[str]) -> Iterator[pa.Table]:
         """Some of these columns, in the order of the rows; of CSV and JSON, types may be any that hold the values."""
-
-
-def require(given: Iterable[str], needed: Iterable[str], where: str) -> None:
-    """Each needed column is given, and once.
-
-    Raises:
-        SourceError: one is not, naming the nearest that is.
-    """
-    names = list(given)
-    for name in needed:
-        if name not in names:
-            raise SourceError(f"{where} has no column {name!r}; {nearest(name, names)}")
-        if names.count(name) > 1:
-            raise SourceError(f"{where} has column {name!r} {names.count(name)} times; rename all but one")
 
 
 @dataclass(frozen=True)
@@ -102,7 +82,7 @@ class Typed:
 
     @cached_property
     def _seen(self) -> tuple[pa.Schema, int]:
-        with _reading(self.file):
+        with reading(self.file):
             schema, rows = self.look(self.file)
         require(schema.names, self.columns, self.name)
         return schema, rows
@@ -116,14 +96,14 @@ class Typed:
         return {name: self._seen[0].field(name).type for name in self.columns}
 
     def batches(self, columns: Sequence[str]) -> Iterator[pa.Table]:
-        with _reading(self.file):
+        with reading(self.file):
             yield from self.read(self.file, list(columns))
 
 
 @dataclass(frozen=True)
 class Text:
     """A file of text, whose types are known when all of it was seen. `keep`: what was parsed for that is not parsed
-    again."""
+    again. Where some rows can't be read, it has one more column, `UNREAD`, and nothing in the others of these rows."""
 
     file: File
     columns: Sequence[str]
@@ -139,16 +119,17 @@ class Text:
     def _seen(self) -> tuple[Types, int]:
         kinds: dict[str, set[pa.DataType]] = {}
         rows = 0
-        with _reading(self.file):
+        with reading(self.file):
             for batch in self.read(self.file, list(self.columns)):
                 for name in batch.column_names:
                     kinds.setdefault(name, set()).add(_told_by(batch.column(name)))
                 rows += batch.num_rows
                 if self.keep:
                     self.kept.append(batch)
-        if rows:
-            require(kinds, self.columns, self.name)
-        return {name: _joint(kinds.get(name, {pa.null()})) for name in self.columns}, rows
+        if kinds.keys() - {UNREAD}:
+            require(kinds.keys() - {UNREAD}, self.columns, self.name)
+        told = [*self.columns, *([UNREAD] if UNREAD in kinds else [])]
+        return {name: joint(kinds.get(name, {pa.null()})) for name in told}, rows
 
     @property
     def rows(self) -> int:
@@ -159,14 +140,19 @@ class Text:
         return self._seen[0]
 
     def batches(self, columns: Sequence[str]) -> Iterator[pa.Table]:
-        with _reading(self.file):
-            for batch in self.kept or self.read(self.file, list(columns)):
-                absent = pa.nulls(batch.num_rows)
-                yield pa.table({n: batch.column(n) if n in batch.column_names else absent for n in columns})
+        with reading(self.file):
+            for batch in self.kept or self.read(self.file, [name for name in columns if name != UNREAD]):
+                yield selected(batch, columns)
+
+
+def selected(batch: pa.Table, columns: Sequence[str]) -> pa.Table:
+    """These columns in this order; one that the batch does not have is null."""
+    absent = pa.nulls(batch.num_rows)
+    return pa.table({name: batch.column(name) if name in batch.column_names else absent for name in columns})
 
 
 @contextmanager
-def _reading(file: File) -> Iterator[None]:
+def reading(file: File) -> Iterator[None]:
     """Whatever goes wrong inside is told as one sentence that names the file."""
     try:
         yield
@@ -193,24 +179,10 @@ class Known:
 
 def open_file(file: File, columns: Sequence[str], keep: bool) -> Stored:
     """One file, to be read for these columns. `keep`: see `Text`."""
-    if file.format in _TEXTS:
-        return Text(file, columns, _TEXTS[file.format], keep)
+    if file.format in READERS:
+        return Text(file, columns, READERS[file.format], keep)
     look, read = _TYPED[file.format]
     return Typed(file, columns, look, read)
-
-
-def unified(kinds: Iterable[pa.DataType]) -> pa.DataType | None:
-    """The type that holds values of all these types, None where only text does."""
-    fields = [pa.schema([("", kind)]) for kind in sorted(kinds, key=str)]
-    try:
-        return pa.unify_schemas(fields, promote_options="permissive").field(0).type
-    except pa.ArrowTypeError:
-        return None
-
-
-def _joint(kinds: Iterable[pa.DataType]) -> pa.DataType:
-    kind = unified(kinds)
-    return pa.string() if kind is None else kind
 
 
 def _told_by(column: pa.ChunkedArray) -> pa.DataType:
@@ -293,108 +265,8 @@ def _lance(file: File, columns: list[str]) -> Iterator[pa.Table]:
         yield pa.table(batch)
 
 
-def _csv(file: File, columns: list[str]) -> Iterator[pa.Table]:
-    # Left to guess, a CSV reader makes 7 of the id "007" and nothing of the country "NA".
-    with _opened(file) as source, pyarrow.csv.open_csv(source) as header:
-        require(header.schema.names, columns, file.name)
-    blocks = pyarrow.csv.ReadOptions(block_size=_BLOCK)
-    options = pyarrow.csv.ConvertOptions(
-        include_columns=columns,
-        column_types=dict.fromkeys(columns, pa.string()),
-        strings_can_be_null=True,
-        null_values=[""],
-    )
-    with _opened(file) as source, pyarrow.csv.open_csv(source, read_options=blocks, convert_options=options) as rows:
-        for batch in rows:
-            yield pa.table(batch)
-
-
-def _opened(file: File) -> Any:
-    return file.system.open_input_stream(file.path)  # what ends in .gz is unpacked on the way
-
-
-def _json(file: File, columns: list[str]) -> Iterator[pa.Table]:
-    times: set[str] = set()
-    line = 1
-    with _opened(file) as source:
-        for block in _whole_lines(source):
-            yield _parsed(block, times, line)
-            line += block.count(b"\n")
-    if line == 1:
-        raise ValueError("it is empty")
-
-
-def _whole_lines(source: IO[bytes]) -> Iterator[bytes]:
-    rest: list[bytes] = []
-    while chunk := source.read(_BLOCK):
-        whole, newline, tail = chunk.rpartition(b"\n")
-        if newline:
-            yield b"".join((*rest, whole, newline))
-            rest = []
-        rest.append(tail)
-    if any(rest):
-        yield b"".join(rest)
-
-
-def _parsed(block: bytes, times: set[str], line: int) -> pa.Table:
-    """A block of JSON lines. What looks like a time in one block may be a name in the next, so it stays text."""
-    if not block.strip():
-        return pa.table({})
-    try:
-        table = _from_json(block, times)
-        found = {field.name for field in table.schema if pa.types.is_timestamp(field.type)}
-        if not found:
-            return table
-        times |= found
-        return _from_json(block, times)
-    except pa.ArrowInvalid:
-        return _by_line(block, line)
-
-
-def _from_json(block: bytes, texts: set[str]) -> pa.Table:
-    told = pa.schema([(name, pa.string()) for name in sorted(texts)])
-    return pyarrow.json.read_json(
-        pa.BufferReader(block),
-        read_options=pyarrow.json.ReadOptions(block_size=len(block) + 1),
-        parse_options=pyarrow.json.ParseOptions(explicit_schema=told),
-    )
-
-
-def _by_line(block: bytes, first: int) -> pa.Table:
-    """The same where one column holds numbers and text, which Arrow refuses: that column becomes text."""
-    rows: list[Mapping[str, object]] = []
-    for number, text in enumerate(block.splitlines(), start=first):
-        if not text.strip():
-            continue
-        try:
-            row = json.loads(text)
-        except ValueError as error:
-            raise ValueError(f"line {number}: {error}") from error
-        if not isinstance(row, dict):
-            raise ValueError(f"line {number} is no object; write one {{...}} a line")
-        rows.append(row)
-    names = dict.fromkeys(itertools.chain.from_iterable(rows))
-    return pa.table({name: _column([row.get(name) for row in rows]) for name in names})
-
-
-def _column(values: list[object]) -> pa.Array:
-    try:
-        return pa.array(values)
-    except (pa.ArrowException, OverflowError):
-        return pa.array([_told(value) for value in values], pa.string())
-
-
-def _told(value: object) -> str | None:
-    if value is None or isinstance(value, str):
-        return value
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))
-    return json.dumps(value)
-
-
 _TYPED: Mapping[str, tuple[Any, Any]] = {
     "parquet": (_look_parquet, _parquet),
     "ipc": (_look_ipc, _ipc),
     "lance": (_look_lance, _lance),
 }
-_TEXTS: Mapping[str, Callable[[File, list[str]], Iterator[pa.Table]]] = {"csv": _csv, "json": _json}

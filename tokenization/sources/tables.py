@@ -18,9 +18,10 @@ from tokenization.errors import SourceError, nearest
 from tokenization.ids import canonical, column_of, whole_floats
 from tokenization.schema.event_schema import EventSchema
 from tokenization.schema.rules import ItemsRule, Kind, UsersRule
+from tokenization.sources.columns import Types, joint, require
 from tokenization.sources.files import files
-from tokenization.sources.formats import InMemory, Stored, Types, open_file, unified
-from tokenization.sources.formats import require as require
+from tokenization.sources.formats import InMemory, Stored, open_file, selected
+from tokenization.sources.texts import UNREAD
 
 TableLike = object
 """A path or URL, or a table in memory: pyarrow, pandas, polars, or any object with `__arrow_c_stream__`."""
@@ -50,8 +51,8 @@ class Scan:
 
     @property
     def schema(self) -> pa.Schema:
-        """The types as a schema, in the order of `columns`."""
-        return pa.schema([(name, self.types[name]) for name in self.columns])
+        """The types as a schema, in the order of `columns`; behind them `UNREAD`, where a row can't be read."""
+        return pa.schema(self.types.items())
 
     @cached_property
     def types(self) -> Types:
@@ -60,11 +61,12 @@ class Scan:
         CSV and JSON lines have to be read for that, and numbers with a fraction where ids should be.
         """
         told = [self.look(part) for part in self.parts]
-        return {name: _joint([types[name] for types in told]) for name in self.columns}
+        lost = [UNREAD] if any(UNREAD in types for types in told) else []
+        return {name: joint([types.get(name, pa.null()) for types in told]) for name in (*self.columns, *lost)}
 
     def look(self, part: Stored) -> Types:
         """What one of the files says of the types; what all of them say is joined."""
-        found = {name: _plain(part.types[name]) for name in self.columns}
+        found = {name: _plain(kind) for name, kind in part.types.items()}
         floats = [name for name in self.columns if name in self.ids and pa.types.is_floating(found[name])]
         whole = dict.fromkeys(floats, True)
         for batch in part.batches(floats) if floats else ():
@@ -74,7 +76,7 @@ class Scan:
 
     def batches(self, columns: Sequence[str] | None = None, part: int | None = None) -> Iterator[pa.Table]:
         """All rows in order, or of some columns, or of one part; a column has one type in all batches."""
-        names = list(self.columns if columns is None else columns)
+        names = list(self.types if columns is None else columns)
         kinds = pa.schema([(name, self.types[name]) for name in names])
         for batch in self._stored(names, self.parts if part is None else self.parts[part : part + 1]):
             if batch.schema.equals(kinds):
@@ -88,8 +90,8 @@ class Scan:
 
     def _stored(self, columns: Sequence[str], parts: Sequence[Stored]) -> Iterator[pa.Table]:
         for part in parts:
-            for batch in part.batches(columns):
-                yield batch.select(list(columns))
+            for batch in part.batches([name for name in columns if name in part.types]):
+                yield selected(batch, columns)
 
     def _cast(self, column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
         kind = self.types[name]
@@ -112,7 +114,7 @@ def scan_events(source: TableLike, schema: EventSchema) -> Scan:
 
 
 def read_events(source: TableLike, schema: EventSchema) -> pa.Table:
-    """The columns of an event table that `schema` declares.
+    """The columns of an event table that `schema` declares; and `UNREAD`, where rows of it can't be read.
 
     Raises:
         SourceError: can't be read, a declared column is missing, or a file has no rows.
@@ -130,7 +132,8 @@ def read_items(source: TableLike, schema: EventSchema) -> pa.Table:
     rule = items_rule(schema)
     released = () if rule.released is None else (rule.released,)
     columns = tuple(dict.fromkeys((rule.id, *rule.categories, *rule.metadata, *rule.text, *rule.vectors, *released)))
-    return _read(_scan(source, columns, frozenset({rule.id, *rule.categories, *rule.metadata}), "item"), source, "item")
+    ids = frozenset({rule.id, *rule.categories, *rule.metadata})
+    return _read_all(_scan(source, columns, ids, "item"), source, "item")
 
 
 def read_users(source: TableLike, schema: EventSchema) -> pa.Table:
@@ -141,7 +144,7 @@ def read_users(source: TableLike, schema: EventSchema) -> pa.Table:
     """
     rule = users_rule(schema)
     columns = tuple(dict.fromkeys((rule.id, *rule.categories, *rule.numbers)))
-    return _read(_scan(source, columns, frozenset({rule.id, *rule.categories}), "user"), source, "user")
+    return _read_all(_scan(source, columns, frozenset({rule.id, *rule.categories}), "user"), source, "user")
 
 
 def users_rule(schema: EventSchema) -> UsersRule:
@@ -193,6 +196,22 @@ def _scan(source: TableLike, columns: tuple[str, ...], ids: frozenset[str], what
     return Scan((InMemory(table.select(list(columns)), f"the {what} table"),), columns, ids, f"the {what} table")
 
 
+def _read_all(scan: Scan, source: TableLike, what: str) -> pa.Table:
+    """A table of which no row is set aside.
+
+    Raises:
+        SourceError: it has no rows, or one that can't be read.
+    """
+    table = _read(scan, source, what)
+    if UNREAD in table.column_names:
+        lost = table[UNREAD].drop_null()
+        name = next(part.name for part in scan.parts if UNREAD in part.types)
+        told = f"row {lost[0]['row']} {lost[0]['reason']}"
+        more = f", and {len(lost) - 1:,} more can't be read" if len(lost) > 1 else ""
+        raise SourceError(f"{name}: {told}{more}; mend the table, of which no {what} can be left out")
+    return table
+
+
 def _read(scan: Scan, source: TableLike, what: str) -> pa.Table:
     table = scan.read()
     if table.num_rows == 0 and isinstance(source, str | Path):
@@ -225,9 +244,3 @@ def _id_columns(schema: EventSchema) -> Iterator[str]:
 def _plain(kind: pa.DataType) -> pa.DataType:
     """The type of the values, however they are kept."""
     return kind.value_type if pa.types.is_dictionary(kind) else kind
-
-
-def _joint(kinds: Sequence[pa.DataType]) -> pa.DataType:
-    """What holds values of all types; where nothing does, text."""
-    kind = unified(kinds)
-    return pa.string() if kind is None else kind

@@ -76,7 +76,8 @@ def infer(
 
     if out is not None and out.exists():
         raise SchemaError(f"{out} is there already; name another file, or remove it")
-    _write(written(draft(preview(events, rows), user, time, item), str(events.absolute())), out)
+    found = preview(events, rows)
+    _write(written(draft(found.table, user, time, item), str(events.absolute()), found.unread), out)
 
 
 @app.command()

@@ -54,8 +54,8 @@ def tokenize(
     """Turn an event log into a corpus: one row a user, every event as integers that the model reads.
 
     The schema says what the columns hold; `userfm schema infer` drafts one.
-    Rows that make no sense are set aside with the reason (quarantine/ in the
-    corpus) and counted. Whatever is fitted is fitted before the split that the
+    Rows that make no sense, and lines that can't be read, are set aside with the
+    reason (quarantine/ in the corpus) and counted. Whatever is fitted is fitted before the split that the
     schema declares. A log larger than memory is cut into parts of whole users,
     in a folder beside OUT that is removed at the end, or with --ray in the
     memory of a cluster. The corpus is the same.

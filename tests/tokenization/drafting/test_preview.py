@@ -21,7 +21,7 @@ def test_every_format_gives_all_columns(tmp_path: Path) -> None:
     pyarrow.feather.write_feather(TABLE, tmp_path / "log.arrow")
     (tmp_path / "log.jsonl").write_text('{"user": "007", "at": 1, "tags": ["a"]}\n' * 6)
     for name in ("log.parquet", "log.arrow", "log.jsonl"):
-        found = preview(tmp_path / name, 100)
+        found = preview(tmp_path / name, 100).table
         assert found.column_names == TABLE.column_names, name
         assert found.num_rows == 6
         assert found["user"][0].as_py() == "007"
@@ -29,7 +29,7 @@ def test_every_format_gives_all_columns(tmp_path: Path) -> None:
 
 def test_csv_stays_text(tmp_path: Path) -> None:
     pyarrow.csv.write_csv(TABLE.drop_columns(["tags"]), tmp_path / "log.csv")
-    found = preview(tmp_path / "log.csv", 100)
+    found = preview(tmp_path / "log.csv", 100).table
     assert found["user"].to_pylist() == ["007", "8"] * 3
     assert found["at"].to_pylist() == list("123456")
 
@@ -37,14 +37,14 @@ def test_csv_stays_text(tmp_path: Path) -> None:
 def test_lance_gives_all_columns(tmp_path: Path) -> None:
     lance = pytest.importorskip("lance")
     lance.write_dataset(TABLE, str(tmp_path / "log.lance"))
-    assert preview(tmp_path / "log.lance", 100).equals(TABLE)
+    assert preview(tmp_path / "log.lance", 100).table.equals(TABLE)
 
 
 def test_a_folder_is_looked_at_all_over(tmp_path: Path) -> None:
     for day in range(20):
         pq.write_table(pa.table({"day": [day] * 10}), tmp_path / f"{day:02d}.parquet")
     (tmp_path / "_SUCCESS").touch()
-    days = preview(tmp_path, 100)["day"].unique().to_pylist()
+    days = preview(tmp_path, 100).table["day"].unique().to_pylist()
     assert days[0] == 0
     assert days[-1] >= 17
     assert len(days) <= 8

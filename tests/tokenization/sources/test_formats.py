@@ -11,9 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.tokenization.sources.test_tables import WRITERS
-from tokenization.errors import SourceError
 from tokenization.schema.event_schema import EventSchema
-from tokenization.sources import formats
+from tokenization.sources import formats, texts
 from tokenization.sources.tables import read_events, scan_events
 
 
@@ -21,7 +20,7 @@ from tokenization.sources.tables import read_events, scan_events
 def in_small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     """Batches of 7 rows and blocks of 256 bytes."""
     monkeypatch.setattr(formats, "BATCH", 7)
-    monkeypatch.setattr(formats, "_BLOCK", 256)
+    monkeypatch.setattr(texts, "_BLOCK", 256)
 
 
 def events(schema: EventSchema, **columns: object) -> pa.Table:
@@ -84,20 +83,6 @@ def test_lines_of_json_may_leave_keys_out_and_mix_numbers_with_text(tmp_path: Pa
     read = read_events(tmp_path / "log.jsonl", schema)
     assert read["user"].to_pylist() == ["7", "ann", "7", None]
     assert read["sku"].to_pylist() == [None, str(2**70), "true", None]
-
-
-@pytest.mark.usefixtures("in_small_pieces")
-@pytest.mark.parametrize(
-    ("last", "sentence"),
-    [('{"user": ', "can't be read as json: line 31: Expecting value"), ("[1]", "line 31 is no object; write one")],
-)
-def test_a_broken_line_of_json_is_told_by_its_number(
-    last: str, sentence: str, tmp_path: Path, schema: EventSchema
-) -> None:
-    whole = json.dumps(dict.fromkeys(schema.columns))
-    (tmp_path / "log.jsonl").write_text("\n".join([whole] * 30 + [last]))
-    with pytest.raises(SourceError, match=sentence):
-        read_events(tmp_path / "log.jsonl", schema)
 
 
 def test_arrow_streams_are_read_as_arrow_files_are(tmp_path: Path, schema: EventSchema, log: pa.Table) -> None:
