@@ -20,6 +20,8 @@ _BELOW_LARGEST = "|".join(
 )
 WHOLE_NUMBER = rf"^(0|-?([1-9]\d{{0,17}}|{_BELOW_LARGEST}|{_LARGEST}))$"
 """Text that is an int64 and would be written the same again."""
+_EXACT = {pa.float16(): 2.0**11, pa.float32(): 2.0**24, pa.float64(): 2.0**53}
+"""From here on, whole numbers are no longer told apart."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,10 +89,11 @@ def canonical(column: pa.Array, name: str) -> pa.Array:
     """Ids in one of two types, so that 7 from Parquet and 7 from CSV are one id.
 
     Whole numbers, also written as floats, which is what pandas makes of integers with gaps, become int64;
-    everything else becomes text.
+    everything else becomes text. That of a time is the one that Python writes, of a time with a zone in UTC, so that
+    a live event tells the same.
 
     Raises:
-        SourceError: a type that has no text, such as a list.
+        SourceError: a type that has no text, such as a list; a float so large that it may have lost digits.
     """
     kind = column.type
     if pa.types.is_string(kind) or pa.types.is_int64(kind):
@@ -98,26 +101,58 @@ def canonical(column: pa.Array, name: str) -> pa.Array:
     if pa.types.is_dictionary(kind):
         return canonical(column.dictionary_decode(), name)
     if pa.types.is_floating(kind):
-        return _from_floats(column.cast(pa.float64()))
+        return _from_floats(column, name)
     try:
-        return column.cast(pa.int64() if pa.types.is_integer(kind) else pa.string())
+        if pa.types.is_timestamp(kind) or pa.types.is_time(kind):
+            return _from_times(column)
+        whole = pa.types.is_integer(kind) and is_whole(column, name)
+        return column.cast(pa.int64() if whole else pa.string())
     except (pa.ArrowNotImplementedError, pa.ArrowInvalid):
         raise SourceError(f"column {name!r} holds {kind}, which can't be an id; cast it to text") from None
 
 
-def _from_floats(column: pa.Array) -> pa.Array:
-    column = pc.if_else(pc.is_nan(column), pa.scalar(None, pa.float64()), column)
-    whole = pc.and_(pc.equal(column, pc.trunc(column)), pc.less(pc.abs(column), 2.0**63))
-    numbers = pc.if_else(whole, column, pa.scalar(None, pa.float64())).cast(pa.int64())
-    if pc.all(whole, min_count=0).as_py():
-        return numbers
-    return pc.coalesce(numbers.cast(pa.string()), column.cast(pa.string()))
+def _from_floats(column: pa.Array, name: str) -> pa.Array:
+    wide = column.cast(pa.float64())
+    wide = pc.if_else(pc.is_nan(wide), pa.scalar(None, pa.float64()), wide)
+    numbers = pc.if_else(pc.equal(wide, pc.trunc(wide)), wide, pa.scalar(None, pa.float64()))
+    numbers = pc.if_else(pc.is_finite(numbers), numbers, pa.scalar(None, pa.float64()))
+    if is_whole(column, name):
+        return numbers.cast(pa.int64())
+    told = column.cast(pa.float32()) if pa.types.is_float16(column.type) else column  # which has no text of its own
+    fractions = pc.if_else(pc.is_valid(wide), told.cast(pa.string()), pa.scalar(None, pa.string()))
+    return pc.coalesce(numbers.cast(pa.int64()).cast(pa.string()), fractions)
 
 
-def whole_floats(column: pa.ChunkedArray) -> bool:
-    """Whether a column of floats, in which NaN is no value, holds whole numbers only."""
+def _from_times(column: pa.Array) -> pa.Array:
+    zone = getattr(column.type, "tz", None)
+    if pa.types.is_time(column.type):
+        text = column.cast(pa.time64("us"), safe=False).cast(pa.string())
+    else:
+        exact = column.type.unit != "ns"  # nanoseconds are cut off, as they are where Python has the time
+        micros = column.cast(pa.timestamp("us", zone), safe=exact).cast(pa.int64()).cast(pa.timestamp("us"))
+        text = pc.replace_substring(micros.cast(pa.string()), " ", "T")
+    text = pc.replace_substring_regex(text, r"\.000000$", "")
+    return text if zone is None else pc.binary_join_element_wise(text, "+00:00", "")
+
+
+def is_whole(column: pa.Array | pa.ChunkedArray, name: str) -> bool:
+    """Whether a column of numbers, in which NaN is no value, holds nothing but whole numbers of 64 bits.
+
+    Raises:
+        SourceError: floats so large that they may have lost digits.
+    """
+    kind = column.type
+    if pa.types.is_integer(kind):
+        return kind != pa.uint64() or bool(pc.all(pc.less(column, pa.scalar(2**63, pa.uint64())), min_count=0).as_py())
     floats = column.cast(pa.float64())
-    whole = pc.and_(pc.equal(floats, pc.trunc(floats)), pc.less(pc.abs(floats), 2.0**63))
+    size = pc.abs(floats)
+    exact = _EXACT[kind]
+    if pc.any(pc.and_(pc.greater_equal(size, exact), pc.is_finite(size))).as_py():
+        raise SourceError(
+            f"column {name!r} holds ids as {kind}, some of {exact:,.0f} or more, where it has no room for every digit; "
+            "write them as whole numbers or as text"
+        )
+    whole = pc.and_(pc.equal(floats, pc.trunc(floats)), pc.is_finite(floats))
     return bool(pc.all(pc.or_(whole, pc.is_nan(floats)), min_count=0).as_py())
 
 

@@ -361,7 +361,10 @@ def _value(value: object) -> pb.Value:
         return pb.Value(number=value)
     if isinstance(value, str):
         return pb.Value(text=value)
-    if isinstance(value, dt.datetime | dt.date):
+    if isinstance(value, dt.datetime):  # in UTC, and without a fraction where there is none: an id is one text
+        value = value if value.tzinfo is None else value.astimezone(dt.UTC)
+        return pb.Value(text=value.isoformat(timespec="microseconds" if value.microsecond else "seconds"))
+    if isinstance(value, dt.date):
         return pb.Value(text=value.isoformat())
     if isinstance(value, Sequence | set | frozenset | np.ndarray):
         return _list(list(value))
@@ -381,7 +384,7 @@ def _list(members: list[object]) -> pb.Value:
 def _plain(value: object) -> object:
     """A numpy scalar as the Python value it stands for; times keep their microseconds."""
     if isinstance(value, np.datetime64):
-        return str(value.astype("datetime64[us]"))
+        return value.astype("datetime64[us]").item()
     return value.item() if isinstance(value, np.generic) else value
 
 

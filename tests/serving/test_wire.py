@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta, timezone, tzinfo
+from zoneinfo import ZoneInfo
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -12,6 +15,7 @@ from serving.ids import INTEGER, TEXT
 from serving.wire import events_to_table, ids_from_proto, ids_to_proto, matrix_to_proto, vectors_from_proto
 from tests.tokenization.logs import ITEMS, USERS, Row, magazine, rows, whole
 from tokenization.events.cleaning import clean
+from tokenization.schema.event_schema import EventSchema
 from tokenization.sources.tables import from_rows
 from tokenization.tokenizer.tokenizer import Tokenizer
 from userfm import client
@@ -53,6 +57,36 @@ def test_a_column_of_text_and_numbers_is_refused() -> None:
     events = [pb.Event(columns={"user": pb.Value(integer=1)}), pb.Event(columns={"user": pb.Value(text="1")})]
     with pytest.raises(InvalidRequest, match="column 'user' holds text in some events and numbers in others"):
         events_to_table(events)
+
+
+_zones = st.sampled_from([None, UTC, ZoneInfo("Asia/Tokyo"), timezone(timedelta(hours=-5))])
+
+
+@given(
+    moments=st.lists(st.datetimes(datetime(1900, 1, 1), datetime(2100, 1, 1)), min_size=1, max_size=4),
+    zone=_zones,
+    unit=st.sampled_from(["us", "ns"]),
+)
+@settings(max_examples=50)
+def test_a_category_that_is_a_time_is_one_value_in_a_log_live_and_over_the_wire(
+    moments: list[datetime], zone: tzinfo | None, unit: str
+) -> None:
+    schema = magazine(drop=None)
+    column = pa.array([m.replace(tzinfo=zone) for m in moments], pa.timestamp(unit, zone and "America/New_York"))
+    log = [{"reader": "ann", "at": 1.7e9, "what": "open", "device": m.replace(tzinfo=zone)} for m in moments]
+    logged = from_rows([{**row, "device": None} for row in log], schema)
+    logged = logged.set_column(logged.column_names.index("device"), "device", column)
+    batch, live = clean(logged, schema).events, clean(from_rows(log, schema), schema).events
+    sent = client._events(log)
+    wired = clean(_whole(events_to_table(sent), schema), schema).events
+    told = batch.ids["device"].decode()
+    assert live.ids["device"].decode().equals(told)
+    assert wired.ids["device"].decode().equals(told)
+
+
+def _whole(table: pa.Table, schema: EventSchema) -> pa.Table:
+    absent = pa.nulls(table.num_rows)
+    return pa.table({n: table[n] if n in table.column_names else absent for n in schema.columns})
 
 
 @given(log=rows)

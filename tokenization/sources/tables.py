@@ -15,7 +15,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from tokenization.errors import SourceError, nearest
-from tokenization.ids import canonical, column_of, whole_floats
+from tokenization.ids import canonical, column_of, is_whole
 from tokenization.schema.event_schema import EventSchema
 from tokenization.schema.rules import ItemsRule, Kind, UsersRule
 from tokenization.sources.columns import Types, joint, require
@@ -67,12 +67,14 @@ class Scan:
     def look(self, part: Stored) -> Types:
         """What one of the files says of the types; what all of them say is joined."""
         found = {name: _plain(kind) for name, kind in part.types.items()}
-        floats = [name for name in self.columns if name in self.ids and pa.types.is_floating(found[name])]
-        whole = dict.fromkeys(floats, True)
-        for batch in part.batches(floats) if floats else ():
-            for name in floats:
-                whole[name] = whole[name] and whole_floats(batch.column(name))
-        return {**found, **{name: pa.int64() if whole[name] else pa.string() for name in floats}}
+        ids = [name for name in self.columns if name in self.ids]
+        unsure = [name for name in ids if _unsure(found[name])]
+        whole = dict.fromkeys(unsure, True)
+        for batch in part.batches(unsure) if unsure else ():
+            for name in unsure:
+                whole[name] &= is_whole(_decoded(batch.column(name)), name)
+        found |= {name: pa.int64() if whole[name] else pa.string() for name in unsure}
+        return found | {name: pa.string() for name in ids if pa.types.is_temporal(found[name])}
 
     def batches(self, columns: Sequence[str] | None = None, part: int | None = None) -> Iterator[pa.Table]:
         """All rows in order, or of some columns, or of one part; a column has one type in all batches."""
@@ -96,7 +98,7 @@ class Scan:
     def _cast(self, column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
         kind = self.types[name]
         try:
-            if name in self.ids and pa.types.is_floating(_plain(column.type)):
+            if name in self.ids and (_unsure(_plain(column.type)) or pa.types.is_temporal(column.type)):
                 return pa.chunked_array([canonical(chunk, name).cast(kind) for chunk in column.chunks], kind)
             return pa.chunked_array([pa.nulls(len(column))]) if pa.types.is_null(kind) else column.cast(kind)
         except (pa.ArrowNotImplementedError, pa.ArrowInvalid) as error:
@@ -239,6 +241,15 @@ def _id_columns(schema: EventSchema) -> Iterator[str]:
             yield column
     yield from (rule.column for rule in schema.entities.values())
     yield from (rule.column for rule in schema.facets.values() if rule.kind not in _NUMBERS)
+
+
+def _unsure(kind: pa.DataType) -> bool:
+    """Whether only the values tell if ids of this type are whole numbers."""
+    return bool(pa.types.is_floating(kind) or pa.types.is_uint64(kind))
+
+
+def _decoded(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    return column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column
 
 
 def _plain(kind: pa.DataType) -> pa.DataType:

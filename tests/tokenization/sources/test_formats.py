@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.tokenization.sources.test_tables import WRITERS
+from tokenization.errors import SourceError
 from tokenization.schema.event_schema import EventSchema
 from tokenization.sources import formats, texts
 from tokenization.sources.tables import read_events, scan_events
@@ -64,6 +66,54 @@ def test_ids_that_came_as_floats_have_one_type_in_all_batches(schema: EventSchem
     one_fraction = scan_events(events(schema, user=[*map(float, range(29)), 29.5]), schema)
     assert one_fraction.types["user"] == pa.string()
     assert one_fraction.read()["user"].to_pylist() == [*map(str, range(29)), "29.5"]
+
+
+LONG = 9_007_199_254_740_993  # 2**53 + 1, which no float is
+
+
+@pytest.mark.usefixtures("in_small_pieces")
+@pytest.mark.parametrize("beside", [1.5, 7.0, None, "x", 7, 2**64 - 1, -LONG])
+@pytest.mark.parametrize("far", [0, 40])
+def test_long_ids_in_lines_of_json_keep_their_digits_whatever_stands_beside_them(
+    beside: object, far: int, tmp_path: Path, schema: EventSchema
+) -> None:
+    values = [beside, *[3] * far, LONG]
+    lines = [json.dumps({**dict.fromkeys(schema.columns), "user": user, "sku": user}) for user in values]
+    (tmp_path / "log.jsonl").write_text("\n".join(lines))
+    told = [None if value is None else str(int(value) if value == 7.0 else value) for value in values]
+    read = read_events(tmp_path / "log.jsonl", schema)
+    assert read["user"].cast(pa.string()).to_pylist() == told
+    assert read["sku"].cast(pa.string()).to_pylist() == told
+
+
+def test_long_ids_that_are_floats_already_are_refused_by_name(tmp_path: Path, schema: EventSchema) -> None:
+    pq.write_table(events(schema, user=[1.0, None, float(LONG)]), tmp_path / "log.parquet")
+    with pytest.raises(SourceError, match=r"column 'user' holds ids as double, some of 9,007,199,254,740,992 or more"):
+        read_events(tmp_path / "log.parquet", schema)
+    pq.write_table(events(schema, quantity=[1.0, None, float(LONG)]), tmp_path / "log.parquet")
+    assert read_events(tmp_path / "log.parquet", schema)["quantity"].to_pylist()[2] == LONG - 1
+
+
+@pytest.mark.usefixtures("in_small_pieces")
+def test_unsigned_ids_are_whole_numbers_or_text_in_all_files(tmp_path: Path, schema: EventSchema) -> None:
+    small, large = pa.array([*range(20)], pa.uint64()), pa.array([7, 2**64 - 1], pa.uint64())
+    pq.write_table(events(schema, user=small, sku=small), tmp_path / "a.parquet")
+    pq.write_table(events(schema, user=small.slice(3, 2), sku=large), tmp_path / "b.parquet")
+    read = read_events(tmp_path, schema)
+    assert read["user"].to_pylist() == [*range(20), 3, 4]
+    assert read["sku"].to_pylist() == [*map(str, range(20)), "7", str(2**64 - 1)]
+
+
+def test_files_may_keep_a_time_that_is_an_id_in_units_of_their_own(tmp_path: Path, schema: EventSchema) -> None:
+    stamps = [datetime(2024, 3, 1, 12), datetime(2024, 3, 1, 12, 0, 0, 500_000)]
+    for unit in ("ms", "us", "ns"):
+        column = pa.array(stamps, pa.timestamp(unit))
+        pq.write_table(
+            events(schema, store=column, basket=column.cast(pa.date32(), safe=False)), tmp_path / f"{unit}.parquet"
+        )
+    read = read_events(tmp_path, schema)
+    assert read["store"].to_pylist() == [stamp.isoformat() for stamp in stamps] * 3
+    assert read["basket"].to_pylist() == ["2024-03-01"] * 6
 
 
 @pytest.mark.usefixtures("in_small_pieces")
