@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from datetime import timedelta
+from functools import reduce
+from operator import or_
 from typing import Any
 
 import numpy as np
@@ -107,10 +109,7 @@ def test_a_log_fitted_in_parts_gives_the_tokenizer_of_the_whole(log: list[Row], 
     parts = [[row for row in log if row["reader"] == who] for who in cuts]
     parts.append([row for row in log if row["reader"] not in cuts])
     events = [clean(from_rows(part, schema), schema).events for part in parts if part]
-    span = fitting.Span()
-    for part in events:
-        span |= fitting.span(schema, part)
-    split = resolve(schema.split, span)
+    split = resolve(schema.split, reduce(or_, (fitting.moments(schema, part) for part in events)))
     items, users = read_items(ITEMS, schema), read_users(USERS, schema)
     first, *others = [fitting.observe(schema, split, part, items) for part in events]
     for other in others:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
@@ -11,32 +11,58 @@ from numpy.typing import NDArray
 
 from tokenization.arrays import Floats, Longs, Mask, Vectors
 from tokenization.errors import SourceError
-from tokenization.events.grouping import Groups
 from tokenization.ids import Ids
 
 CODES_OF_A_VECTOR = 256
 """Centroids a level of a vector facet."""
 _SAMPLED = 2**16
 """Vectors that centroids are fitted on."""
+_CELLS = 2**16
+"""So many stretches of time are told apart, which in a year are nine minutes each."""
+_NARROWEST = -20
+"""Cells of a microsecond."""
 _EXACT = 2**20
 """So many distinct values of a number are told apart; of more, those that agree in their first 12 bits are one."""
 
 
-@dataclass(frozen=True)
-class Span:
-    """Times of the first and the last group of a part; from inf to -inf where there is none."""
+@dataclass(frozen=True, eq=False)
+class Moments:
+    """When n events took effect, in d cells of time: first [d] moment in each, in their order, counts [d] of events.
 
-    first: float = math.inf
-    last: float = -math.inf
+    Cells are 2**level seconds wide (or positions), as narrow as keeps them few: a stamp that is far from all others
+    takes a cell and widens none. last: of all moments; -inf where there is none.
+    """
 
-    def __or__(self, other: Span) -> Span:
-        """The span of both."""
-        return Span(min(self.first, other.first), max(self.last, other.last))
+    first: Floats
+    counts: Longs
+    level: int
+    last: float
 
     @classmethod
-    def of(cls, groups: Groups) -> Span:
-        """The span of all groups."""
-        return cls(float(groups.time.min()), float(groups.time.max())) if len(groups.time) else cls()
+    def of(cls, times: Floats) -> Moments:
+        """Of times [n]."""
+        first, counts = np.unique(times, return_counts=True)
+        return _few(first, counts.astype(np.int64), _NARROWEST)
+
+    def __or__(self, other: Moments) -> Moments:
+        """Both together."""
+        first = np.append(self.first, other.first)
+        order = np.argsort(first, kind="stable")
+        level = max(self.level, other.level)
+        both = _few(first[order], np.append(self.counts, other.counts)[order], level)
+        return replace(both, last=max(self.last, other.last))
+
+
+def _few(first: Floats, counts: Longs, level: int) -> Moments:
+    """Of moments in their order. The cells of a level are halves of those of the next, and a part has no more of them
+    than the whole: so the whole is at one level, however it is cut."""
+    while True:
+        cell = np.floor(np.ldexp(first, -level))
+        begins = np.flatnonzero(np.append(np.ones(min(len(cell), 1), np.bool_), cell[1:] != cell[:-1]))
+        if len(begins) <= _CELLS:
+            last = float(first[-1]) if len(first) else -math.inf
+            return Moments(first[begins], np.add.reduceat(counts, begins) if len(begins) else counts, level, last)
+        level += 1
 
 
 @dataclass(frozen=True, eq=False)

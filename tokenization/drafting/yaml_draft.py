@@ -164,7 +164,7 @@ def _learned(draft: Draft) -> Iterator[str]:
     if draft.positions:
         yield "split: {last_items: 1}  # the last of every user is for testing, the one before for choosing settings"
     else:
-        yield "split: {fraction: 0.9}  # all is fitted on the first nine tenths of the time; or give `time: 2024-03-20`"
+        yield "split: {fraction: 0.9}  # fitted on the first nine tenths of the events; or give `time: 2024-03-20`"
 
 
 def _entry(indent: str, key: str, value: str, why: str) -> list[str]:

@@ -19,10 +19,11 @@ from operator import or_
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tokenization.codes.counting import Span
+from tokenization.codes.counting import Moments
 from tokenization.corpus.corpus import FORMAT as CORPUS
 from tokenization.corpus.corpus import Corpus, Format, write_corpus
 from tokenization.errors import SourceError
@@ -123,7 +124,7 @@ class _Found:
 
     reasons: Counter[str] = field(default_factory=Counter)
     dropped: Counter[str] = field(default_factory=Counter)
-    span: Span = field(default_factory=Span)
+    moments: Moments = field(default_factory=lambda: Moments.of(np.zeros(0)))
     observed: Observed | None = None
 
 
@@ -132,7 +133,7 @@ def _surveyed(log: Log, progress: Progress) -> _Found:
     for part in log.parts.survey():
         found.reasons.update(part.quarantined["reason"].to_pylist())
         found.dropped.update(part.dropped)
-        found.span |= part.span
+        found.moments |= part.moments
         if part.observed is not None:
             found.observed = part.observed if found.observed is None else found.observed | part.observed
         log.refused.add(part.quarantined)
@@ -189,7 +190,7 @@ def _reading_texts(job: Job) -> Iterator[_Texts]:
 
 def _fitted(log: Log, job: Job, found: _Found, texts: _Texts, progress: Progress) -> Tokenizer:
     progress("fit", 0, 1)
-    split = job.split or resolve(job.schema.split, found.span)
+    split = job.split or resolve(job.schema.split, found.moments)
     observed = found.observed or reduce(or_, log.parts.observe(split))
     tokenizer = Tokenizer.of(job.schema, split, observed, job.items, None, job.users, texts.wait(progress))
     progress("fit", 1, 1)

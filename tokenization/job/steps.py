@@ -13,7 +13,7 @@ from typing import Protocol, TypeVar
 import numpy as np
 import pyarrow as pa
 
-from tokenization.codes.counting import Span
+from tokenization.codes.counting import Moments
 from tokenization.events.cleaning import Cleaned, clean
 from tokenization.events.events import Events
 from tokenization.job.freezing import Frozen, freeze
@@ -27,20 +27,21 @@ from tokenization.tokenizer.tokenizer import Tokenizer
 T = TypeVar("T")
 R = TypeVar("R")
 _PARTS, _WORTH_CUTTING = 4, 200_000
+_NONE, _ANY = Moments.of(np.zeros(0)), Moments.of(np.zeros(1))
 
 
 @dataclass(frozen=True, eq=False)
 class Survey:
     """What became of a part's rows: sound events, the others as text with a column `reason`, those dropped by rule.
 
-    span: of the part's groups, where the split depends on it. observed: what the part teaches, where the split does
-    not depend on the other parts.
+    moments: of the part's events, where the split depends on them. observed: what the part teaches, where the split
+    does not depend on the other parts.
     """
 
     events: int
     quarantined: pa.Table
     dropped: Mapping[str, int]
-    span: Span
+    moments: Moments
     observed: Observed | None
 
 
@@ -58,7 +59,7 @@ class Job:
         """The split, where it is the same whatever the log holds."""
         rule = self.schema.split
         told = rule.last_items is not None or rule.validation is not None
-        return resolve(rule, Span(0.0, 0.0)) if told else None
+        return resolve(rule, _ANY) if told else None
 
     def clean(self, table: pa.Table) -> Cleaned:
         """The rows of a part as events."""
@@ -66,12 +67,12 @@ class Job:
 
     def survey(self, events: Events) -> Survey:
         """Everything that is known of a part before the split, but for the rows that are no events."""
-        span, observed = Span(), None
+        moments, observed = _NONE, None
         if self.split is None:
-            span = fitting.span(self.schema, events)
+            moments = fitting.moments(self.schema, events)
         else:
             observed = self.observe(events, self.split)
-        return Survey(len(events), pa.table({"reason": pa.array([], pa.string())}), {}, span, observed)
+        return Survey(len(events), pa.table({"reason": pa.array([], pa.string())}), {}, moments, observed)
 
     def observe(self, events: Events, split: Split) -> Observed:
         """What a part teaches."""

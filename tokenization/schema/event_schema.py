@@ -84,7 +84,7 @@ class EventSchema(Rule):
     targets: dict[str, float] = Field(default_factory=dict)
     """What the model learns to predict, with weights: the candidates and whatever else."""
     split: SplitRule = SplitRule(fraction=0.9)
-    """Where training data ends; by default after nine tenths of the log's time span."""
+    """Where training data ends; by default after nine tenths of the log's events."""
 
     @classmethod
     def from_yaml(cls, path: str | Path) -> EventSchema:

@@ -322,15 +322,15 @@ class MergeRule(Rule):
 
 
 class SplitRule(Rule):
-    """Where training data ends. Give `time` (and, if you like, `validation`), or `fraction` of the log's time
-    span, or `last_items` of every user. Dates are midnight UTC."""
+    """Where training data ends. Give `time` (and, if you like, `validation`), or the `fraction` of the log's
+    events that lie before it, or `last_items` of every user. Dates are midnight UTC."""
 
     time: Moment | None = None
     """Training data ends here; what follows is for testing. A date is its midnight, UTC."""
     validation: Moment | None = None
     """What lies between this and `time` is for choosing settings."""
     fraction: float | None = Field(default=None, gt=0, lt=1)
-    """Training data ends after this share of the log's time span."""
+    """Training data ends at the moment before which this share of the log's events lie."""
     last_items: int | None = Field(default=None, ge=1)
     """So many of each user's last groups are for testing, as many before them for choosing settings."""
 

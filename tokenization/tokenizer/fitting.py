@@ -1,6 +1,6 @@
 """Fitting in parts: what is counted of each part before the split, joined exactly.
 
-    span      of every part, joined → the split (`split.resolve`)
+    moments   of every part, joined → the split (`split.resolve`)
     observe   every part, joined    → the tokenizer (`Tokenizer.of`)
 
 A part holds whole users. However the log is cut into parts, the tokenizer is the same.
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from tokenization.codes.counting import Sample, Seen, Span, Tally
+from tokenization.codes.counting import Moments, Sample, Seen, Tally
 from tokenization.errors import SchemaError, SourceError, nearest
 from tokenization.events.events import Events
 from tokenization.events.grouping import Groups, join
@@ -72,9 +72,10 @@ def grouped(schema: EventSchema, events: Events) -> Groups:
     return join(events.groups, again)
 
 
-def span(schema: EventSchema, events: Events) -> Span:
-    """Times of the first and the last group of a part."""
-    return Span.of(grouped(schema, events))
+def moments(schema: EventSchema, events: Events) -> Moments:
+    """When the events of a part took effect."""
+    groups = grouped(schema, events)
+    return Moments.of(groups.time[groups.of_event])
 
 
 def observe(schema: EventSchema, split: Split, events: Events, items: pa.Table | None = None) -> Observed:

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tokenization.arrays import Mask
-from tokenization.codes.counting import Span
+from tokenization.arrays import Longs, Mask
+from tokenization.codes.counting import Moments
 from tokenization.errors import SourceError
 from tokenization.events.grouping import Groups
 from tokenization.schema.rules import SplitRule
@@ -35,21 +35,33 @@ class Split:
         return np.asarray(groups.time < self.time)
 
 
-def resolve(rule: SplitRule, span: Span) -> Split:
-    """The times of a declared split on a log of this span; validation is as long as the test where it is not declared.
+def resolve(rule: SplitRule, moments: Moments) -> Split:
+    """The times of a declared split on a log of such moments.
+
+    A fraction is one of events, so a few stamps that are wrong by decades move it by nothing. Validation, where it is
+    not declared, has as many events as the test where the split is a fraction (half of those before it, if that is
+    fewer), and is as long as the test where it is a time.
 
     Raises:
-        SourceError: the log has no group.
+        SourceError: the log has no event.
     """
     if rule.last_items is not None:
         return Split("last_items", None, None, rule.last_items)
-    if span.first > span.last:
+    if len(moments.first) == 0:
         raise SourceError("there are no events to split; give a log with at least one")
-    first, last = span.first, span.last
     if rule.time is not None:
         cut = rule.time.timestamp()
-    else:
-        assert rule.fraction is not None
-        cut = first + rule.fraction * (last - first)
-    validation = rule.validation.timestamp() if rule.validation else cut - max(last - cut, 0.0)
-    return Split("time", cut, validation, None)
+        validation = rule.validation.timestamp() if rule.validation else cut - max(moments.last - cut, 0.0)
+        return Split("time", cut, validation, None)
+    assert rule.fraction is not None
+    before = np.cumsum(moments.counts) - moments.counts
+    total = int(moments.counts.sum())
+    at = _nearest(before, rule.fraction * total)
+    share = max(2 * rule.fraction - 1, rule.fraction / 2)
+    begin = _nearest(before[:at], share * total)
+    return Split("time", float(moments.first[at]), float(moments.first[begin]), None)
+
+
+def _nearest(before: Longs, events: float) -> int:
+    """The border with so many events before it, about; with some, wherever there is such a border."""
+    return 1 + int(np.abs(before[1:] - events).argmin()) if len(before) > 1 else 0

@@ -85,7 +85,7 @@ class Tokenizer:
         """
         events = _events(events, schema, {})
         known = None if items is None else read_items(items, schema)
-        split = resolve(schema.split, fitting.span(schema, events))
+        split = resolve(schema.split, fitting.moments(schema, events))
         observed = fitting.observe(schema, split, events, known)
         return cls.of(schema, split, observed, known, progress, None if users is None else read_users(users, schema))
 

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+from functools import reduce
+from operator import or_
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -8,14 +11,31 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from tokenization.codes import counting
-from tokenization.codes.counting import Sample, Seen, Span, Tally
+from tokenization.codes.counting import Moments, Sample, Seen, Tally
 from tokenization.errors import SourceError
 from tokenization.ids import Ids
 
+moments = arrays(np.float64, st.integers(0, 40), elements=st.floats(-1e10, 1e10) | st.integers(0, 50).map(float))
 
-def test_spans_join_and_nothing_is_no_span() -> None:
-    assert Span(1.0, 2.0) | Span() == Span(1.0, 2.0)
-    assert Span(1.0, 2.0) | Span(0.0, 1.5) == Span(0.0, 2.0)
+
+@given(st.lists(moments, min_size=1, max_size=4), st.permutations(range(4)), st.integers(1, 20))
+def test_moments_of_parts_join_to_those_of_the_whole_however_few_cells_there_may_be(
+    parts: list[np.ndarray], order: list[int], cells: int
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(counting, "_CELLS", cells)
+        joined = reduce(or_, (Moments.of(parts[number]) for number in order if number < len(parts)))
+        whole = Moments.of(np.concatenate(parts))
+    assert (joined.level, joined.last) == (whole.level, whole.last)
+    np.testing.assert_array_equal(joined.first, whole.first)
+    np.testing.assert_array_equal(joined.counts, whole.counts)
+    assert len(whole.first) <= cells
+    assert whole.counts.sum() == sum(map(len, parts))
+
+
+def test_a_stamp_that_is_far_from_all_others_widens_no_cell() -> None:
+    year = np.linspace(1.7e9, 1.7e9 + 365 * 86_400, 200_000)
+    assert Moments.of(np.append(0.0, year)).level == Moments.of(year).level == 9
 
 
 ids = st.lists(st.tuples(st.sampled_from([None, "a", "b", "7"]), st.floats(0, 9)), max_size=12)
