@@ -23,6 +23,7 @@ from tokenization.events.cleaning import Cleaned, clean, quarantine
 from tokenization.ids import Ids, as_type
 from tokenization.job.late import late, put_off
 from tokenization.schema.event_schema import EventSchema
+from tokenization.schema.evolution import deciding
 from tokenization.schema.rules import Late
 from tokenization.sources.files import digest, stamp
 from tokenization.sources.tables import read_events, read_items
@@ -74,7 +75,8 @@ def append(
     if schema.revision > corpus.tokenizer.schema.revision:
         corpus = compact(out, schema)
     _check_schema(corpus, schema)
-    schema = corpus.tokenizer.schema
+    # Which rows are events is said by the declaration of today, what becomes of them by that of the corpus.
+    schema = corpus.tokenizer.schema.model_copy(update={"event_id": schema.event_id, "time": schema.time})
     cleaned = _with_users_of(corpus, clean(raw, schema))
     ends = corpus.ends(cleaned.events.users.rank()[0])
     cleaned = settle_late(raw, cleaned, ends, schema)
@@ -133,7 +135,7 @@ def settle_late(table: pa.Table, cleaned: Cleaned, after: pa.Table, schema: Even
     refused = quarantine(table, schema, rows, [reason] * len(rows))
     return Cleaned(
         cleaned.events.take(~is_late),
-        pa.concat_tables([cleaned.quarantined, refused]),
+        pa.concat_tables([cleaned.quarantined, refused], promote_options="default"),
         cleaned.dropped,
         cleaned.rows[~is_late],
     )
@@ -141,11 +143,11 @@ def settle_late(table: pa.Table, cleaned: Cleaned, after: pa.Table, schema: Even
 
 def _check_schema(corpus: Corpus, schema: EventSchema) -> None:
     """Tokens of a corpus are made by one declaration; what decides none of them may differ."""
-    elsewhere = {"name", "revision", "targets", "split", "items"}
+    # Since when items exist stands in the table of items, and decides their ages.
     both = (corpus.tokenizer.schema, schema)
-    told, given = ({**s.model_dump(exclude=elsewhere), "items.released": s.released} for s in both)
-    for key in told:
-        if told[key] != given[key]:
+    told, given = ({**deciding(s), "items.released": s.released} for s in both)
+    for key in dict.fromkeys([*told, *given]):
+        if told.get(key) != given.get(key):
             raise CorpusError(
                 f"{corpus.folder} was made by another declaration: {key!r} differs; "
                 "append with the one it was made by, or raise `revision` (`userfm schema diff` says what may change)"

@@ -26,7 +26,8 @@ import pyarrow.compute as pc
 from tokenization.codes.counting import Moments
 from tokenization.corpus.corpus import FORMAT as CORPUS
 from tokenization.corpus.corpus import Corpus, Format, write_corpus
-from tokenization.errors import SourceError
+from tokenization.corpus.declared import declared
+from tokenization.errors import CorpusError, SourceError
 from tokenization.items.content import TextVectors
 from tokenization.job.layout import Log, Progress, Where, on_this_machine
 from tokenization.job.partition import PART_ROWS
@@ -62,7 +63,7 @@ def tokenize(
         events_path: of the log; like those of items and users, a path or a URL, of a file or a folder.
         items_path: table of the candidates; None where there is none.
         out: folder of the corpus. A corpus that is there is replaced; but where it was made of these same files by
-            this same declaration, it is returned as it is.
+            this same declaration, it is returned as it is. One of a later revision is left alone.
         users_path: table of what is known of the users; None where there is none.
         strict: whether rows that make no sense end the job, instead of being set aside.
         part_rows: rows that are worked on at a time. A log of more than twice as many is cut into parts, on disk
@@ -80,6 +81,7 @@ def tokenize(
     """
     start = time.perf_counter()
     inputs = _Inputs.of(schema_path, events_path, items_path, users_path)
+    _refuse_earlier(Path(out), inputs.schema)
     if (made := _already_made(Path(out), inputs.digest, format)) is not None:
         _refuse(made.summary["quarantined"] if strict else {}, made.summary["events"])
         progress("up to date", 1, 1)
@@ -227,6 +229,18 @@ def _transformed(
         "seconds": seconds,
         "events_per_second": log.rows / seconds,
     }
+
+
+def _refuse_earlier(out: Path, schema: EventSchema) -> None:
+    """A corpus was brought under a later revision (`userfm schema apply`), which this declaration would undo."""
+    if not (out / "corpus.json").exists():
+        return
+    there = declared(out)
+    if there.name == schema.name and there.revision > schema.revision:
+        raise CorpusError(
+            f"{out} is of revision {there.revision} of {schema.name!r}, and the declaration given of revision "
+            f"{schema.revision}; give the later one, or another folder"
+        )
 
 
 def _already_made(out: Path, inputs: str, format: Format) -> Corpus | None:

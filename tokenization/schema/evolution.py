@@ -16,6 +16,9 @@ from tokenization.errors import SchemaError
 from tokenization.schema.event_schema import EventSchema
 from tokenization.schema.rules import ActionRule, ClockFacet, EntityRule, FacetRule, Kind, UsersRule
 
+DECIDES_NO_TOKEN = ("name", "revision", "event_id", "items", "targets", "split", "time.latest", "time.late")
+"""Keys that may change with no revision: what they say decides which rows are events, how a model learns, or stands in
+a table beside the log; what an event's token is, they do not."""
 AnyRule = ActionRule | EntityRule | FacetRule | None
 
 
@@ -72,6 +75,18 @@ def refuse_unless_compatible(old: EventSchema, new: EventSchema) -> None:
     for change in changes(old, new):
         if change.refused:
             raise SchemaError(f"{change.key}: {change.refused}")
+
+
+def deciding(schema: EventSchema) -> dict[str, Any]:
+    """What of a declaration decides tokens, as JSON-serialisable values.
+
+    What is as by default is left out, so that a key which a later userfm adds changes nothing.
+    """
+    left_out: dict[str, Any] = {}
+    for key in DECIDES_NO_TOKEN:
+        section, _, field = key.partition(".")
+        left_out[section] = {*left_out.get(section, ()), field} if field else True
+    return schema.model_dump(mode="json", by_alias=True, exclude_defaults=True, exclude=left_out)
 
 
 def origins(old: EventSchema, new: EventSchema) -> dict[str, str | None]:
@@ -134,11 +149,6 @@ def _of_the_log(old: EventSchema, new: EventSchema) -> Iterator[Change]:
             "time.zone": (old.time.zone, new.time.zone),
             "time.unit": (old.time.unit, new.time.unit),
         }
-        policy = {
-            "time.latest": (old.time.latest, new.time.latest),
-            "time.late": (old.time.late, new.time.late),
-        }
-        yield from _differing(policy, raises=False)
     yield from _differing(names, refused=_MEANT)
 
 
@@ -210,8 +220,8 @@ def _of_the_rest(old: EventSchema, new: EventSchema) -> Iterator[Change]:
     )
     yield from _differing({"drop": (old.drop, new.drop)})
     yield from _of_users(old.users, new.users)
-    free = ("name", "event_id", "targets", "split")
-    yield from _differing({key: (getattr(old, key), getattr(new, key)) for key in free}, raises=False)
+    free = [key for key in DECIDES_NO_TOKEN if key not in ("revision", "items")]
+    yield from _differing({key: (_at(old, key), _at(new, key)) for key in free}, raises=False)
     yield from _of_items(old, new)
 
 
@@ -226,6 +236,14 @@ def _of_items(old: EventSchema, new: EventSchema) -> Iterator[Change]:
             "items that have a code keep the age they have; it holds for those that get one from now on" if aged else ""
         )
         yield Change(Step.CHANGED, "items.released", _text(before), _text(after), raises=aged, note=note)
+
+
+def _at(schema: EventSchema, key: str) -> object:
+    """What stands at a key; nothing where its section is left out."""
+    found: object = schema
+    for name in key.split("."):
+        found = getattr(found, name, None)
+    return found
 
 
 def _of_users(old: UsersRule | None, new: UsersRule | None) -> Iterator[Change]:

@@ -11,15 +11,13 @@ import numpy as np
 
 from tokenization.codes.vocabulary import FIRST, Vocabulary
 from tokenization.items.semantic_ids import ResidualKMeans
+from tokenization.schema.evolution import deciding
 from tokenization.schema.rules import ClockFacet
 from tokenization.tokenizer.facets import FacetKind
 from tokenization.tokenizer.tokenizer_files import FORMAT
 
 if TYPE_CHECKING:
     from tokenization.tokenizer.tokenizer import Tokenizer
-
-ELSEWHERE = frozenset({"name", "revision", "targets", "split", "items"})
-"""Keys of a declaration that decide no token, or only through what is hashed beside it."""
 
 
 def sizes_of(tokenizer: Tokenizer) -> dict[str, int]:
@@ -29,11 +27,9 @@ def sizes_of(tokenizer: Tokenizer) -> dict[str, int]:
 
 def prefix_fingerprint(tokenizer: Tokenizer, sizes: Mapping[str, int]) -> str:
     """See `Tokenizer.prefix_fingerprint`."""
-    # What is as by default is left out, so that a rule which a later userfm adds changes no fingerprint.
-    rules = tokenizer.schema.model_dump(mode="json", by_alias=True, exclude_defaults=True, exclude=set(ELSEWHERE))
     told = {
         "format": FORMAT,
-        "rules": rules,
+        "rules": deciding(tokenizer.schema),
         "facets": [facet.name for facet in tokenizer.facets],
         "numbers": {name: codec.edges for name, codec in tokenizer.numbers.items()},
         **({"pairs": tokenizer.pairs.merges} if tokenizer.pairs else {}),

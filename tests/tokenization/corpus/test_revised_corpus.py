@@ -100,6 +100,14 @@ def test_a_corpus_written_under_a_later_revision_is_what_was_read_under_it(corpu
     assert compact(corpus.folder, schema).manifest == written.manifest
 
 
+def test_an_earlier_declaration_does_not_take_a_corpus_of_a_later_one_for_its_own(corpus: Corpus, files: Path) -> None:
+    compact(corpus.folder, EventSchema.from_dict(SECOND))
+    for log in ("0.parquet", "1.parquet"):
+        with pytest.raises(CorpusError, match=r"corpus is of revision 2 of 'kiosk', and the declaration given of revi"):
+            tokenize(files / "first.yaml", files / log, None, corpus.folder)
+    assert Corpus.open(corpus.folder).tokenizer.schema.revision == 2
+
+
 def test_appending_goes_on_under_a_later_revision(corpus: Corpus, files: Path) -> None:
     before, buy = corpus.tokens(), corpus.tokenizer.vocabularies["action"].encode(pa.array(["buy"]))[0]
     after = append(files / "second.yaml", files / "3.parquet", files / "corpus")

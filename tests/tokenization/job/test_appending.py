@@ -222,6 +222,19 @@ def test_another_declaration_is_refused_by_the_key_that_differs(files: Path) -> 
     assert len(append(files / "weights.yaml", files / "two.parquet", files / "corpus").parts) == 2
 
 
+def test_what_becomes_of_late_and_repeated_rows_is_said_by_the_declaration_of_the_day(
+    files: Path, log: pa.Table
+) -> None:
+    told = yaml.safe_load((files / "schema.yaml").read_text())
+    (files / "late.yaml").write_text(yaml.safe_dump({**told, "time": {**told["time"], "late": "now"}}))
+    corpus = append(files / "late.yaml", _written(files / "late.parquet", log.slice(1, 1)), files / "corpus")
+    assert corpus.summary["quarantined"] == {}
+    (files / "rows.yaml").write_text(yaml.safe_dump({**told, "event_id": "row"}))
+    twice = pa.concat_tables([log.slice(5, 1)] * 2).append_column("row", pa.array([1, 1]))
+    corpus = append(files / "rows.yaml", _written(files / "rows.parquet", twice), files / "corpus")
+    assert corpus.summary["quarantined"] == {"row is there twice": 1}
+
+
 def test_what_can_not_be_read_is_named(files: Path) -> None:
     with pytest.raises(SourceError, match="doesn't exist; give a file"):
         append(files / "schema.yaml", files / "nowhere.parquet", files / "corpus")

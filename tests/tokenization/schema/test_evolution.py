@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from tests.tokenization.strategies import declarations
 from tokenization.errors import SchemaError
 from tokenization.schema.event_schema import EventSchema
-from tokenization.schema.evolution import Step, changes, origins, refuse_unless_compatible
+from tokenization.schema.evolution import DECIDES_NO_TOKEN, Step, changes, deciding, origins, refuse_unless_compatible
 
 Declare = Callable[..., EventSchema]
 OUTCOME = {"quantity": {"kind": "number"}, "shelf": {"kind": "category"}}
@@ -117,6 +117,24 @@ def test_what_is_fitted_once_is_said_where_it_is_added(schema: EventSchema, decl
         "users.town": f"no user has a value of it {again}",
     }
     assert not any(change.note for change in changes(new, new))
+
+
+@pytest.mark.parametrize("key", DECIDES_NO_TOKEN)
+def test_keys_that_decide_no_token_are_free_in_an_append_too(key: str, schema: EventSchema, declare: Declare) -> None:
+    time = {"column": "at", "zone": "America/New_York"}
+    other = {
+        "name": declare(name="store"),
+        "revision": declare(revision=2),
+        "event_id": declare(event_id="row"),
+        "items": declare(items=None),
+        "targets": declare(targets={"product": 2.0}),
+        "split": declare(split={"fraction": 0.5}),
+        "time.latest": declare(time={**time, "latest": "2024-05-01"}),
+        "time.late": declare(time={**time, "late": "now"}),
+    }[key]
+    assert [change.key for change in changes(schema, other)] == [key]
+    assert not any(change.raises for change in changes(schema, other))
+    assert deciding(other) == deciding(schema)
 
 
 REFUSED: list[tuple[dict[str, Any], str]] = [
