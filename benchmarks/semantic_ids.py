@@ -21,9 +21,10 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from benchmarks.measure import Bar, Estimate, Measured, at_least
+from tokenization.arrays import Vectors
 from tokenization.items.content import TextEncoder
 from tokenization.items.rq_vae import RqVae
-from tokenization.items.semantic_ids import ResidualKMeans, Vectors
+from tokenization.items.semantic_ids import ResidualKMeans
 from tokenization.items.semantic_quality import Quality, quality
 from userfm import complete_journey
 

@@ -26,6 +26,17 @@ class CorpusError(UserfmError):
     """A folder is no corpus, or not one that this version reads."""
 
 
+def first_line(error: BaseException) -> str:
+    """What an error says, as a part of a sentence: its first line, or its kind where it says nothing."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0].rstrip(".") if lines else type(error).__name__
+
+
+def with_article(words: str) -> str:
+    """These words with "a" or "an" before them."""
+    return f"{'an' if words[0] in 'aeio' else 'a'} {words}"
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """End of a sentence about an unknown `name`: the nearest of the `known` names, or all of them."""
     names = list(known)

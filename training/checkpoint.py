@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from tokenization.errors import first_line
 from training.errors import RunError
 
 log = logging.getLogger("userfm.training")
@@ -70,8 +71,7 @@ def _newest(folder: Path) -> tuple[int, dict[str, Any]] | None:
         try:
             return int(path.name.split("-")[1]), _read(path)
         except _UNREADABLE as error:
-            why = (str(error).splitlines() or [type(error).__name__])[0]
-            log.warning("%s is damaged, the checkpoint before it is taken: %s", path, why)
+            log.warning("%s is damaged, the checkpoint before it is taken: %s", path, first_line(error))
     if paths:
         raise RunError(f"no checkpoint in {folder} is whole: start the run anew with --restart")
     return None

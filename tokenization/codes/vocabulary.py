@@ -21,7 +21,7 @@ import pyarrow.feather
 
 from tokenization.arrays import Codes, Floats, Longs
 from tokenization.codes.counting import Seen
-from tokenization.errors import VocabularyError
+from tokenization.errors import VocabularyError, first_line
 from tokenization.ids import Ids, as_type
 
 ABSENT = 0
@@ -234,5 +234,5 @@ def _read(path: Path) -> tuple[pa.Array, Longs, Floats]:
         table = pyarrow.feather.read_table(path).combine_chunks()
         columns = [table.column(name).combine_chunks() for name in ("id", "count", "first_seen")]
     except (OSError, KeyError, pa.ArrowException) as error:
-        raise VocabularyError(f"{path} is no vocabulary: {str(error).splitlines()[0]}") from error
+        raise VocabularyError(f"{path} is no vocabulary: {first_line(error)}") from error
     return columns[0], columns[1].to_numpy(), columns[2].to_numpy()

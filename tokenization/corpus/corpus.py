@@ -31,7 +31,7 @@ from tokenization.corpus.manifest import Manifest, alone, following, make_durabl
 from tokenization.corpus.parts import Format as Format
 from tokenization.corpus.parts import Part, open_part, read_ids, write_parts
 from tokenization.corpus.rows import Place, complete, join, place_users, read_as, stream_users
-from tokenization.errors import CorpusError, nearest
+from tokenization.errors import CorpusError, first_line, nearest
 from tokenization.schema.event_schema import EventSchema
 from tokenization.tokenizer.facets import FacetKind
 from tokenization.tokenizer.split import Split
@@ -322,7 +322,7 @@ class Corpus:
         try:
             yield
         except (OSError, ValueError, pa.ArrowException) as error:
-            raise CorpusError(f"{self.folder}: its tokens can't be read: {str(error).splitlines()[0]}") from error
+            raise CorpusError(f"{self.folder}: its tokens can't be read: {first_line(error)}") from error
 
 
 def _with_part(

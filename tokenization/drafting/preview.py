@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from tokenization.errors import SourceError
+from tokenization.errors import SourceError, first_line
 from tokenization.sources.files import File, files
 from tokenization.sources.formats import Text, Typed, open_file, reading
 from tokenization.sources.texts import UNREAD
@@ -45,7 +45,7 @@ def preview(source: str | Path, rows: int) -> Preview:
     try:
         table = pa.concat_tables(parts, promote_options="permissive")
     except pa.ArrowTypeError as error:
-        said = str(error).splitlines()[0]
+        said = first_line(error)
         raise SourceError(f"{source}: its files hold a column as different types: {said}; give one of them") from error
     if table.num_rows == 0:
         told = f"{source} has no rows"

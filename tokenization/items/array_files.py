@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.feather
 from numpy.typing import NDArray
 
-from tokenization.errors import VocabularyError
+from tokenization.errors import VocabularyError, first_line
 
 
 def save_arrays(arrays: Mapping[str, NDArray[Any]], path: Path) -> None:
@@ -43,4 +43,4 @@ def load_arrays(path: Path) -> dict[str, NDArray[Any]]:
             for row in rows
         }
     except (OSError, KeyError, ValueError, TypeError, pa.ArrowException) as error:
-        raise VocabularyError(f"{path} holds no arrays: {str(error).splitlines()[0]}") from error
+        raise VocabularyError(f"{path} holds no arrays: {first_line(error)}") from error

@@ -10,12 +10,12 @@ from typing import Self
 
 import numpy as np
 
-from tokenization.arrays import Codes
+from tokenization.arrays import Codes, Vectors
 from tokenization.codes.vocabulary import ABSENT, FIRST
 from tokenization.errors import SourceError, VocabularyError
 from tokenization.items.array_files import load_arrays, save_arrays
 from tokenization.items.rq_vae import RqVae
-from tokenization.items.semantic_ids import Quantizer, ResidualKMeans, Vectors, distinct_rows, settle
+from tokenization.items.semantic_ids import Quantizer, ResidualKMeans, distinct_rows, tell_apart
 from tokenization.schema.rules import Method, SemanticIdsRule
 
 _KINDS: Mapping[Method, type[ResidualKMeans] | type[RqVae]] = {
@@ -56,7 +56,7 @@ class SemanticIds:
     @cached_property
     def last(self) -> Codes:
         """[V] the code that settles collisions: how many items before have the same codes; -1 where there are none."""
-        return np.where(self.codes[:, 0] == _NONE, np.int32(_NONE), settle(self.codes))
+        return np.where(self.codes[:, 0] == _NONE, np.int32(_NONE), tell_apart(self.codes))
 
     @property
     def embedded(self) -> Codes:

@@ -14,14 +14,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.feather
 
-from tokenization.arrays import Codes, Floats, Integers, Longs
+from tokenization.arrays import Codes, Floats, Integers, Longs, Vectors
 from tokenization.codes.counting import Seen
 from tokenization.codes.vocabulary import FIRST, Vocabulary
-from tokenization.errors import SourceError, UserfmError, VocabularyError
+from tokenization.errors import SourceError, UserfmError, VocabularyError, first_line
 from tokenization.ids import Ids, as_type, one_chunk
 from tokenization.items.assignment import SemanticIds
 from tokenization.items.modalities import metadata_vectors, unit_vectors
-from tokenization.items.semantic_ids import Vectors
 from tokenization.items.sentences import Encoder, SentenceEncoder
 from tokenization.schema.rules import METADATA, ItemsRule
 
@@ -288,7 +287,7 @@ class ItemTable:
             vectors = _matrix(pyarrow.feather.read_table(folder / "text_vectors.arrow")["vector"])
             media = pyarrow.feather.read_table(folder / _MEDIA) if (folder / _MEDIA).exists() else pa.table({})
         except (OSError, KeyError, pa.ArrowException) as error:
-            raise VocabularyError(f"{folder} holds no item table: {str(error).splitlines()[0]}") from error
+            raise VocabularyError(f"{folder} holds no item table: {first_line(error)}") from error
         names = [name.removeprefix("category.") for name in table.column_names[2:]]
         return cls(
             Vocabulary.load(folder / "item_ids.arrow"),

@@ -12,9 +12,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from tokenization.arrays import Vectors
 from tokenization.errors import SourceError
 from tokenization.ids import Ids, one_chunk
-from tokenization.items.semantic_ids import Vectors
 
 METADATA_WIDTH = 64
 

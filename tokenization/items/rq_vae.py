@@ -14,10 +14,10 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from tokenization.arrays import Codes, Floats
+from tokenization.arrays import Codes, Floats, Vectors
 from tokenization.errors import VocabularyError
 from tokenization.items.grid import Grid, bound_of
-from tokenization.items.semantic_ids import Arrays, ResidualKMeans, Vectors, checked_matrix
+from tokenization.items.semantic_ids import Arrays, ResidualKMeans, checked_matrix
 
 _HIDDEN = 256
 _LATENT = 64

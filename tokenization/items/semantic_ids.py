@@ -17,11 +17,10 @@ from typing import Any, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from tokenization.arrays import Codes, Floats, Longs
+from tokenization.arrays import Codes, Floats, Longs, Vectors
 from tokenization.errors import SourceError, VocabularyError
 from tokenization.items.grid import Grid, bound_of
 
-Vectors = NDArray[np.float32]
 Arrays = Mapping[str, NDArray[Any]]
 _CHUNK = 16_384
 _ITERATIONS = 25
@@ -203,7 +202,7 @@ def checked_matrix(vectors: NDArray[Any], width: int | None = None) -> NDArray[A
     return checked
 
 
-def settle(codes: NDArray[Any]) -> Codes:
+def tell_apart(codes: NDArray[Any]) -> Codes:
     """[n, levels] → [n]: 0 for the first row with its codes, 1 for the second, ...; rows after it change no row's."""
     if not len(codes):
         return np.zeros(0, np.int32)

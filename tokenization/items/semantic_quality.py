@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tokenization.arrays import Codes, Longs
+from tokenization.arrays import Codes, Longs, Vectors
 from tokenization.errors import SourceError
-from tokenization.items.semantic_ids import Quantizer, Vectors, plain_clusters, settle
+from tokenization.items.semantic_ids import Quantizer, plain_clusters, tell_apart
 
 _FEWEST = 2
 """A prefix that fewer rows have, on average, is nearly a name: it says nothing about what is alike."""
@@ -86,7 +86,7 @@ def quality(quantizer: Quantizer, vectors: Vectors, categories: Mapping[str, NDA
     return Quality(
         tuple(_level(quantizer, vectors, codes, level) for level in range(quantizer.levels)),
         float(sizes[sizes > 1].sum() / len(codes)),
-        int(settle(codes).max()) + 1,
+        int(tell_apart(codes).max()) + 1,
         alike,
     )
 

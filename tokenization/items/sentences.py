@@ -8,8 +8,8 @@ from typing import Protocol
 
 import numpy as np
 
-from tokenization.errors import UserfmError
-from tokenization.items.semantic_ids import Vectors
+from tokenization.arrays import Vectors
+from tokenization.errors import UserfmError, first_line
 
 _CHUNK = 4096
 
@@ -44,8 +44,8 @@ class SentenceEncoder:
         try:
             self._model = SentenceTransformer(model)
         except (OSError, ValueError) as error:
-            reason = str(error).splitlines()[0]
-            raise UserfmError(f"the text encoder {model!r} can't be read: {reason}; give a folder with one") from error
+            said = first_line(error)
+            raise UserfmError(f"the text encoder {model!r} can't be read: {said}; give a folder with one") from error
         self._width = self._vectors(["a word"]).shape[1]
 
     def encode(self, texts: Sequence[str], progress: Callable[[int, int], None] | None = None) -> Vectors:

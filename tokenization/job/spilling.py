@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from tokenization.errors import CorpusError
+from tokenization.errors import CorpusError, first_line
 
 
 @contextmanager
@@ -27,7 +27,7 @@ def scratch(out: Path) -> Iterator[Path]:
         folder.mkdir(parents=True, mode=0o700)
         yield folder
     except OSError as error:
-        said = error.strerror or (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+        said = error.strerror or first_line(error)
         raise CorpusError(f"{folder}: the parts of the log can't be kept here: {said}; free some space") from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)

@@ -14,7 +14,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
-from tokenization.errors import SchemaError, nearest
+from tokenization.errors import SchemaError, nearest, with_article
 from tokenization.schema import yaml_source as declaration
 from tokenization.schema.rules import (
     ActionRule,
@@ -248,7 +248,9 @@ def _check_targets(schema: EventSchema) -> None:
         if name not in known:
             raise Mistake(("targets", name), f"no facet is called {name!r}; {nearest(name, known)}")
         if name in schema.outcome and (kind := schema.outcome[name].kind) not in _PREDICTED:
-            raise Mistake(("targets", name), f"a {kind} can't be predicted; only {', '.join(_PREDICTED)} can")
+            raise Mistake(
+                ("targets", name), f"{with_article(kind)} can't be predicted; only {', '.join(_PREDICTED)} can"
+            )
         if not weight > 0:
             raise Mistake(("targets", name), "a target's weight must be above 0")
     if schema.targets and schema.candidates not in schema.targets:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from tokenization.errors import SchemaError
+from tokenization.errors import SchemaError, with_article
 from tokenization.schema.event_schema import EventSchema
 from tokenization.schema.rules import ActionRule, ClockFacet, EntityRule, FacetRule, Kind, UsersRule
 
@@ -192,7 +192,8 @@ def _of_added(facet: _Declared) -> str:
 def _of_one(key: str, old: _Declared, new: _Declared) -> Iterator[Change]:
     """What is said of one facet: its kind and bins are for ever, its column and its spellings are not."""
     if (was := _kind(old)) != (now := _kind(new)):
-        why = f"{_article(was)} can't become {_article(now)}; give it another name, and list this one under `retired`"
+        told = f"{with_article(was)} can't become {with_article(now)}"
+        why = f"{told}; give it another name, and list this one under `retired`"
         yield Change(Step.CHANGED, key, was, now, refused=why)
         return
     rules = _differences(old.rule, new.rule)
@@ -300,10 +301,6 @@ def _kind(facet: _Declared) -> str:
         case section:
             assert isinstance(facet.rule, FacetRule)
             return f"{facet.rule.kind} of {'the context' if section == 'context' else 'the outcome'}"
-
-
-def _article(words: str) -> str:
-    return f"{'an' if words[0] in 'aeio' else 'a'} {words}"
 
 
 def _text(value: Any) -> str:

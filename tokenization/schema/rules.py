@@ -19,6 +19,7 @@ from pydantic import (
     model_validator,
 )
 
+from tokenization.errors import with_article
 from tokenization.schema.yaml_source import Mistake
 
 Unit = Literal["s", "ms", "us", "ns"]
@@ -213,7 +214,7 @@ class FacetRule(Rule):
     def _fits_its_kind(self) -> Self:
         for key, kinds in _KEYS.items():
             if self.kind not in kinds and getattr(self, key) != type(self).model_fields[key].default:
-                raise Mistake((key,), f"a {self.kind} has no {key}; only {_told(kinds)} has")
+                raise Mistake((key,), f"{with_article(self.kind)} has no {key}; only {_told(kinds)} has")
         return self
 
     @property
@@ -345,5 +346,5 @@ class SplitRule(Rule):
 
 
 def _told(kinds: Iterable[Kind]) -> str:
-    *others, last = (f"a {kind}" for kind in kinds)
+    *others, last = map(with_article, kinds)
     return f"{', '.join(others)} or {last}" if others else last

@@ -13,7 +13,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from tokenization.errors import SchemaError, nearest
+from tokenization.errors import SchemaError, first_line, nearest
 
 Path_ = tuple[str | int, ...]
 
@@ -60,7 +60,7 @@ def read(path: Path) -> Source:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise SchemaError(f"{path}:{line}: this is not YAML: {error.problem}") from error
     except (yaml.YAMLError, ValueError) as error:  # ValueError: 2024-02-30 looks like a date, and is none
-        raise SchemaError(f"{path}: this is not YAML: {str(error).splitlines()[0]}") from error
+        raise SchemaError(f"{path}: this is not YAML: {first_line(error)}") from error
     except RecursionError:
         raise SchemaError(f"{path}: this is nested too deeply to be a schema; take anchors and brackets out") from None
     if root is None:

@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 import pyarrow as pa
 import pyarrow.fs
 
-from tokenization.errors import SourceError
+from tokenization.errors import SourceError, first_line
 
 FORMATS = {
     ".parquet": "parquet",
@@ -71,7 +71,7 @@ def files(source: str | Path) -> list[File]:
             return [_file(str(source), system, found)]
         inside = system.get_file_info(pyarrow.fs.FileSelector(path, recursive=True))
     except OSError as error:
-        raise SourceError(f"{source} can't be looked into: {_first_line(error)}") from error
+        raise SourceError(f"{source} can't be looked into: {first_line(error)}") from error
     tables = _tables(inside, path)
     if not tables:
         raise SourceError(f"{source} is a folder without a file named {_ONE_OF}; give another")
@@ -108,7 +108,7 @@ def digest(source: str | Path) -> str:
                 while block := stream.read(_BLOCK):
                     found.update(block)
         except OSError as error:
-            raise SourceError(f"{info.path} can't be read: {_first_line(error)}") from error
+            raise SourceError(f"{info.path} can't be read: {first_line(error)}") from error
     return found.hexdigest()
 
 
@@ -131,7 +131,7 @@ def _located(source: str | Path) -> tuple[pyarrow.fs.FileSystem, str]:
     except pa.ArrowInvalid:
         return _through_fsspec(source)
     except OSError as error:
-        raise SourceError(f"{source} can't be reached: {_first_line(error)}") from error
+        raise SourceError(f"{source} can't be reached: {first_line(error)}") from error
     return system, path
 
 
@@ -142,9 +142,9 @@ def _through_fsspec(source: str) -> tuple[pyarrow.fs.FileSystem, str]:
 
         system, path = fsspec.core.url_to_fs(source)
     except ImportError as error:
-        raise SourceError(f"{source}: reading {protocol}:// needs one more package: {_first_line(error)}") from error
+        raise SourceError(f"{source}: reading {protocol}:// needs one more package: {first_line(error)}") from error
     except ValueError as error:
-        raise SourceError(f"{source}: nothing here reads {protocol}://: {_first_line(error)}") from error
+        raise SourceError(f"{source}: nothing here reads {protocol}://: {first_line(error)}") from error
     return pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(system)), path
 
 
@@ -189,7 +189,3 @@ def _stamp(system: pyarrow.fs.FileSystem, info: pyarrow.fs.FileInfo) -> str:
     if isinstance(system, pyarrow.fs.PyFileSystem) and isinstance(system.handler, pyarrow.fs.FSSpecHandler):
         return str(system.handler.fs.ukey(info.path))
     return uuid.uuid4().hex  # nothing tells, so it may have changed
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet
 
-from tokenization.errors import SourceError
+from tokenization.errors import SourceError, first_line
 from tokenization.ids import WHOLE_NUMBER
 from tokenization.sources.columns import Types, joint, require
 from tokenization.sources.files import File
@@ -157,8 +157,7 @@ def reading(file: File) -> Iterator[None]:
     try:
         yield
     except (pa.ArrowException, OSError, ValueError) as error:
-        said = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
-        raise SourceError(f"{file.name} can't be read as {file.format}: {said}") from error
+        raise SourceError(f"{file.name} can't be read as {file.format}: {first_line(error)}") from error
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from tokenization.errors import SourceError, nearest
+from tokenization.errors import SourceError, nearest, with_article
 from tokenization.ids import canonical, column_of, is_whole
 from tokenization.schema.event_schema import EventSchema
 from tokenization.schema.rules import ItemsRule, Kind, UsersRule
@@ -227,8 +227,8 @@ def _in_memory(source: object) -> pa.Table:
     try:
         return pa.table(source)
     except (TypeError, ValueError, pa.ArrowException):
-        kind = type(source).__name__
-        raise SourceError(f"a {kind} is no table; give a path, or a pyarrow, pandas or polars table") from None
+        kind = with_article(type(source).__name__)
+        raise SourceError(f"{kind} is no table; give a path, or a pyarrow, pandas or polars table") from None
 
 
 def _id_columns(schema: EventSchema) -> Iterator[str]:

@@ -99,13 +99,12 @@ def read_ids(path: Path) -> pa.Array:
     """
     import pyarrow as pa
 
-    from tokenization.errors import SourceError
+    from tokenization.errors import SourceError, first_line
 
     try:
         ids = _first_column(path)
     except (OSError, ValueError, pa.ArrowException) as error:
-        said = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise SourceError(f"{path} can't be read as a list of users: {said}") from error
+        raise SourceError(f"{path} can't be read as a list of users: {first_line(error)}") from error
     if len(ids) == 0:
         raise SourceError(f"{path} names no user; write one id a line, or leave --users out for everybody")
     return ids

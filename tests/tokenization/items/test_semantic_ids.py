@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from tokenization.errors import SourceError, VocabularyError
-from tokenization.items.semantic_ids import ResidualKMeans, revive, settle
+from tokenization.items.semantic_ids import ResidualKMeans, revive, tell_apart
 
 
 @pytest.fixture(scope="module")
@@ -147,12 +147,12 @@ def test_arrays_hold_all_of_it(vectors: np.ndarray, fitted: ResidualKMeans) -> N
 
 def test_the_collision_code_counts_and_growth_changes_none() -> None:
     codes = np.array([[1, 2], [0, 5], [1, 2], [1, 2], [0, 5], [2, 1]])
-    assert settle(codes).tolist() == [0, 0, 1, 2, 1, 0]
+    assert tell_apart(codes).tolist() == [0, 0, 1, 2, 1, 0]
     draw = np.random.default_rng(0).integers(0, 4, (500, 3))
-    whole = settle(draw)
-    np.testing.assert_array_equal(settle(draw[:321]), whole[:321])
+    whole = tell_apart(draw)
+    np.testing.assert_array_equal(tell_apart(draw[:321]), whole[:321])
     assert len(np.unique(np.c_[draw, whole], axis=0)) == 500
-    assert settle(codes[:0]).tolist() == []
+    assert tell_apart(codes[:0]).tolist() == []
 
 
 def test_what_is_no_matrix_of_numbers_is_refused(fitted: ResidualKMeans) -> None:

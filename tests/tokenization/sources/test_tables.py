@@ -140,7 +140,7 @@ def test_no_rows_and_no_files_are_said(tmp_path: Path, schema: EventSchema, log:
 
 
 def test_what_is_no_table_is_said(schema: EventSchema) -> None:
-    with pytest.raises(SourceError, match="a int is no table; give a path"):
+    with pytest.raises(SourceError, match="an int is no table; give a path"):
         read_events(7, schema)
 
 
