@@ -24,6 +24,8 @@ from tokenization.sources.texts import UNREAD
 
 LONGEST_ID = 1024
 """Bytes. Whatever is longer is no id but a payload that went astray."""
+_WORTH_THREADS = 100_000
+"""Rows: of 1.5 million, threads look ids up in .7 of the time, of 50,000 in the same, of 50 in four times as much."""
 A_DAY = 86_400.0
 SECONDS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
 _CONTROL = r"[\x00-\x1f\x7f]"
@@ -101,10 +103,7 @@ def _events(columns: Mapping[str, pa.Array], schema: EventSchema) -> Events:
     told |= {name: entity.column for name, entity in schema.entities.items()}
     told |= {name: rule.column for name, rule in named.items()}
     group = [schema.group] if schema.group else []
-    # Looking ids up is most of the work, and Arrow does it without holding other threads up.
-    with ThreadPoolExecutor() as threads:
-        distinct = dict.fromkeys([schema.user, *group, *told.values()])
-        found = dict(zip(distinct, threads.map(lambda name: Ids.of(columns[name], name), distinct), strict=True))
+    found = _ids({name: columns[name] for name in (schema.user, *group, *told.values())})
     ids = {name: found[column] for name, column in told.items()}
     if schema.action:
         ids["action"] = ids["action"].renamed(schema.action.aliases)
@@ -116,6 +115,14 @@ def _events(columns: Mapping[str, pa.Array], schema: EventSchema) -> Events:
     return replace(
         facets, users=found[schema.user], times=times, declared=found[schema.group] if schema.group else None, ids=ids
     )
+
+
+def _ids(columns: Mapping[str, pa.Array]) -> dict[str, Ids]:
+    """Columns of ids, which in a log are most of the work; Arrow looks them up without holding other threads up."""
+    if len(next(iter(columns.values()))) < _WORTH_THREADS:
+        return {name: Ids.of(column, name) for name, column in columns.items()}
+    with ThreadPoolExecutor() as threads:
+        return dict(zip(columns, threads.map(Ids.of, columns.values(), columns), strict=True))
 
 
 def read_facets(rules: Mapping[str, FacetRule], columns: Mapping[str, pa.Array], rows: int, zone: str) -> Events:
