@@ -260,17 +260,28 @@ def _check_targets(schema: EventSchema) -> None:
 def _check_attributes(schema: EventSchema) -> None:
     """Names of attributes become names of files and columns."""
     told = {
-        "items": schema.items.categories if schema.items else (),
-        "users": (*schema.users.categories, *schema.users.numbers) if schema.users else (),
+        "items": {"categories": schema.items.categories} if schema.items else {},
+        "users": {"categories": schema.users.categories, "numbers": schema.users.numbers} if schema.users else {},
     }
-    for section, names in told.items():
-        for name in names:
-            if not name or len(name) > _LONGEST_NAME or any(odd in name for odd in "/\\:\0"):
-                raise Mistake((section,), f"{name!r} can't name an attribute; rename the column, without / \\ and :")
+    for section, lists in told.items():
+        names = [name for listed in lists.values() for name in listed]
+        for key, name in ((key, name) for key, listed in lists.items() for name in listed):
+            if why := _no_attribute(name):
+                raise Mistake((section, key), f"the column {name!r} can't name an attribute, since {why}; rename it")
             if names.count(name) > 1:
                 raise Mistake((section,), f"{name!r} is listed twice; list it once")
     if len(set(schema.clock_facets)) < len(schema.clock_facets):
         raise Mistake(("time", "facets"), "a facet of the clock is listed twice; list it once")
+
+
+def _no_attribute(name: str) -> str:
+    """Why a name can't be part of that of a file; "" where it can."""
+    if not name:
+        return "it has no letter"
+    if len(name.encode()) > _LONGEST_NAME:
+        return f"it is longer than {_LONGEST_NAME} bytes"
+    odd = [letter for letter in name if letter in "/\\:\x7f" or letter < " "]
+    return f"{odd[0]!r} is in it, and its values are kept in a file of that name" if odd else ""
 
 
 def _check_drop(schema: EventSchema) -> None:

@@ -182,6 +182,26 @@ def test_the_example_is_a_whole_schema() -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("a/b", r"'/' is in it, and its values are kept in a file of that name; rename it"),
+        ("a\nb", r"'\\n' is in it, and its values"),
+        ("", "it has no letter"),
+        ("\N{SNOWMAN}" * 34, "it is longer than 100 bytes"),
+    ],
+)
+@pytest.mark.parametrize("key", ["items.categories", "users.categories", "users.numbers"])
+def test_a_column_that_can_name_no_file_is_told_with_the_reason(
+    declare: Callable[..., EventSchema], key: str, name: str, why: str
+) -> None:
+    section, inner = key.split(".")
+    with pytest.raises(SchemaError, match=rf"schema: {key}: the column .* can't name an attribute, since {why}"):
+        declare(**{section: {inner: [name]}})
+    for harmless in ("dept. (new), é #1", "..", "a b", "\N{SNOWMAN}"):
+        assert getattr(declare(**{section: {inner: [harmless]}}), section) is not None
+
+
+@pytest.mark.parametrize(
     ("items", "told"),
     [
         ({"semantic_ids": {}}, r"items\.semantic_ids.*of content; declare `text`, `metadata` or `vectors`"),
