@@ -41,8 +41,7 @@ class Moments:
     @classmethod
     def of(cls, times: Floats) -> Moments:
         """Of times [n]."""
-        first, counts = np.unique(times, return_counts=True)
-        return _few(first, counts.astype(np.int64), _NARROWEST)
+        return _few(np.sort(times), np.ones(len(times), np.int64), _NARROWEST)
 
     def __or__(self, other: Moments) -> Moments:
         """Both together."""
@@ -56,13 +55,25 @@ class Moments:
 def _few(first: Floats, counts: Longs, level: int) -> Moments:
     """Of moments in their order. The cells of a level are halves of those of the next, and a part has no more of them
     than the whole: so the whole is at one level, however it is cut."""
-    while True:
-        cell = np.floor(np.ldexp(first, -level))
-        begins = np.flatnonzero(np.append(np.ones(min(len(cell), 1), np.bool_), cell[1:] != cell[:-1]))
-        if len(begins) <= _CELLS:
-            last = float(first[-1]) if len(first) else -math.inf
-            return Moments(first[begins], np.add.reduceat(counts, begins) if len(begins) else counts, level, last)
-        level += 1
+    step = 1
+    lowest = level
+    while len(_begins(first, level)) > _CELLS:
+        lowest, level, step = level + 1, level + step, 2 * step
+    while lowest < level:
+        middle = (lowest + level) // 2
+        if len(_begins(first, middle)) > _CELLS:
+            lowest = middle + 1
+        else:
+            level = middle
+    begins = _begins(first, level)
+    last = float(first[-1]) if len(first) else -math.inf
+    return Moments(first[begins], np.add.reduceat(counts, begins) if len(begins) else counts, level, last)
+
+
+def _begins(first: Floats, level: int) -> Longs:
+    """Where cells of a level begin among moments in their order."""
+    cell = np.floor(np.ldexp(first, -level))
+    return np.flatnonzero(np.append(np.ones(min(len(cell), 1), np.bool_), cell[1:] != cell[:-1]))
 
 
 @dataclass(frozen=True, eq=False)
