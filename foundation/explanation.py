@@ -69,10 +69,7 @@ def _scores(
 
 def _without(history: EventBatch, position: int) -> EventBatch:
     keep_T = torch.arange(history.tokens) != position
-    offset_B1 = torch.tensor([0, history.tokens - 1])
-    return EventBatch(
-        history.facet_TF[keep_T], history.time_T[keep_T], history.group_T[keep_T], offset_B1, history.start_B
-    )
+    return history.picked(keep_T, torch.tensor([0, history.tokens - 1]), history.start_B)
 
 
 def _joined(histories: list[EventBatch]) -> EventBatch:
@@ -80,6 +77,8 @@ def _joined(histories: list[EventBatch]) -> EventBatch:
     return EventBatch(
         torch.cat([history.facet_TF for history in histories]),
         torch.cat([history.time_T for history in histories]),
+        torch.cat([history.begin_T for history in histories]),
+        torch.cat([history.opening_T for history in histories]),
         torch.cat([history.group_T for history in histories]),
         torch.cat([length_B.new_zeros(1), length_B.cumsum(0)]),
         torch.cat([history.start_B for history in histories]),

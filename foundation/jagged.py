@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from foundation.errors import ModelError
+from tokenization.tokenizer.lasting import began, lasted_of
 
 Moved = TypeVar("Moved")
 
@@ -33,7 +34,11 @@ class EventBatch:
     """The completed events of B users as T packed tokens, each user's in order of time.
 
     facet_TF: int64 codes, one column a facet, in the tokenizer's order.
-    time_T: float64 seconds since the user's first event (scaled before any cast to float32).
+    time_T: float64 seconds since the user's first event (scaled before any cast to float32): when the token's group
+        took effect, and so was complete.
+    begin_T: float64, on the same clock: when the token's group began, which is when a request for it is made. The same
+        for all tokens of a group; where groups are instants, `time_T`.
+    opening_T: bool, whether the token was there when its group began: those alone tell the context of that request.
     group_T: int64 ordinal of the token's group in the user's life, from 0; equal = simultaneous.
     offset_B1: int64; user b owns tokens offset_B1[b] to offset_B1[b + 1].
     start_B: float64 epoch seconds of each user's first event (0 for a user without one).
@@ -41,6 +46,8 @@ class EventBatch:
 
     facet_TF: Tensor
     time_T: Tensor
+    begin_T: Tensor
+    opening_T: Tensor
     group_T: Tensor
     offset_B1: Tensor
     start_B: Tensor
@@ -64,6 +71,19 @@ class EventBatch:
         """The same batch with every tensor on `device`."""
         return moved(self, device)
 
+    def picked(self, token_N: Tensor, offset_B1: Tensor, start_B: Tensor) -> Self:
+        """A batch of these tokens, by mask or by index, that belong to users as `offset_B1` and `start_B` say."""
+        return replace(
+            self,
+            facet_TF=self.facet_TF[token_N],
+            time_T=self.time_T[token_N],
+            begin_T=self.begin_T[token_N],
+            opening_T=self.opening_T[token_N],
+            group_T=self.group_T[token_N],
+            offset_B1=offset_B1,
+            start_B=start_B,
+        )
+
     @classmethod
     def from_tokens(cls, tokens: pa.Table, facets: Sequence[str]) -> Self:
         """Pack a token table (one row per user, list columns) into a batch.
@@ -82,10 +102,15 @@ class EventBatch:
         start_B = np.zeros(tokens.num_rows)
         start_B[has_events] = time_T[offset_B1[:-1][has_events]]
         columns = [_values(tokens, name).astype(np.int64) for name in facets]
+        group_T = _values(tokens, "group").astype(np.int64)
+        time_T = time_T - np.repeat(start_B, np.diff(offset_B1))
+        begin_T, opening_T = began(time_T, lasted_of(tokens), _firsts(group_T, offset_B1))
         return cls(
             facet_TF=torch.from_numpy(np.stack(columns, axis=1) if columns else np.zeros((len(time_T), 0), np.int64)),
-            time_T=torch.from_numpy(time_T - np.repeat(start_B, np.diff(offset_B1))),
-            group_T=torch.from_numpy(_values(tokens, "group").astype(np.int64)),
+            time_T=torch.from_numpy(time_T),
+            begin_T=torch.from_numpy(begin_T),
+            opening_T=torch.from_numpy(opening_T),
+            group_T=torch.from_numpy(group_T),
             offset_B1=torch.from_numpy(offset_B1),
             start_B=torch.from_numpy(start_B),
         )
@@ -183,6 +208,14 @@ def moved(value: Moved, device: torch.device | str) -> Moved:
     elif is_dataclass(value) and not isinstance(value, type):
         found = replace(value, **{field.name: moved(getattr(value, field.name), device) for field in fields(value)})
     return cast(Moved, found)
+
+
+def _firsts(group_T: np.ndarray, offset_B1: np.ndarray) -> np.ndarray:
+    """int64 [G]: the first token of each group."""
+    first_T = np.ones(len(group_T), np.bool_)
+    first_T[1:] = np.diff(group_T) != 0
+    first_T[offset_B1[:-1][offset_B1[:-1] < len(group_T)]] = True
+    return np.flatnonzero(first_T)
 
 
 def _values(tokens: pa.Table, name: str) -> np.ndarray:

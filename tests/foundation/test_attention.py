@@ -24,6 +24,8 @@ def batch_of(users: list[list[int]]) -> EventBatch:
     return EventBatch(
         torch.zeros(tokens, 0, dtype=torch.int64),
         torch.zeros(tokens, dtype=torch.float64),
+        torch.zeros(tokens, dtype=torch.float64),
+        torch.ones(tokens, dtype=torch.bool),
         torch.tensor(group, dtype=torch.int64),
         offset,
         torch.zeros(len(users), dtype=torch.float64),

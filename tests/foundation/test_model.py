@@ -109,8 +109,7 @@ def prefix(batch: EventBatch, requests: Requests) -> tuple[EventBatch, Requests]
     keep_T = ~to_come(batch, requests)
     length_B = torch.bincount(batch.user_T[keep_T], minlength=batch.users)
     offset_B1 = torch.cat([length_B.new_zeros(1), length_B.cumsum(0)])
-    cut = EventBatch(batch.facet_TF[keep_T], batch.time_T[keep_T], batch.group_T[keep_T], offset_B1, batch.start_B)
-    return cut, replace(requests, end_R=offset_B1[1:][requests.user_R])
+    return batch.picked(keep_T, offset_B1, batch.start_B), replace(requests, end_R=offset_B1[1:][requests.user_R])
 
 
 @pytest.mark.parametrize("seed", [0, 1])
@@ -137,13 +136,7 @@ def test_a_user_is_the_same_in_any_company(model: FoundationModel, batch: EventB
     together = answers(model, batch, requests_now(batch, None, untold))
     for user in (0, 11, 29):
         begin, end = int(batch.offset_B1[user]), int(batch.offset_B1[user + 1])
-        alone = EventBatch(
-            batch.facet_TF[begin:end],
-            batch.time_T[begin:end],
-            batch.group_T[begin:end],
-            torch.tensor([0, end - begin]),
-            batch.start_B[[user]],
-        )
+        alone = batch.picked(torch.arange(begin, end), torch.tensor([0, end - begin]), batch.start_B[[user]])
         one = answers(model, alone, requests_now(alone, None, untold[:1]))
         for name in ("bare", "user vector", "scores"):
             torch.testing.assert_close(one[name][0], together[name][user], **TOLERANCE)
@@ -156,13 +149,7 @@ def test_a_user_without_an_event_has_a_vector_and_scores(model: FoundationModel,
         offset_B1=torch.cat([batch.offset_B1[:1], batch.offset_B1, last]),
         start_B=torch.cat([torch.zeros(1).double(), batch.start_B, torch.zeros(1).double()]),
     )
-    none = EventBatch(
-        batch.facet_TF[:0],
-        batch.time_T[:0],
-        batch.group_T[:0],
-        torch.zeros(2, dtype=torch.int64),
-        batch.start_B[:1] * 0,
-    )
+    none = batch.picked(torch.arange(0), torch.zeros(2, dtype=torch.int64), batch.start_B[:1] * 0)
     for events in (padded, none):
         untold = torch.zeros(events.users, len(model.config.context), dtype=torch.int64)
         found = answers(model, events, requests_now(events, None, untold))

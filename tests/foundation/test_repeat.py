@@ -44,6 +44,8 @@ def batch_of(users: Users) -> EventBatch:
     return EventBatch(
         torch.tensor(facets, dtype=torch.int64).view(-1, 3),
         torch.tensor(times, dtype=torch.float64),
+        torch.tensor(times, dtype=torch.float64),
+        torch.ones(len(times), dtype=torch.bool),
         torch.tensor(groups, dtype=torch.int64),
         torch.tensor(offsets),
         torch.zeros(len(users), dtype=torch.float64),

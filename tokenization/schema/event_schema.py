@@ -32,7 +32,7 @@ from tokenization.schema.rules import (
 from tokenization.schema.yaml_source import Mistake
 
 _LONGEST_NAME = 100
-RESERVED = frozenset({"user_id", "user", "time", "position", "group", "events", "actions", *ClockFacet})
+RESERVED = frozenset({"user_id", "user", "time", "position", "group", "lasted", "events", "actions", *ClockFacet})
 
 
 class EventSchema(Rule):
@@ -62,7 +62,8 @@ class EventSchema(Rule):
     action: ActionRule | None = None
     """What kind of event a row is."""
     group: str | None = None
-    """The column of basket, request or session ids: what happens in one is a set, not a sequence."""
+    """The column of basket, request or session ids: what happens in one is a set, not a sequence, predicted from what
+    was complete when it began."""
     event_id: str | None = None
     """The column by which a repeated row is known."""
     entities: dict[str, EntityRule] = Field(min_length=1)

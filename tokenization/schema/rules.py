@@ -45,7 +45,7 @@ class ClockFacet(StrEnum):
     HOUR = "hour"
     WEEKDAY = "weekday"
     MONTH = "month"
-    GAP = "gap"  # since the user's group before
+    GAP = "gap"  # since the user's last complete group
     TENURE = "tenure"  # since the user's first event
     AGE = "age"  # of the item, since it was released, where the items table says when, else since anybody first met it
 
@@ -324,7 +324,8 @@ class MergeRule(Rule):
 
 class SplitRule(Rule):
     """Where training data ends. Give `time` (and, if you like, `validation`), or the `fraction` of the log's
-    events that lie before it, or `last_items` of every user. Dates are midnight UTC."""
+    events that lie before it, or `last_items` of every user. Dates are midnight UTC. A group that is open at a
+    border, begun before it and not yet complete, is on neither side of it."""
 
     time: Moment | None = None
     """Training data ends here; what follows is for testing. A date is its midnight, UTC."""

@@ -108,15 +108,24 @@ def merge_events(
     numbers: Mapping[str, Floats],
     merging: Merging,
 ) -> Merged:
-    """Tokens in the order of `place`. What merges is decided by the ids themselves rather than by their codes, so
-    that two unknown products stay two.
+    """Tokens in the order of `place`; arguments as for `merge_keys`."""
+    keys = merge_keys(schema, events, place, joined)
+    return in_order(place, codes, numbers) if keys is None else merge(keys, codes, numbers, merging)
+
+
+def merge_keys(
+    schema: EventSchema, events: Events, place: Sequence[Integers], joined: Mask | None
+) -> list[Integers] | None:
+    """Keys [n] that agree where events become one token, in the order of `place`; None where none do.
+
+    What merges is decided by the ids themselves rather than by their codes, so that two unknown products stay two.
 
     Args:
         joined: [n] events of groups that are one token whatever they hold; None where there are none.
     """
     lines = schema.merge.same_item_in_group
     if not lines and (joined is None or not joined.any()):
-        return in_order(place, codes, numbers)
+        return None
     row = np.arange(len(events))
     itself = row.copy()  # an event about nothing is like no other
     for name in schema.entities:
@@ -124,8 +133,8 @@ def merge_events(
         itself[given] = events.ids[name].index[given]
     action = events.ids["action"].index.astype(np.int64) + 1 if schema.action else np.zeros(len(events), np.int64)
     if joined is None:
-        return merge([*place, itself, action], codes, numbers, merging)
+        return [*place, itself, action]
     # Of a joined group all is one token, so nothing but the group tells its events apart.
     first, *rest = place
     keys = [first, *(np.where(joined, 0, key) for key in (*rest, itself, action))]
-    return merge(keys if lines else [*keys, np.where(joined, 0, row)], codes, numbers, merging)
+    return keys if lines else [*keys, np.where(joined, 0, row)]

@@ -108,6 +108,8 @@ def _facets(
         yield from several("actions", FacetKind.SET, Role.ACTION, vocabularies["action"].size, ACTIONS)
 
 
+LASTED = "lasted"
+"""The column that tells how long before the effect of its group a token's first event was; no facet of the model."""
 ACTIONS = tuple(f"actions.{place}" for place in range(LONGEST))
 """Columns that tell the actions of a token that a table of pairs made."""
 
@@ -142,4 +144,4 @@ def merging_of(schema: EventSchema) -> Merging:
     # A stamp is the nearest of those that merge; what a request said of itself is said once, and not added up.
     combine = {name: rule.combine for name, rule in schema.outcome.items() if rule.kind is not Kind.TIMESTAMP}
     nearest = {name: Combine.MIN for name in schema.facets if name not in combine}
-    return Merging(tuple(chosen), tuple(united), {**combine, **nearest})
+    return Merging(tuple(chosen), tuple(united), {**combine, **nearest, LASTED: Combine.MAX})

@@ -17,9 +17,10 @@ from tokenization.schema.rules import SplitRule
 class Split:
     """A declared split, resolved on a log.
 
-    kind: "time" or "last_items". time, validation: seconds since 1970 UTC (or positions); groups that take
-    effect at `time` or later are for testing, those from `validation` on before it for validation.
-    last_items: so many of a user's last groups are for testing, as many before these for validation.
+    kind: "time" or "last_items". time, validation: seconds since 1970 UTC (or positions); groups that begin at `time`
+    or later are for testing, those from `validation` on that take effect before it for validation. last_items: so many
+    of a user's last groups are for testing, as many before these for validation. What is open at a border is for
+    neither.
     """
 
     kind: str
@@ -28,9 +29,13 @@ class Split:
     last_items: int | None
 
     def trains(self, groups: Groups) -> Mask:
-        """[g] groups that may be fitted on: all that are not for testing."""
+        """[g] groups that may be fitted on: all that were complete before those for testing, by last items before the
+        first of the user's to begin."""
         if self.last_items is not None:
-            return np.asarray(groups.from_end >= self.last_items)
+            tested = groups.from_end < self.last_items
+            begin = np.full(len(groups.users), np.inf)
+            np.minimum.at(begin, groups.user[tested], groups.start[tested])
+            return np.asarray(groups.time < begin[groups.user])
         assert self.time is not None
         return np.asarray(groups.time < self.time)
 

@@ -11,31 +11,32 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from tokenization.arrays import Codes, Floats, Longs, Mask
+from tokenization.arrays import Codes, Floats, Longs
 from tokenization.codes.codecs import NumberCodec, clock_codes, distance_codes, span_codes
 from tokenization.codes.counting import CODES_OF_A_VECTOR, Seen
 from tokenization.codes.users import UserCodecs
-from tokenization.codes.vocabulary import ABSENT, FIRST, Vocabulary
+from tokenization.codes.vocabulary import FIRST, Vocabulary
 from tokenization.errors import SourceError, VocabularyError, nearest
 from tokenization.events.cleaning import clean, read_facets, refuse
 from tokenization.events.events import Events
-from tokenization.events.grouping import Groups, join, resume
+from tokenization.events.grouping import Groups, complete_before, join, resume
 from tokenization.events.live import A_FEW, events_of, events_of_table
 from tokenization.ids import column_of
 from tokenization.items.content import ItemTable, TextVectors
 from tokenization.items.released import since_release
 from tokenization.items.semantic_ids import ResidualKMeans
 from tokenization.merging.adjacency import ItemClass, continues
-from tokenization.merging.merging import Merged, Merging, settle
+from tokenization.merging.merging import Merging, settle
 from tokenization.merging.pairs import PairTable
 from tokenization.schema.event_schema import EventSchema
 from tokenization.schema.rules import ClockFacet
 from tokenization.sources.tables import TableLike, items_rule, read_events, read_items, read_users, users_rule
 from tokenization.tokenizer import fitting, tokenizer_files
-from tokenization.tokenizer.encoding import distances, encode, encode_facet, merge_events, place_of
-from tokenization.tokenizer.facets import Facet, Role, facets_of, merging_of
+from tokenization.tokenizer.encoding import distances, encode, encode_facet, merge_events, merge_keys, place_of
+from tokenization.tokenizer.facets import LASTED, Facet, Role, facets_of, merging_of
 from tokenization.tokenizer.fingerprint import prefix_fingerprint, sizes_of, state
 from tokenization.tokenizer.fitting import Observed
+from tokenization.tokenizer.lasting import may_last, of_lasting, said_at_start
 from tokenization.tokenizer.split import Split, resolve
 from tokenization.tokenizer.tokens import Tokens
 
@@ -169,14 +170,17 @@ class Tokenizer:
         groups, joined = self._groups(events)
         if after is not None:
             groups = resume(groups, after)
-        codes = encode(self.schema, self.vocabularies, self.centroids, events)
-        numbers = {**events.numbers, **distances(events, groups.time[groups.of_event])}
-        if joined is not None and joined.any():
-            later = joined & (events.times > groups.start[groups.of_event])
-            codes, numbers = self._said_at_start(codes, numbers, later)
+        codes: Mapping[str, Codes] = encode(self.schema, self.vocabularies, self.centroids, events)
+        numbers: Mapping[str, Floats] = {**events.numbers, **distances(events, groups.time[groups.of_event])}
         place = place_of(self.schema, events, groups.of_event, codes)
+        lasting = of_lasting(events, groups)
+        if lasting is not None:
+            keys = merge_keys(self.schema, events, place, joined)
+            codes, numbers = said_at_start(self.schema, events, groups, lasting, keys, (codes, numbers))
         merged = settle(merge_events(self.schema, events, place, joined, codes, numbers, self._merging), place)
         of_token = groups.of_event[merged.rows]
+        numbers = dict(merged.numbers)
+        lasted = numbers.pop(LASTED, np.zeros(len(of_token)))
         attributes: dict[str, Codes] = {}
         if self.schema.users is not None and self.users.sizes:
             known = None if users is None else read_users(users, self.schema)
@@ -186,19 +190,12 @@ class Tokenizer:
             np.append(0, np.cumsum(np.bincount(groups.user[of_token], minlength=len(groups.users)))),
             groups.time[of_token],
             groups.ordinal[of_token],
-            self._columns(merged, groups, of_token),
-            merged.numbers,
+            lasted if may_last(self.schema) else None,
+            self._columns(merged.codes, numbers, groups, of_token),
+            numbers,
             merged.events,
             attributes,
         )
-
-    def _said_at_start(
-        self, codes: dict[str, Codes], numbers: dict[str, Floats], later: Mask
-    ) -> tuple[dict[str, Codes], dict[str, Floats]]:
-        """Without the context of later events of a joined group: it was not known at the group's request."""
-        context = {facet.name for facet in self.context_facets}
-        codes = {name: np.where(later & (name in context), ABSENT, column) for name, column in codes.items()}
-        return codes, {n: np.where(later & (n in context), np.nan, values) for n, values in numbers.items()}
 
     @cached_property
     def _merging(self) -> Merging:
@@ -221,17 +218,20 @@ class Tokenizer:
         classes = self.items.vocabularies[pairs.by].decode(self.items.categories[pairs.by][FIRST:])
         return ItemClass(self.items.ids.ids, classes.cast(pa.string()))
 
-    def _columns(self, merged: Merged, groups: Groups, of_token: Longs) -> dict[str, Codes]:
+    def _columns(
+        self, codes: Mapping[str, Codes], numbers: Mapping[str, Floats], groups: Groups, of_token: Longs
+    ) -> dict[str, Codes]:
         """[t] codes of every column, in the order of `facets`."""
         clock: dict[str, Codes] = {}
         if self.schema.time is not None:
             zone = self.schema.time.zone
-            # A request for a group is made when it begins: how long it lasted is known only afterwards.
-            said = clock_codes(self.schema.clock_facets, zone, groups.start, groups.previous, groups.first)
-            clock = {name: codes[of_token] for name, codes in said.items()}
+            # A request for a group is made when it begins: how long it lasted is known only afterwards, and of other
+            # groups only those that were complete by then.
+            said = clock_codes(self.schema.clock_facets, zone, groups.start, complete_before(groups), groups.first)
+            clock = {name: column[of_token] for name, column in said.items()}
             if ClockFacet.AGE in self.schema.clock_facets:
-                clock[ClockFacet.AGE.value] = self._age(merged.codes[self.schema.candidates], groups.time[of_token])
-        found = {**merged.codes, **clock, **self._number_codes(merged.numbers)}
+                clock[ClockFacet.AGE.value] = self._age(codes[self.schema.candidates], groups.time[of_token])
+        found = {**codes, **clock, **self._number_codes(numbers)}
         return {facet.name: found[facet.name] for facet in self.facets}
 
     def _age(self, items: Codes, times: Floats) -> Codes:

@@ -29,6 +29,8 @@ from tokenization.items.semantic_ids import ResidualKMeans
 from tokenization.schema.event_schema import EventSchema
 from tokenization.schema.evolution import origins, refuse_unless_compatible
 from tokenization.schema.rules import ClockFacet, FacetRule, Kind
+from tokenization.tokenizer.facets import LASTED
+from tokenization.tokenizer.lasting import may_last
 from tokenization.tokenizer.tokenizer import Tokenizer
 
 Aliases = Mapping[str, str]
@@ -65,7 +67,9 @@ class Translation:
 
     def apply(self, tokens: pa.Table, wanted: Sequence[str] | None = None) -> pa.Table:
         """Rows of the given tokens [u] as rows of the wanted ones [u]; of the columns named, where some are."""
-        names = list(self.columns if wanted is None else wanted)
+        # What was written before groups told how long they last has no column of it: they were instants.
+        there = [name for name in self.columns if name != LASTED or name in tokens.column_names]
+        names = list(there if wanted is None else wanted)
         return pa.table({name: _translated(tokens, name, self.columns[name]) for name in names})
 
 
@@ -159,7 +163,9 @@ def translation(given: Tokenizer, wanted: Tokenizer) -> Translation:
     names["actions"] = "actions"
     moves = _moves(given, wanted) if forwards else {}
     sizes = {facet.name: facet.size for facet in given.facets}
-    columns = {name: Column(name) for name in ("user_id", "time", "group")}
+    columns = {
+        name: Column(name) for name in ("user_id", "time", "group", *((LASTED,) if may_last(given.schema) else ()))
+    }
     for facet in wanted.facets:
         base, dot, part = facet.name.partition(".")
         source = names.get(base)
