@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,11 +12,16 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from tests.tokenization.logs import BEGIN, Row, dense, magazine, whole
+from tests.tokenization.logs import BEGIN, MAGAZINE, Row, dense, magazine, whole
 from tokenization.codes.vocabulary import UNKNOWN
+from tokenization.corpus.corpus import append_corpus, compact, write_corpus
+from tokenization.events.cleaning import clean
 from tokenization.schema.event_schema import EventSchema
+from tokenization.sources.tables import from_rows
 from tokenization.tokenizer.lasting import began, lasted_of, may_last
+from tokenization.tokenizer.split import Split
 from tokenization.tokenizer.tokenizer import Tokenizer
+from tokenization.tokenizer.translation import translation, under
 
 MERGES: list[dict[str, Any]] = [
     {},
@@ -128,6 +134,50 @@ def test_a_stamp_of_the_context_counts_from_the_beginning() -> None:
     assert tokens_of(rows, context=stamp)["stamp.value"] == [60.0, 60.0]
     outcome = {"seconds": {"kind": "duration"}, **stamp}
     assert tokens_of(rows, context={}, outcome=outcome)["stamp.value"] == [3660.0, 3660.0]
+
+
+def overlapping() -> list[Row]:
+    """Ann's: an event, a visit of an hour, another that begins in it, and an event after both."""
+    return [visit(0), visit(10, 1, "a2"), visit(60, 2), visit(70, 1), visit(90, 2), visit(100)]
+
+
+def test_by_last_items_what_is_open_when_the_last_begins_is_not_fitted_on() -> None:
+    schema = magazine(items=None, users=None, split={"last_items": 2})
+    events = clean(from_rows(overlapping(), schema), schema).events
+    trains = Split("last_items", None, None, 2).trains(events.groups)
+    assert trains.tolist() == [True, False, False, False]  # visit 1 is open when visit 2 begins
+    assert Split("last_items", None, None, 1).trains(events.groups).tolist() == [True, True, True, False]
+    assert Tokenizer.fit(schema, overlapping()).vocabularies["article"].ids.to_pylist() == []  # a1 once
+
+
+def test_a_part_without_the_column_is_read_beside_one_that_has_it(tmp_path: Path) -> None:
+    schema = magazine(items=None, users=None, split={"time": "2030-01-01"})
+    tokenizer = Tokenizer.fit(schema, overlapping())
+    old = tokenizer.transform(overlapping()[:1]).drop_columns(["lasted"])
+    corpus = write_corpus(tmp_path / "corpus", [old], tokenizer, {})
+    assert lasted_of(corpus.tokens()).tolist() == [0]
+    later = tokenizer.transform(overlapping()[1:], after=corpus.ends(pa.array(["ann"])))
+    corpus = append_corpus(corpus.folder, [later], tokenizer, {})
+    found = [0, *(60 * minutes for minutes in (0, 60, 0, 30, 0))]
+    assert sorted(lasted_of(corpus.tokens()).tolist()) == sorted(found)
+    before = lasted_of(corpus.tokens())
+    assert lasted_of(compact(corpus.folder).tokens()).tolist() == before.tolist()
+
+
+def test_a_later_revision_reads_how_long_groups_lasted() -> None:
+    schema = magazine(items=None, users=None, split={"time": "2030-01-01"})
+    tokenizer = Tokenizer.fit(schema, overlapping())
+    more = {**MAGAZINE["context"], "page": {"kind": "category"}}
+    later = under(tokenizer, magazine(items=None, users=None, split={"time": "2030-01-01"}, revision=2, context=more))
+    tokens = tokenizer.transform(overlapping())
+    for one, other in ((tokenizer, later), (later, tokenizer)):
+        assert (
+            translation(one, other)
+            .apply(tokens if one is tokenizer else later.transform(overlapping()))["lasted"]
+            .equals(tokens["lasted"])
+        )
+        bare = one.transform(overlapping()).drop_columns(["lasted"])
+        assert "lasted" not in translation(one, other).apply(bare).column_names
 
 
 def known_at(tokens: pa.Table, reader: str, group: int, names: list[str]) -> tuple[Any, ...]:
