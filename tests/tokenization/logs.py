@@ -9,6 +9,7 @@ import pyarrow as pa
 from hypothesis import strategies as st
 
 from tokenization.schema.event_schema import EventSchema
+from tokenization.sources.tables import from_rows
 
 Row = dict[str, Any]
 BEGIN = datetime(2024, 3, 1, tzinfo=UTC)
@@ -87,6 +88,22 @@ rows = st.lists(st.builds(_row, st.integers(0, 30 * 24 * 60), _values), min_size
 """Rows of a month, in which three readers meet few articles in few minutes."""
 dense = st.lists(st.builds(_row, st.integers(0, 90), _values), min_size=1, max_size=24)
 """Rows of ninety minutes: what adjacent events do is tested on them."""
+crowded = st.lists(
+    st.builds(_row, st.integers(0, 3), _values).map(lambda row: {**row, "reader": "ann"}), min_size=4, max_size=12
+)
+"""Rows of one reader in four minutes, so that many are at one time, and declared groups go on."""
+
+
+def minutes(*values: Row) -> list[Row]:
+    """Events of one reader, by the minute at which each is."""
+    return [
+        {"reader": "ann", "what": "open", **value, "at": BEGIN + timedelta(minutes=value["at"])} for value in values
+    ]
+
+
+def table_of(log: list[Row], schema: EventSchema) -> pa.Table:
+    """Rows as a table, without what the schema does not declare."""
+    return from_rows([{name: row[name] for name in row if name in schema.columns} for row in log], schema)
 
 
 def whole(rows: list[Row], schema: EventSchema) -> list[Row]:

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.tokenization.logs import BEGIN, ITEMS, USERS, Row, dense, magazine, rows, whole
+from tests.tokenization.logs import BEGIN, ITEMS, USERS, Row, dense, magazine, minutes, rows, table_of, whole
 from tokenization.codes.vocabulary import ABSENT, FIRST, UNKNOWN
 from tokenization.events.cleaning import clean
 from tokenization.schema.event_schema import EventSchema
@@ -37,11 +37,6 @@ def fitted(schema: EventSchema, log: list[Row]) -> Tokenizer:
 
 def tokens_of(tokenizer: Tokenizer, log: list[Row]) -> pa.Table:
     return tokenizer.transform(clean(table_of(log, tokenizer.schema), tokenizer.schema).events, USERS)
-
-
-def table_of(log: list[Row], schema: EventSchema) -> pa.Table:
-    """Rows as a table, without what the schema does not declare."""
-    return from_rows([{name: row[name] for name in row if name in schema.columns} for row in log], schema)
 
 
 @pytest.mark.parametrize("merge", MERGES, ids=str)
@@ -87,7 +82,7 @@ def done_actions(log: list[Row]) -> dict[str, set[tuple[str, str]]]:
 @settings(max_examples=25)
 def test_later_events_change_only_the_newest_group(merge: dict[str, Any] | None, log: list[Row], cut: int) -> None:
     """What a reader's tokens are is final as soon as a later group has begun: states may be cached."""
-    schema = magazine(merge=merge, group=None)
+    schema = magazine(merge=merge)
     tokenizer = fitted(schema, log)
     early = [row for row in log if row["at"] < BEGIN + timedelta(minutes=cut)]
     if not early:
@@ -237,13 +232,6 @@ def test_a_request_reads_its_context_as_its_event_does(log: list[Row]) -> None:
         at = np.array([row["at"].timestamp()])
         codes = tokenizer.encode_context(told, at=at, first=at)[0]
         assert codes.tolist() == [tokens[name][0] for name in names]
-
-
-def minutes(*values: Row) -> list[Row]:
-    """Events of one reader, by the minute at which each is."""
-    return [
-        {"reader": "ann", "what": "open", **value, "at": BEGIN + timedelta(minutes=value["at"])} for value in values
-    ]
 
 
 def test_a_request_is_made_when_its_group_begins_however_long_it_lasts() -> None:

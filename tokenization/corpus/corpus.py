@@ -1,11 +1,16 @@
 """A tokenized log on disk: one row a user, with the tokenizer that made it and what it refused.
 
-    corpus.json  tokens/00000.parquet, 00001.parquet..  tokenizers/00000/..  quarantine/00000.parquet..
+    corpus.json  tokens/00000.parquet, 00001.parquet..  open/00000.parquet..  keys/00000.parquet..
+    tokenizers/00000/..  quarantine/00000.parquet..
 
 The tokens lie in parts that never change. corpus.json names the parts, and is the one file that is ever replaced: an
 append writes a part beside the others, brings it to the disk, and counts when corpus.json is renamed. Whatever it does
 not name was left by a crash, and the next append clears it away. A user may have a row in several parts; whoever reads
 gets one, its lists put one after another in the order of the parts.
+
+The newest group of a user is open: more of it may come. Its events lie beside the tokens, so that they are tokenized
+together with what comes; a part says how many tokens at the end of a row are open, and the user's row in the next part
+says these again (`parts.OPEN`). Whoever reads gets each token once, as it was said last.
 """
 
 from __future__ import annotations
@@ -24,13 +29,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from tokenization.arrays import Longs
+from tokenization.arrays import Longs, Mask
 from tokenization.codes.vocabulary import FIRST, Vocabulary
 from tokenization.corpus.manifest import FORMAT as FORMAT
-from tokenization.corpus.manifest import Manifest, alone, following, make_durable, sync, writing
+from tokenization.corpus.manifest import Manifest, alone, writing
+from tokenization.corpus.opened import NOTHING, Onward, known_keys, newest_part, read_keys, read_open, revised
+from tokenization.corpus.parts import OPEN, Part, open_part, read_ids
 from tokenization.corpus.parts import Format as Format
-from tokenization.corpus.parts import Part, open_part, read_ids, write_parts
-from tokenization.corpus.rows import Place, complete, join, place_users, read_as, stream_users
+from tokenization.corpus.rows import Place, complete, ends_of, join, place_users, read_as, stream_users
+from tokenization.corpus.writing import beside, check_growth, put_in_place, with_part
 from tokenization.errors import CorpusError, first_line, nearest
 from tokenization.schema.event_schema import EventSchema
 from tokenization.tokenizer.facets import FacetKind
@@ -42,6 +49,7 @@ _BATCH = 1024
 """Users read at a time where all are asked for."""
 _ENDS = 8192
 """Users whose histories are read at a time where only their ends are asked for."""
+_OPEN = pa.field(OPEN, pa.int32())
 _MEASURED = (FacetKind.NUMBER, FacetKind.DURATION, FacetKind.TIMESTAMP)
 
 
@@ -52,15 +60,18 @@ def write_corpus(
     summary: Mapping[str, Any],
     format: Format = "parquet",
     quarantine: pa.Table | None = None,
+    onward: Onward = NOTHING,
 ) -> Corpus:
     """Write token tables as a corpus; one that is there is replaced whole, or not at all.
 
     Args:
-        tables: token tables as `Tokenizer.transform` makes them. Best if each begins after the end of the one before,
-            in the order of ids: then they are one part, and reading in order is reading from the beginning to the end.
+        tables: token tables as `Tokenizer.transform` makes them, with a column `OPEN` if something is open. Best if
+            each begins after the end of the one before, in the order of ids: then they are one part, and reading in
+            order is reading from the beginning to the end.
         summary: JSON-serialisable figures to keep beside the tokens, read after the last of these.
         format: "parquet", or "lance" (needs the package `pylance`).
         quarantine: rows that were refused, as `cleaning.clean` returns them.
+        onward: what is kept for what comes next.
 
     Raises:
         CorpusError: the folder holds something else, or can't be written.
@@ -68,16 +79,16 @@ def write_corpus(
     folder = Path(folder)
     if folder.exists() and not (folder / "corpus.json").exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise CorpusError(f"{folder} holds something that is no corpus; name another folder or empty it")
-    fresh = _beside(folder, "new")
+    fresh = beside(folder, "new")
     shutil.rmtree(fresh, ignore_errors=True)
-    manifest = Manifest(tokenizer.schema.name, format, (), "", (), (), summary)
+    manifest = Manifest(tokenizer.schema.name, format, (), (), "", (), (), (), summary)
     with writing(folder):
         fresh.mkdir(parents=True)
-        manifest = _with_part(fresh, manifest, tables, tokenizer, quarantine)
+        manifest = with_part(fresh, manifest, tables, tokenizer, quarantine, onward)
         if not manifest.parts:
             raise CorpusError("there are no tokens to write; give at least one table")
         manifest.write(fresh)
-        _replace(folder, fresh)
+        put_in_place(folder, fresh)
     return Corpus.open(folder)
 
 
@@ -88,33 +99,39 @@ def append_corpus(
     summary: Mapping[str, Any],
     quarantine: pa.Table | None = None,
     source: str = "",
+    onward: Onward = NOTHING,
+    behind: Manifest | None = None,
 ) -> Corpus:
     """Add later tokens of users, known or new, as a part of its own; no file that is there is written again.
 
     Args:
-        tables: token tables of the new events only, as `Tokenizer.transform(events, after=corpus.ends(..))` makes
-            them; of a user only what comes after all that the corpus has.
+        tables: token tables as `Tokenizer.transform(events, after=corpus.ends(..))` makes them of the new events
+            together with `corpus.open_events(..)` of the same users, with a column `OPEN` if something is open.
         tokenizer: the corpus's own, or one whose vocabularies it begins.
         summary: figures of the whole corpus, in place of those that are there.
         quarantine: rows that were refused, to be kept beside those that are there.
         source: digest of the input; what was appended once is refused, so that no event counts twice.
+        onward: as in `write_corpus`.
+        behind: what the corpus was when the tokens were made; None where nobody else appends.
 
     Raises:
-        CorpusError: no corpus, one that another process is appending to, a tokenizer that gives other codes, or an
-            input that was appended before.
+        CorpusError: no corpus, one that another process is appending to or has appended to since, a tokenizer that
+            gives other codes, or an input that was appended before.
     """
     folder = Corpus.open(folder).folder
     with alone(folder), writing(folder):
         corpus = Corpus.open(folder)
         if source and source in corpus.manifest.appended:
             raise CorpusError(f"{folder} has this input already: it was appended before")
-        _check_growth(corpus, tokenizer)
+        if behind is not None and behind != corpus.manifest:
+            raise CorpusError(f"{folder} was changed while these tokens were made; append again")
+        check_growth(folder, corpus.tokenizer, tokenizer)
         corpus.manifest.clear(folder)
         appended = (*corpus.manifest.appended, source) if source else corpus.manifest.appended
         manifest = replace(corpus.manifest, summary=summary, appended=appended)
         tables = (table for table in tables if table.num_rows)
         same = tokenizer.state == corpus.tokenizer.state and tokenizer.schema == corpus.tokenizer.schema
-        _with_part(folder, manifest, tables, None if same else tokenizer, quarantine).write(folder)
+        with_part(folder, manifest, tables, None if same else tokenizer, quarantine, onward).write(folder)
     return Corpus.open(folder)
 
 
@@ -136,9 +153,11 @@ def compact(folder: str | Path, schema: EventSchema | None = None) -> Corpus:
         corpus.manifest.clear(folder)
         read = corpus if schema is None or schema == corpus.tokenizer.schema else corpus.under(schema)
         if len(corpus.parts) > 1 or read is not corpus:
-            rows = itertools.chain([read.users(read.user_ids.slice(0, 0))], read.scan())
-            manifest = _with_part(folder, corpus.manifest, rows, None if read is corpus else read.tokenizer)
-            manifest = replace(manifest, parts=manifest.parts[len(corpus.parts) :])
+            tokenizer, there = None if read is corpus else read.tokenizer, len(corpus.parts)
+            onward = Onward(read._opened(), read_keys(folder / path for path in corpus.manifest.keys))
+            manifest = with_part(folder, corpus.manifest, read._everything(), tokenizer, None, onward)
+            manifest = replace(manifest, parts=manifest.parts[there:], open=manifest.open[there:])
+            manifest = replace(manifest, keys=manifest.keys[len(corpus.manifest.keys) :])
             manifest.write(folder)
             manifest.clear(folder)
     return Corpus.open(folder)
@@ -161,8 +180,8 @@ class Corpus:
             CorpusError: no such folder, no corpus, or one of a newer version.
         """
         folder = Path(folder)
-        if not folder.exists() and _beside(folder, "old").exists():
-            folder = _beside(folder, "old")  # a replacement was cut off between its two renames
+        if not folder.exists() and beside(folder, "old").exists():
+            folder = beside(folder, "old")  # a replacement was cut off between its two renames
         return cls(folder, Manifest.read(folder))
 
     @property
@@ -220,23 +239,49 @@ class Corpus:
     def users(self, ids: pa.Array, columns: list[str] | None = None) -> pa.Table:
         """The rows of the users asked for, in that order; users without a row are left out."""
         users, place = self._find(ids)
-        return self._rows(users, self._schema(columns)).take(pa.array(place))
+        schema = self._schema(columns)
+        return self._rows(users, self._joinable(schema)).select(schema.names).take(pa.array(place))
 
     def ends(self, ids: pa.Array) -> pa.Table:
-        """What going on with users needs to know of what they did before; users without a token are left out.
+        """What going on with users needs to know of what they did before the newest group, which is open; users without
+        a token are left out.
 
         However many are asked for, the histories of a few thousand are in memory at a time.
 
         Returns:
-            Columns user_id; first and last, the times of the user's first and last group, float64 as in `time`;
-            groups, how many there are, int64.
+            Columns user_id, first, last, groups and open, as of `rows.ends_of`.
         """
         users, place = self._find(ids)
-        schema = self._schema(["user_id", "time", "group"])
+        schema = self._schema(["user_id", "time", "group"]).append(_OPEN)
         begins = range(0, max(len(users), 1), _ENDS)
-        found = pa.concat_tables([_ends(self._rows(users[begin : begin + _ENDS], schema)) for begin in begins])
+        found = pa.concat_tables([ends_of(self._rows(users[begin : begin + _ENDS], schema)) for begin in begins])
         found = found.combine_chunks().take(pa.array(place))
-        return found.filter(pc.greater(found["groups"], 0)).combine_chunks()
+        return found.filter(pc.greater(pc.add(found["groups"], found["open"]), 0)).combine_chunks()
+
+    def open_events(self, ids: pa.Array) -> pa.Table:
+        """The events of the open groups of these users, as `events.stored` has them."""
+        users, _ = self._find(ids)
+        return pa.concat_tables(self._opened(users), promote_options="default")
+
+    def has_keys(self, keys: Longs) -> Mask:
+        """[n] whether each of the keys of event ids (`events.keys`) is of an event that the corpus has."""
+        distinct, place = np.unique(keys, return_inverse=True)
+        found = np.zeros(len(distinct), np.bool_)
+        with self._reading():
+            for path in self.manifest.keys:
+                found |= known_keys(self.folder / path, distinct)
+        return found[place]
+
+    def _opened(self, users: Longs | None = None) -> Iterator[pa.Table]:
+        """The events of the open groups of some users, or of all, file by file."""
+        users = np.arange(len(self.user_ids)) if users is None else users
+        newest = newest_part(users, [place.user for place in self._places[1]])
+        yield pa.table({})
+        for path in filter(None, dict.fromkeys(self.manifest.open)):
+            numbers = [number for number, other in enumerate(self.manifest.open) if other == path]
+            with self._reading():
+                table = read_open(self.folder / path, self.user_ids.take(pa.array(users[np.isin(newest, numbers)])))
+            yield table if self.revised is None else revised(table, self._written.schema, self.revised)
 
     def _find(self, ids: pa.Array) -> tuple[Longs, Longs]:
         """Numbers of the users who have a row, each once and ascending; and where those asked for are among them."""
@@ -266,7 +311,17 @@ class Corpus:
         """
         if not 0 <= rank < ranks or batch_users < 1:
             raise ValueError(f"rank {rank} of {ranks} in batches of {batch_users} users")
-        schema, places = self._schema(columns), self._places[1]
+        schema = self._schema(columns)
+        for table in self._scan(rank, ranks, batch_users, self._joinable(schema)):
+            yield table.select(schema.names)
+
+    def _everything(self) -> Iterator[pa.Table]:
+        """What compacting writes: all rows with how much of each is open."""
+        schema = self._schema(None).append(_OPEN)
+        return itertools.chain([schema.empty_table()], self._scan(0, 1, _BATCH, schema))
+
+    def _scan(self, rank: int, ranks: int, batch_users: int, schema: pa.Schema) -> Iterator[pa.Table]:
+        places = self._places[1]
         low, high = self._border(rank, ranks), self._border(rank + 1, ranks)
         cuts = np.append(np.arange(low, high, batch_users), high)
         with self._reading():
@@ -300,6 +355,7 @@ class Corpus:
         """Every column that a part has, those of the newest first."""
         with self._reading():
             fields = {field.name: field for part in reversed(self.parts) for field in part.schema}
+        fields.pop(OPEN, None)
         return {**fields, "user_id": pa.field("user_id", self.user_ids.type)}
 
     def _schema(self, columns: Sequence[str] | None) -> pa.Schema:
@@ -307,6 +363,11 @@ class Corpus:
         if columns is None:
             return pa.schema(self._fields.values())
         return pa.schema([self._fields.get(name) or self._facet(name) for name in columns])
+
+    def _joinable(self, schema: pa.Schema) -> pa.Schema:
+        """The same with what tells how rows of several parts are joined, where there are such."""
+        several = len(self.parts) > 1 and any(OPEN in part.schema.names for part in self.parts)
+        return schema.append(_OPEN) if several else schema
 
     def _facet(self, name: str) -> pa.Field:
         told = self.tokenizer
@@ -323,75 +384,3 @@ class Corpus:
             yield
         except (OSError, ValueError, pa.ArrowException) as error:
             raise CorpusError(f"{self.folder}: its tokens can't be read: {first_line(error)}") from error
-
-
-def _with_part(
-    folder: Path,
-    manifest: Manifest,
-    tables: Iterable[pa.Table],
-    tokenizer: Tokenizer | None = None,
-    quarantine: pa.Table | None = None,
-) -> Manifest:
-    """Write what is new beside what is there, durably. It counts once the manifest returned is written."""
-    new = write_parts(folder / "tokens", following(manifest.parts), tables, manifest.format)
-    parts = (*manifest.parts, *(f"tokens/{path.name}" for path in new))
-    manifest = replace(manifest, parts=parts)
-    if tokenizer is not None:
-        new.append(folder / "tokenizers" / f"{following([manifest.tokenizer]):05}")
-        tokenizer.save(new[-1])
-        manifest = replace(manifest, tokenizer=f"tokenizers/{new[-1].name}")
-    if (quarantine is not None and quarantine.num_rows) or not manifest.quarantine:
-        new.append(folder / "quarantine" / f"{following(manifest.quarantine):05}.parquet")
-        new[-1].parent.mkdir(exist_ok=True)
-        empty = pa.table({"reason": pa.array([], pa.string())})
-        pq.write_table(empty if quarantine is None else quarantine, new[-1])
-        manifest = replace(manifest, quarantine=(*manifest.quarantine, f"quarantine/{new[-1].name}"))
-    for path in new:
-        make_durable(path)
-    sync(folder)
-    return manifest
-
-
-def _check_growth(corpus: Corpus, tokenizer: Tokenizer) -> None:
-    """A code that is in the corpus must go on to mean what it meant."""
-    old = corpus.tokenizer
-    for name, vocabulary in old.vocabularies.items():
-        later = tokenizer.vocabularies.get(name, vocabulary)
-        if len(later) < len(vocabulary) or later.prefix_hash(len(vocabulary)) != vocabulary.prefix_hash():
-            raise CorpusError(
-                f"{corpus.folder}: this tokenizer gives {name!r} other codes; append with the corpus's own"
-            )
-    for name, codec in old.numbers.items():
-        if tokenizer.numbers.get(name, codec) != codec:
-            raise CorpusError(f"{corpus.folder}: this tokenizer bins {name!r} otherwise; append with the corpus's own")
-
-
-def _ends(rows: pa.Table) -> pa.Table:
-    """First and last time and number of groups of each row; no groups where there is no token."""
-    time, group = (_one(rows.column(name)) for name in ("time", "group"))
-    sizes = pc.list_value_length(time).to_numpy()
-    there, end = sizes > 0, np.cumsum(sizes)
-    first, last = np.full((2, len(sizes)), np.nan)
-    groups = np.zeros(len(sizes), np.int64)
-    times = time.flatten().to_numpy()
-    first[there], last[there] = times[(end - sizes)[there]], times[end[there] - 1]
-    groups[there] = group.flatten().to_numpy()[end[there] - 1] + 1
-    return pa.table({"user_id": _one(rows.column("user_id")), "first": first, "last": last, "groups": groups})
-
-
-def _one(column: pa.ChunkedArray) -> pa.Array:
-    return pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
-
-
-def _beside(folder: Path, what: str) -> Path:
-    return folder.parent / f".{folder.name}.{what}"
-
-
-def _replace(folder: Path, fresh: Path) -> None:
-    old = _beside(folder, "old")
-    if folder.exists():
-        shutil.rmtree(old, ignore_errors=True)
-        folder.rename(old)
-    fresh.rename(folder)
-    sync(folder.parent)
-    shutil.rmtree(old, ignore_errors=True)

@@ -15,7 +15,7 @@ from typing import Any
 from tokenization.corpus.parts import Format
 from tokenization.errors import CorpusError
 
-FORMAT = 2
+FORMAT = 3
 _FRESH = "corpus.json.new"
 _FIRST_FORMAT = ("tokens.parquet", "tokens.lance", "tokenizer", "quarantine.parquet")
 
@@ -24,34 +24,40 @@ _FIRST_FORMAT = ("tokens.parquet", "tokens.lance", "tokenizer", "quarantine.parq
 class Manifest:
     """corpus.json: paths below the folder, and what is told of them.
 
-    parts: tokens, in the order of writing. tokenizer: the newest. quarantine: what was refused, a file an append.
+    parts: tokens, in the order of writing. open: of each part, the events of groups that were open when it was
+    written; "" where there are none. tokenizer: the newest. quarantine: what was refused, a file an append. keys: of
+    event ids, likewise.
     appended: digests of the inputs that appends took in.
     """
 
     schema: str
     format: Format
     parts: tuple[str, ...]
+    open: tuple[str, ...]
     tokenizer: str
     quarantine: tuple[str, ...]
+    keys: tuple[str, ...]
     appended: tuple[str, ...]
     summary: Mapping[str, Any]
 
     @classmethod
     def read(cls, folder: Path) -> Manifest:
-        """Of this format or the first one, which had one part only."""
+        """Of this format or an earlier one: the first had one part only, and neither kept what was open."""
         try:
             told = json.loads((folder / "corpus.json").read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise CorpusError(f"{folder} is no corpus; make one with `userfm tokenize`") from error
         found = told.get("format") if isinstance(told, dict) else None
-        if found not in (1, FORMAT):
+        if found not in range(1, FORMAT + 1):
             raise CorpusError(f"{folder} has corpus format {found}, this userfm reads 1 to {FORMAT}")
         try:
             name, format, summary = told["schema"], told["tokens"], told["summary"]
             if found == 1:
-                return cls(name, format, (f"tokens.{format}",), "tokenizer", ("quarantine.parquet",), (), summary)
+                part, refused = f"tokens.{format}", "quarantine.parquet"
+                return cls(name, format, (part,), ("",), "tokenizer", (refused,), (), (), summary)
             parts, quarantine, appended = (tuple(told[key]) for key in ("parts", "quarantine", "appended"))
-            return cls(name, format, parts, told["tokenizer"], quarantine, appended, summary)
+            opened, keys = (("",) * len(parts), ()) if found == 2 else (tuple(told["open"]), tuple(told["keys"]))
+            return cls(name, format, parts, opened, told["tokenizer"], quarantine, keys, appended, summary)
         except KeyError as error:
             raise CorpusError(f"{folder} is damaged: its corpus.json has no {error}; tokenize again") from None
 
@@ -62,8 +68,10 @@ class Manifest:
             "schema": self.schema,
             "tokens": self.format,
             "parts": self.parts,
+            "open": self.open,
             "tokenizer": self.tokenizer,
             "quarantine": self.quarantine,
+            "keys": self.keys,
             "appended": self.appended,
             "summary": dict(self.summary),
         }
@@ -75,8 +83,9 @@ class Manifest:
 
     def clear(self, folder: Path) -> None:
         """Remove what a corpus has written and this does not name: what a crash left, or what was replaced."""
-        named = {*self.parts, *self.quarantine, self.tokenizer}
-        found = [path for kind in ("tokens", "tokenizers", "quarantine") for path in folder.glob(f"{kind}/*")]
+        named = {*self.parts, *self.open, *self.quarantine, *self.keys, self.tokenizer}
+        kinds = ("tokens", "open", "tokenizers", "quarantine", "keys")
+        found = [path for kind in kinds for path in folder.glob(f"{kind}/*")]
         for path in (*found, *(folder / name for name in (*_FIRST_FORMAT, _FRESH))):
             if str(path.relative_to(folder)) not in named and path.exists():
                 shutil.rmtree(path) if path.is_dir() else path.unlink()

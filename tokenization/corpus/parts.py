@@ -20,6 +20,8 @@ from tokenization.arrays import Longs
 Format = Literal["parquet", "lance"]
 _USERS, _TOKENS = 256, 2**20
 """A Parquet row group ends at so many users or tokens: what looking one user up has to read."""
+OPEN = "open.tokens"
+"""A column of parts alone, int32: how many tokens at the end of a row are open. The user's next row says them again."""
 
 
 class Part(Protocol):

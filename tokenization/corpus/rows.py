@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from tokenization.arrays import Codes, Longs
 from tokenization.codes.vocabulary import ABSENT
-from tokenization.corpus.parts import Part, ids_ascend
+from tokenization.corpus.parts import OPEN, Part, ids_ascend
 from tokenization.ids import Ids, one_chunk
 
 _LENGTHS = "group"
@@ -69,8 +69,9 @@ def join(tables: Sequence[pa.Table], users: Sequence[Longs]) -> pa.Table:
     """Rows of several parts, all with the same columns, as one row a user in the order of the users' numbers.
 
     Args:
-        tables: in the order of the parts; a user's lists are put one after another in that order, and of an attribute
-            (`user.<name>`) the last that is known is kept.
+        tables: in the order of the parts; a user's lists are put one after another in that order, each without the
+            tokens at its end that the next one says again (`OPEN`). Of an attribute (`user.<name>`) the last that is
+            known is kept.
         users: of each table, the number of the user of each row, ascending.
     """
     held = [(table, user) for table, user in zip(tables, users, strict=True) if table.num_rows]
@@ -84,10 +85,12 @@ def join(tables: Sequence[pa.Table], users: Sequence[Longs]) -> pa.Table:
     whole = pa.concat_tables([table for table, _ in held])
     tokens, offsets = _gathered(whole, order, firsts)
     columns = []
-    for column in whole.columns:
+    for name, column in zip(whole.column_names, whole.columns, strict=True):
         if pa.types.is_list(column.type):
             values = pa.concat_arrays([chunk.flatten() for chunk in column.chunks]).take(tokens)
             columns.append(pa.ListArray.from_arrays(offsets, values, type=column.type))
+        elif name == OPEN:
+            columns.append(one_chunk(column).take(pa.array(order[np.append(firsts[1:], len(order)) - 1])))
         elif pa.types.is_int32(column.type):
             columns.append(_last_known(column.to_numpy()[order], firsts))
         else:  # the user's id
@@ -100,8 +103,12 @@ def _gathered(table: pa.Table, order: Longs, firsts: Longs) -> tuple[pa.Array, p
     lists of a row are all as long, so this is found once, and each column takes its values in one go."""
     column = next((column for column in table.columns if pa.types.is_list(column.type)), None)
     sizes = np.zeros(len(order), np.int64) if column is None else pc.list_value_length(column).to_numpy()
-    starts, ends = (np.cumsum(sizes) - sizes)[order], np.cumsum(sizes[order])
-    sizes = sizes[order]
+    starts, sizes = (np.cumsum(sizes) - sizes)[order], sizes[order].astype(np.int64)
+    if OPEN in table.column_names and column is not None:
+        again = np.ones(len(order), np.bool_)  # all rows of a user but the last
+        again[np.append(firsts[1:], len(order)) - 1] = False
+        sizes -= np.where(again, table.column(OPEN).to_numpy()[order], 0)
+    ends = np.cumsum(sizes)
     tokens = np.repeat(starts - (ends - sizes), sizes) + np.arange(sizes.sum())
     return pa.array(tokens), pa.array(np.append((ends - sizes)[firsts], sizes.sum()), pa.int32())
 
@@ -162,3 +169,29 @@ def _regrouped(part: Part, begin: int, end: int, columns: list[str], sizes: Long
             held = pa.concat_tables([held, next(pieces)]) if held.num_rows else next(pieces)
         yield held.slice(0, size)
         held = held.slice(size)
+
+
+def ends_of(rows: pa.Table) -> pa.Table:
+    """How far users had come when their newest group began.
+
+    Args:
+        rows: columns user_id, time, group and `OPEN`, one row a user.
+
+    Returns:
+        Columns user_id; first and last, the times of the user's first and last closed group, float64, null where
+        there is none; groups, how many are closed, int64; open, how many tokens are not, int32.
+    """
+    time, group = (_one(rows.column(name)) for name in ("time", "group"))
+    sizes, opened = pc.list_value_length(time).to_numpy(), rows.column(OPEN).to_numpy()
+    there, end = sizes > opened, np.cumsum(sizes) - opened
+    first, last = np.full((2, len(sizes)), np.nan)
+    groups = np.zeros(len(sizes), np.int64)
+    times = time.flatten().to_numpy()
+    first[there], last[there] = times[(end + opened - sizes)[there]], times[end[there] - 1]
+    groups[there] = group.flatten().to_numpy()[end[there] - 1] + 1
+    spans = {"first": pa.array(first, mask=~there), "last": pa.array(last, mask=~there)}
+    return pa.table({"user_id": _one(rows.column("user_id")), **spans, "groups": groups, "open": opened})
+
+
+def _one(column: pa.ChunkedArray) -> pa.Array:
+    return pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)

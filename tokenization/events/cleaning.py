@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
@@ -16,6 +16,7 @@ from tokenization.errors import SourceError
 from tokenization.events import clock
 from tokenization.events.columns import bags_of_lists, bags_of_texts, numbers_of, vectors_of
 from tokenization.events.events import Bags, Events
+from tokenization.events.keys import keys_of
 from tokenization.ids import Ids, one_chunk
 from tokenization.schema.event_schema import EventSchema
 from tokenization.schema.rules import FacetRule, Kind
@@ -33,31 +34,45 @@ _TOLD = ("reason", "as_written")
 """Columns of the quarantine; the log's own of these names stand there with a _ behind."""
 
 
+Known = Callable[[Longs], Mask]
+"""Tells which keys [n] of event ids were there before."""
+
+
+@dataclass(frozen=True, eq=False)
+class Keys:
+    """Event ids of k rows that have one, as 8 bytes each (`keys.keys_of`). rows: [k] which rows. values: [k]."""
+
+    rows: Longs
+    values: Longs
+
+
 @dataclass(frozen=True, eq=False)
 class Cleaned:
     """What became of a table's rows: n sound events, quarantined rows (text, with a column `reason`; where some rows of
     the log can't be read, with a column `as_written`), rows dropped by rule. rows: [n] which row each
-    event was."""
+    event was. keys: of the event ids of those that are sound."""
 
     events: Events
     quarantined: pa.Table
     dropped: Mapping[str, int]
     rows: Longs
+    keys: Keys
 
 
-def clean(table: pa.Table, schema: EventSchema, now: float | None = None) -> Cleaned:
+def clean(table: pa.Table, schema: EventSchema, now: float | None = None, known: Known | None = None) -> Cleaned:
     """Sort sound events from rows that make no sense, and leave out what the schema drops.
 
     Args:
         table: with at least the columns of `schema`.
         now: seconds since 1970 UTC, by default this moment; a stamp more than a day later is refused.
+        known: tells which keys of event ids were there before this table.
 
     Raises:
         SourceError: a column is missing, or its type can't hold what the schema says.
     """
     require(table.column_names, schema.columns, "the event table")
     if UNREAD in table.column_names:
-        return _clean_read(table, schema, now)
+        return _clean_read(table, schema, now, known)
     columns = {name: one_chunk(table.column(name)) for name in schema.columns}
     events = _events(columns, schema)
     event_ids = Ids.of(columns[schema.event_id], schema.event_id) if schema.event_id else None
@@ -66,11 +81,15 @@ def clean(table: pa.Table, schema: EventSchema, now: float | None = None) -> Cle
     for number, (_, rows) in reversed(list(enumerate(faults, start=1))):
         if rows.any():
             reason[rows] = number
+    keys = Keys(np.zeros(0, np.int64), np.zeros(0, np.int64))
     if event_ids is not None:  # of a row that makes no sense, the one that corrects it is no repetition
-        sound = np.flatnonzero(reason == 0)
-        again = sound[_repeated(events.users.take(sound), event_ids.take(sound))]
+        sound = np.flatnonzero((reason == 0) & ~event_ids.missing)
+        again = _repeated(events.users.take(sound), event_ids.take(sound))
+        key = keys_of(events.users.take(sound), event_ids.take(sound))
+        again |= np.False_ if known is None else known(key)
         faults.append((f"{schema.event_id} is there twice", np.zeros(0, np.bool_)))
-        reason[again] = len(faults)
+        reason[sound[again]] = len(faults)
+        keys = Keys(sound[~again], key[~again])
     bad = np.flatnonzero(reason)
     drop = dropped(schema, events)
     keep = reason == 0
@@ -81,19 +100,21 @@ def clean(table: pa.Table, schema: EventSchema, now: float | None = None) -> Cle
         keep &= ~rows
     told = [faults[number - 1][0] for number in reason[bad]]
     kept = events if keep.all() else events.take(keep)
-    return Cleaned(kept, quarantine(table, schema, bad, told), counts, np.flatnonzero(keep))
+    return Cleaned(kept, quarantine(table, schema, bad, told), counts, np.flatnonzero(keep), keys)
 
 
-def _clean_read(table: pa.Table, schema: EventSchema, now: float | None) -> Cleaned:
+def _clean_read(table: pa.Table, schema: EventSchema, now: float | None, known: Known | None) -> Cleaned:
     """The same of a table with rows that can't be read, which are quarantined first."""
     read = table[UNREAD].is_null()
-    found = clean(table.filter(read).drop_columns([UNREAD]), schema, now)
+    found = clean(table.filter(read).drop_columns([UNREAD]), schema, now, known)
     lost = table.filter(table[UNREAD].is_valid())
     told = lost[UNREAD].combine_chunks()
     refused = quarantine(lost, schema, np.arange(lost.num_rows), told.field("reason").to_pylist())
     refused = refused.append_column("as_written", told.field("text"))
     quarantined = pa.concat_tables([found.quarantined, refused], promote_options="default")
-    return replace(found, quarantined=quarantined, rows=np.flatnonzero(read.to_numpy())[found.rows])
+    place = np.flatnonzero(read.to_numpy())
+    keys = replace(found.keys, rows=place[found.keys.rows])
+    return replace(found, quarantined=quarantined, rows=place[found.rows], keys=keys)
 
 
 def _events(columns: Mapping[str, pa.Array], schema: EventSchema) -> Events:

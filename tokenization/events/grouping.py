@@ -22,10 +22,10 @@ class Groups:
     """g groups of u users, ordered by user (in the order of their ids), then time.
 
     users: [u] ids. of_event: [n] the group of each event. user: [g] whose. time: [g] when the group takes effect, which
-    is when its last event does. start: [g] when its first event did. ordinal: [g] 0, 1, 2.. within the user. previous:
-    [g] time of the user's group before, NaN for the first; it may have been open when this one began, see
-    `complete_before`. first: [g] time of the user's first group. from_end: [g] 0 for a user's last group, 1 for the one
-    before it.
+    is when its last event does. start: [g] when its first event did; nothing else of the user lies in between.
+    ordinal: [g] 0, 1, 2.. within the user. previous: [g] time of the user's group before, NaN for the first; it may
+    have been open when this one began, see `complete_before`. first: [g] time of the user's first group. from_end: [g]
+    0 for a user's last group, 1 for the one before it.
     """
 
     users: pa.Array
@@ -42,23 +42,22 @@ class Groups:
 def group(users: Ids, times: Floats, declared: Ids | None) -> Groups:
     """Put n events into groups.
 
-    Events with one declared group id take effect together, when the last of them does; events of one user that take
-    effect at one time are one group, declared or not. So every group has one time, and no two of a user's share it:
-    the groups before a group are exactly those that were complete by then.
+    Events of one user at one time are one group, declared or not. Of a declared group so are those at several times,
+    until something else happens to the user: one moment belongs to the group of the moment before if both hold events
+    of one declared group. So a group lasts from its first event to its last, in which nothing else lies; every group
+    has one time, and no two of a user's share it; and whatever comes later changes the newest group only, however
+    long a declared group goes on: what else happened in between was known when it went on.
     """
     names, user = users.rank()
-    moments, moment = _sorted_distinct(_effective(users, times, declared))
+    moments, moment = _sorted_distinct(times + 0.0)  # -0.0 and 0.0 become one time
     if len(names) == 1:  # whose every moment is a group
-        of_event, of_user, time = moment, np.zeros(len(moments), np.int64), moments
+        of_user, time = np.zeros(len(moments), np.int64), moments
     else:
-        keys, of_event = _sorted_distinct(user.astype(np.int64) * max(len(moments), 1) + moment)
+        keys, moment = _sorted_distinct(user.astype(np.int64) * max(len(moments), 1) + moment)
         of_user, at = np.divmod(keys, max(len(moments), 1))
         time = moments[at]
-    start = time
-    if declared is not None:
-        start = time.copy()
-        np.minimum.at(start, of_event, times)
-    return _numbered(names, of_event, of_user, time, start)
+    alone = _numbered(names, moment, of_user, time, time)
+    return alone if declared is None else join(alone, _goes_on(alone, declared))
 
 
 def join(groups: Groups, continues: Mask) -> Groups:
@@ -79,8 +78,9 @@ def resume(groups: Groups, after: pa.Table) -> Groups:
 
     Args:
         after: columns user_id, first and last (times of the user's first and last group before these), groups (their
-            number); users without a row begin here.
+            number); users without a row, or without such a group, begin here.
     """
+    after = after.filter(pc.greater(after["groups"], 0))
     row = pc.index_in(groups.users, value_set=as_type(one_chunk(after["user_id"]), groups.users.type))
     known = pc.is_valid(row).to_numpy(zero_copy_only=False)[groups.user]
     row = pc.fill_null(row, 0).to_numpy()[groups.user]
@@ -156,18 +156,23 @@ def _numbered(users: pa.Array, of_event: Longs, of_user: Longs, time: Floats, st
     )
 
 
-def _effective(users: Ids, times: Floats, declared: Ids | None) -> Floats:
-    times = times + 0.0  # a copy; and -0.0 and 0.0 become one time
-    if declared is None:
-        return times
+def _goes_on(moments: Groups, declared: Ids) -> Mask:
+    """[g] moments that hold events of a declared group of which the user's moment before holds some too."""
     rows = np.flatnonzero(~declared.missing)
-    member = declared.index[rows]
-    if len(users.values) > 1:
-        _, member = _distinct(users.index[rows].astype(np.int64) * max(len(declared.values), 1) + member)
-    last = np.full(int(member.max(initial=-1)) + 1, -np.inf)
-    np.maximum.at(last, member, times[rows])
-    times[rows] = last[member]
-    return times
+    of_event, member = moments.of_event[rows], declared.index[rows].astype(np.int64)
+    if len(moments.users) > 1:
+        member = _distinct(moments.user[of_event] * max(len(declared.values), 1) + member)[1].astype(np.int64)
+    found = np.zeros(len(moments.time), np.bool_)
+    first = np.full(int(member.max(initial=-1)) + 1, len(found))
+    np.minimum.at(first, member, of_event)
+    longer = np.zeros(len(first), np.bool_)  # most declared groups of most logs are at one time
+    longer[member[of_event != first[member]]] = True
+    rows = np.flatnonzero(longer[member])
+    if len(rows):
+        keys = pa.array(member[rows] * (len(found) + 1) + of_event[rows])
+        again = pc.is_in(pc.subtract(keys, 1), value_set=keys).to_numpy(zero_copy_only=False)
+        found[of_event[rows[again]]] = True
+    return found
 
 
 def _sorted_distinct(keys: NDArray[Any]) -> tuple[NDArray[Any], Longs]:

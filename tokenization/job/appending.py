@@ -1,36 +1,46 @@
 """The job of a day, or an hour: new events in, behind what the corpus has; what is there is not read or written again.
 
 Tokens come out as if the whole log had been tokenized at once by a tokenizer that knew the new ids: groups are counted
-on, gaps and spans since the first event reach back. Two things can't: an event does not merge with one of an earlier
-day, and one that comes late obeys `time.late` of the schema.
+on, gaps and spans since the first event reach back, and the newest group of each user, of which more may come, is
+tokenized again together with what comes. What comes too late even for that obeys `time.late` of the schema.
 """
 
 from __future__ import annotations
 
 import time
+from bisect import bisect_right
 from collections import Counter
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from tokenization.corpus.corpus import Corpus, append_corpus, compact
+from tokenization.corpus.opened import KEY, Onward
 from tokenization.errors import CorpusError, SourceError
-from tokenization.events.cleaning import Cleaned, clean, quarantine
+from tokenization.events.cleaning import Cleaned, Keys, clean, quarantine
+from tokenization.events.events import Events
+from tokenization.events.stored import from_table, joined
 from tokenization.ids import Ids, as_type
 from tokenization.job.late import late, put_off
+from tokenization.job.layout import Log, Progress, on_this_machine
+from tokenization.job.partition import PART_ROWS
+from tokenization.job.saying import Again, Said, say
+from tokenization.job.steps import NO_MOMENTS, Survey
 from tokenization.schema.event_schema import EventSchema
 from tokenization.schema.evolution import deciding
 from tokenization.schema.rules import Late
 from tokenization.sources.files import digest, stamp
-from tokenization.sources.tables import read_events, read_items
-from tokenization.tokenizer.growing import grow
+from tokenization.sources.tables import read_items, read_users
+from tokenization.tokenizer.fitting import Observed
+from tokenization.tokenizer.growing import grow_by, meet
+from tokenization.tokenizer.split import Split
+from tokenization.tokenizer.tokenizer import Tokenizer
 from tokenization.tokenizer.tokens import sums
-
-Progress = Callable[[str, int, int], None]
 
 
 def append(
@@ -42,6 +52,7 @@ def append(
     items_path: str | Path | None = None,
     users_path: str | Path | None = None,
     strict: bool = False,
+    part_rows: int = PART_ROWS,
 ) -> Corpus:
     """Read the events that came since, and add their tokens to a corpus.
 
@@ -49,12 +60,13 @@ def append(
     revision of the schema the corpus is brought under it first, which writes it once as one part.
 
     Args:
-        events_path: a path or a URL, of new events only; they are worked on in memory. The same input is appended once:
-            a second time the corpus is returned as it is.
+        events_path: a path or a URL, of new events only. The same input is appended once: a second time the corpus is
+            returned as it is.
         out: folder of the corpus.
         items_path: table of the candidates, of which those that the corpus does not have yet are added.
         users_path: table of what is known of the users; None where there is none.
         strict: whether rows that make no sense, or are late and to be quarantined, end the job.
+        part_rows: rows that are worked on at a time; more than twice as many are cut into parts on disk beside `out`.
 
     Returns:
         The corpus, with a `summary` of all its events; seconds and events_per_second are of this append.
@@ -69,37 +81,136 @@ def append(
         progress("already appended", 1, 1)
         return corpus
     progress("read", 0, 1)
-    raw = read_events(events_path, schema)
-    progress("read", 1, 1)
-    progress("check", 0, raw.num_rows)
     if schema.revision > corpus.tokenizer.schema.revision:
         corpus = compact(out, schema)
     _check_schema(corpus, schema)
     # Which rows are events is said by the declaration of today, what becomes of them by that of the corpus.
     schema = corpus.tokenizer.schema.model_copy(update={"event_id": schema.event_id, "time": schema.time})
-    cleaned = _with_users_of(corpus, clean(raw, schema))
-    ends = corpus.ends(cleaned.events.users.rank()[0])
-    cleaned = settle_late(raw, cleaned, ends, schema)
-    reasons = Counter(cleaned.quarantined["reason"].to_pylist())
-    if strict and reasons:
-        reason, count = reasons.most_common(1)[0]
-        raise SourceError(f"{sum(reasons.values())} rows of {events_path} make no sense, {count} of them: {reason}")
-    progress("check", raw.num_rows, raw.num_rows)
-    progress("tokenize", 0, len(cleaned.events))
-    items = None if items_path is None else read_items(items_path, schema)
-    tokenizer = grow(corpus.tokenizer, cleaned.events, items)
-    tokens = tokenizer.transform(cleaned.events, users_path, after=ends)
-    progress("tokenize", len(cleaned.events), len(cleaned.events))
-    known = pc.sum(pc.is_in(tokens["user_id"], value_set=ends["user_id"].combine_chunks())).as_py() or 0
-    told = _added(corpus.summary, schema, raw.num_rows, tokens, cleaned, reasons)
-    told["users"] += tokens.num_rows - known
-    told["items"] = len(tokenizer.items.ids)
-    told["seconds"] = time.perf_counter() - start
-    told["events_per_second"] = raw.num_rows / told["seconds"]
-    progress("write", 0, tokens.num_rows)
-    corpus = append_corpus(out, [tokens], tokenizer, told, cleaned.quarantined, source)
-    progress("write", tokens.num_rows, tokens.num_rows)
+    users = None if users_path is None else read_users(users_path, schema)
+    job = Appending(corpus, schema, time.time(), users)
+    with on_this_machine(job, events_path, Path(out), part_rows, progress) as log:
+        found = _surveyed(log, progress)
+        if strict and found.reasons:
+            (reason, count), bad = found.reasons.most_common(1)[0], found.reasons.total()
+            raise SourceError(f"{bad} rows of {events_path} make no sense, {count} of them: {reason}")
+        items = None if items_path is None else read_items(items_path, schema)
+        tokenizer = grow_by(corpus.tokenizer, found.met, items)
+        told: dict[str, Any] = {**corpus.summary, "items": len(tokenizer.items.ids)}
+        tables = _transformed(log, tokenizer, found, told, start, progress)
+        refused, onward = log.refused.table(), Onward(log.open.tables(), log.keys.tables())
+        corpus = append_corpus(out, tables, tokenizer, told, refused, source, onward, corpus.manifest)
+    progress("write", told["users"], told["users"])
     return corpus
+
+
+@dataclass(frozen=True, eq=False)
+class Appending:
+    """What is done with each part of the new events. now: seconds since 1970 UTC, the same for all. users: as declared.
+
+    _standing: of each part by its first user, how far its users had come. A part is cleaned once, and then its users
+    are asked for again, maybe in smaller parts.
+    """
+
+    corpus: Corpus
+    schema: EventSchema
+    now: float
+    users: pa.Table | None
+    _standing: dict[Any, pa.Table] = field(default_factory=dict)
+
+    def clean(self, table: pa.Table) -> Cleaned:
+        """The rows of a part as events, with late ones as the schema says."""
+        cleaned = _with_users_of(self.corpus, clean(table, self.schema, self.now, self.corpus.has_keys))
+        users = cleaned.events.users.rank()[0]
+        if not len(users):
+            return cleaned
+        after = self._standing[users[0].as_py()] = self.corpus.ends(users)
+        if not late(cleaned.events, after).any():  # nor is any when more is known of the open groups
+            return cleaned
+        return settle_late(table, cleaned, after, self.schema, self._open(users))
+
+    def survey(self, part: Cleaned) -> Survey:
+        """What became of a part's rows, and what they teach a tokenizer that grows."""
+        met = meet(self.schema, part.events)
+        return Survey(len(part.events), part.quarantined, part.dropped, part.keys.values, NO_MOMENTS, met)
+
+    def observe(self, events: Events, split: Split) -> Observed:
+        """What a part teaches; nothing is fitted here."""
+        return meet(self.schema, events)
+
+    def transform(self, events: Events, tokenizer: Tokenizer) -> Said:
+        """The tokens of a part's users from the newest group that the corpus has of each, and what of them is open."""
+        users = events.users.rank()[0]
+        if not len(users):
+            return say(tokenizer, events, self.users)
+        firsts = sorted(self._standing)
+        after = self._standing[firsts[max(bisect_right(firsts, users[0].as_py()) - 1, 0)]]
+        after = after.filter(pc.is_in(after["user_id"], value_set=as_type(users, self.corpus.user_ids.type)))
+        opened = self._open(users)
+        said = say(tokenizer, joined(opened, events), self.users, after)
+        kept = {name: float(np.nansum(opened.numbers[name])) for name in sums(said.tokens.slice(0, 0), self.schema, {})}
+        tokens = pc.sum(after["open"], min_count=0).as_py()
+        return replace(said, again=Again(after.num_rows, tokens, len(opened), kept))
+
+    def _open(self, users: pa.Array) -> Events:
+        return from_table(self.corpus.open_events(users), self.schema, users.type)
+
+
+@dataclass(frozen=True, eq=False)
+class _Found:
+    """What is known of all parts before any token is made. rows: of the input. events: the sound ones."""
+
+    rows: int
+    events: int
+    reasons: Counter[str]
+    dropped: Counter[str]
+    met: Observed
+
+
+def _surveyed(log: Log, progress: Progress) -> _Found:
+    reasons, dropped, met, events, done = Counter[str](), Counter[str](), list[Observed](), 0, 0
+    for part in log.parts.survey():
+        reasons.update(part.quarantined["reason"].to_pylist())
+        dropped.update(part.dropped)
+        log.refused.add(part.quarantined)
+        log.keys.add(pa.table({KEY: part.keys}))
+        events += part.events
+        done += part.events + part.quarantined.num_rows + sum(part.dropped.values())
+        assert part.observed is not None
+        met = [part.observed if not met else met[0] | part.observed]
+        progress("check", done, log.rows)
+    return _Found(log.rows, events, reasons, dropped, met[0])
+
+
+def _transformed(
+    log: Log, tokenizer: Tokenizer, found: _Found, summary: dict[str, Any], start: float, progress: Progress
+) -> Iterator[pa.Table]:
+    """The tokens part by part; with the last of them the summary, which is that of the corpus before, is complete."""
+    done = 0
+    progress("tokenize", 0, found.events)
+    for said in log.parts.transform(tokenizer):
+        yield said.tokens
+        log.open.add(said.open)
+        tokens = (pc.sum(pc.list_value_length(said.tokens["events"])).as_py() or 0) - said.again.tokens
+        events = (pc.sum(pc.list_flatten(said.tokens["events"])).as_py() or 0) - said.again.events
+        kept = sums(said.tokens, tokenizer.schema, summary.get("kept", {}))
+        summary |= {
+            "tokens": summary["tokens"] + tokens,
+            "merged": summary["merged"] + events - tokens,
+            "kept": {name: round(total - said.again.kept.get(name, 0.0), 6) for name, total in kept.items()},
+            "users": summary["users"] + said.tokens.num_rows - said.again.users,
+        }
+        done += events
+        progress("tokenize", done, found.events)
+    progress("write", 0, summary["users"])
+    seconds = time.perf_counter() - start
+    summary |= {
+        "events": summary["events"] + found.rows,
+        "quarantined": dict(Counter(summary["quarantined"]) + found.reasons),
+        "dropped": summary["dropped"] + found.dropped.total(),
+        "dropped_by": dict(Counter(summary.get("dropped_by", {})) + found.dropped),
+        "seconds": seconds,
+        "events_per_second": found.rows / seconds,
+    }
 
 
 def _with_users_of(corpus: Corpus, cleaned: Cleaned) -> Cleaned:
@@ -119,25 +230,28 @@ def _with_users_of(corpus: Corpus, cleaned: Cleaned) -> Cleaned:
     return replace(cleaned, events=replace(cleaned.events, users=Ids(values, users.index)))
 
 
-def settle_late(table: pa.Table, cleaned: Cleaned, after: pa.Table, schema: EventSchema) -> Cleaned:
+def settle_late(table: pa.Table, cleaned: Cleaned, after: pa.Table, schema: EventSchema, opened: Events) -> Cleaned:
     """What `clean` found in `table`, with late events as the schema says: among the quarantined rows, or put off.
 
     Args:
-        after: how far the users had come, as `Corpus.ends` tells.
+        after: how far the users had come, as `Corpus.ends` tells. opened: the events of their open groups.
     """
-    is_late = late(cleaned.events, after)
+    events = joined(opened, cleaned.events)
+    is_late = late(events, after)[len(opened) :]
     if not is_late.any():
         return cleaned
     if schema.time is not None and schema.time.late is Late.NOW:
-        return Cleaned(put_off(cleaned.events, after), cleaned.quarantined, cleaned.dropped, cleaned.rows)
-    reason = f"{schema.clock} is not after the user's newest event"
+        return replace(cleaned, events=put_off(events, after).take(np.arange(len(opened), len(events))))
+    reason = f"{schema.clock} is not after the user's last closed group"
     rows = cleaned.rows[is_late]
     refused = quarantine(table, schema, rows, [reason] * len(rows))
-    return Cleaned(
-        cleaned.events.take(~is_late),
-        pa.concat_tables([cleaned.quarantined, refused], promote_options="default"),
-        cleaned.dropped,
-        cleaned.rows[~is_late],
+    kept = ~np.isin(cleaned.keys.rows, rows)
+    return replace(
+        cleaned,
+        events=cleaned.events.take(~is_late),
+        quarantined=pa.concat_tables([cleaned.quarantined, refused], promote_options="default"),
+        rows=cleaned.rows[~is_late],
+        keys=Keys(cleaned.keys.rows[kept], cleaned.keys.values[kept]),
     )
 
 
@@ -152,21 +266,3 @@ def _check_schema(corpus: Corpus, schema: EventSchema) -> None:
                 f"{corpus.folder} was made by another declaration: {key!r} differs; "
                 "append with the one it was made by, or raise `revision` (`userfm schema diff` says what may change)"
             )
-
-
-def _added(
-    before: Mapping[str, Any], schema: EventSchema, rows: int, tokens: pa.Table, cleaned: Cleaned, reasons: Counter[str]
-) -> dict[str, Any]:
-    """The summary with the figures of this append on top."""
-    count = pc.sum(pc.list_value_length(tokens["events"])).as_py() or 0
-    dropped = Counter(before.get("dropped_by", {})) + Counter(cleaned.dropped)
-    return {
-        **before,
-        "events": before["events"] + rows,
-        "tokens": before["tokens"] + count,
-        "merged": before["merged"] + len(cleaned.events) - count,
-        "kept": sums(tokens, schema, before.get("kept", {})),
-        "quarantined": dict(Counter(before["quarantined"]) + reasons),
-        "dropped": before["dropped"] + sum(cleaned.dropped.values()),
-        "dropped_by": dict(dropped),
-    }

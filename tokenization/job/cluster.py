@@ -23,6 +23,7 @@ from tokenization.errors import UserfmError
 from tokenization.events.cleaning import Cleaned
 from tokenization.ids import Ids
 from tokenization.job.partition import Borders, count_users, find_borders, route, sum_counts
+from tokenization.job.saying import Said
 from tokenization.job.steps import Job, Survey
 from tokenization.sources.formats import Known
 from tokenization.sources.tables import Scan
@@ -197,7 +198,7 @@ class ClusterParts:
         """See `Job.observe`."""
         return self._each(_observe, split)
 
-    def transform(self, tokenizer: Tokenizer) -> Iterator[pa.Table]:
+    def transform(self, tokenizer: Tokenizer) -> Iterator[Said]:
         """See `Job.transform`."""
         return self._each(_transform, tokenizer)
 
@@ -214,12 +215,12 @@ class ClusterParts:
 
 
 def _survey(job: Job, part: Cleaned, given: None) -> Survey:
-    return replace(job.survey(part.events), quarantined=part.quarantined, dropped=part.dropped)
+    return job.survey(part)
 
 
 def _observe(job: Job, part: Cleaned, split: Split) -> Observed:
     return job.observe(part.events, split)
 
 
-def _transform(job: Job, part: Cleaned, tokenizer: Tokenizer) -> pa.Table:
+def _transform(job: Job, part: Cleaned, tokenizer: Tokenizer) -> Said:
     return job.transform(part.events, tokenizer)

@@ -17,13 +17,15 @@ _AN_INSTANT = 1e-6
 
 
 def late(events: Events, after: pa.Table) -> Mask:
-    """[n] events whose group would take effect no later than the last one that their user has.
+    """[n] events whose group would take effect no later than the last closed one that their user has.
 
-    So would one at the very time of that group, which is complete. A declared group of which some events came before
-    and some come now is two: what comes now takes effect by itself, or is late.
+    So would one at the very time of that group, which is complete. What comes after it is not late, though it be
+    earlier than what the newest group holds: that one is open.
 
     Args:
-        after: how far the users had come, as `Corpus.ends` tells; users without a row are never late.
+        events: new ones, together with those of the groups that are open, which are never late.
+        after: how far the users had come, as `Corpus.ends` tells; users without a row, or without a closed group, have
+            no late events.
     """
     groups = events.groups
     return np.asarray((groups.time <= _last(events, after)[groups.user])[groups.of_event])
@@ -32,8 +34,8 @@ def late(events: Events, after: pa.Table) -> Mask:
 def put_off(events: Events, after: pa.Table) -> Events:
     """The same events, the late ones with the newest: they take effect when they became known.
 
-    That is the time of the newest event of their user among these; where all are late, an instant after the last
-    group that the user has.
+    That is the time of the newest event of their user among these, which the open ones are of; where all are late, an
+    instant after the last group that the user has.
 
     Args:
         after: as in `late`.
@@ -53,4 +55,5 @@ def _last(events: Events, after: pa.Table) -> Floats:
     if not len(users) or not after.num_rows:
         return np.full(len(users), -np.inf)
     row = pc.index_in(users, value_set=as_type(one_chunk(after["user_id"]), users.type)).fill_null(-1).to_numpy()
-    return np.asarray(np.append(one_chunk(after["last"]).to_numpy(), -np.inf)[row])
+    last = one_chunk(after["last"]).fill_null(-np.inf).to_numpy(zero_copy_only=False)
+    return np.asarray(np.append(last, -np.inf)[row])

@@ -12,7 +12,7 @@ from tokenization.errors import SourceError
 from tokenization.ids import Ids
 from tokenization.job.partition import count_users, find_borders, part_rows_of, route, sum_counts
 from tokenization.job.spilling import Rows, scratch, spill
-from tokenization.job.steps import Job, Parts, PartsOnDisk, WholeLog, ahead
+from tokenization.job.steps import Job, Parts, PartsOnDisk, WholeLog, Work, ahead
 from tokenization.sources.tables import Scan, scan_events
 
 T = TypeVar("T")
@@ -22,11 +22,14 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True, eq=False)
 class Log:
-    """A log that lies ready in parts. rows: of all parts. refused: a place for those that make no sense."""
+    """A log that lies ready in parts. rows: of all parts. refused: a place for those that make no sense. open: one for
+    the events of groups that are open when all is read. keys: one for those of event ids."""
 
     parts: Parts
     rows: int
     refused: Rows
+    open: Rows
+    keys: Rows
 
 
 Where = Callable[[Job, str | Path, Path, int, Progress], AbstractContextManager[Log]]
@@ -35,7 +38,7 @@ progress)."""
 
 
 @contextmanager
-def on_this_machine(job: Job, events: str | Path, out: Path, part_rows: int, progress: Progress) -> Iterator[Log]:
+def on_this_machine(job: Work, events: str | Path, out: Path, part_rows: int, progress: Progress) -> Iterator[Log]:
     """The log in one part, in memory, or in several on disk."""
     scan = scan_events(events, job.schema)
     _check_rows(scan)
@@ -46,7 +49,7 @@ def on_this_machine(job: Job, events: str | Path, out: Path, part_rows: int, pro
         progress("check", 0, scan.rows)
         whole = WholeLog(job, job.clean(table))
         del table
-        yield Log(whole, scan.rows, Rows(None))
+        yield Log(whole, scan.rows, Rows(None), Rows(None), Rows(None))
         return
     with scratch(out) as folder:
         user = job.schema.user
@@ -56,7 +59,8 @@ def on_this_machine(job: Job, events: str | Path, out: Path, part_rows: int, pro
         routed = ahead(route(scan.batches(), user, borders))
         counted = _counted(routed, lambda tables: sum(len(t) for _, t in tables), "read", scan.rows, progress)
         paths = spill(counted, borders.parts, scan.schema, folder)
-        yield Log(PartsOnDisk(job, paths), scan.rows, Rows(folder / "refused.arrows"))
+        aside = (Rows(folder / f"{what}.arrows") for what in ("refused", "open", "keys"))
+        yield Log(PartsOnDisk(job, paths), scan.rows, *aside)
 
 
 @contextmanager
@@ -68,12 +72,12 @@ def on_ray(job: Job, events: str | Path, out: Path, part_rows: int, progress: Pr
     """
     from tokenization.job import cluster
 
-    with cluster.session(), cluster.quietly():
+    with cluster.session(), cluster.quietly(), scratch(out) as folder:
         scan = cluster.looked_through(scan_events(events, job.schema))
         _check_rows(scan)
         parts = cluster.lay_out(scan, job, part_rows)
         progress("read", scan.rows, scan.rows)
-        yield Log(parts, scan.rows, Rows(None))
+        yield Log(parts, scan.rows, Rows(None), Rows(folder / "open.arrows"), Rows(folder / "keys.arrows"))
 
 
 def _check_rows(scan: Scan) -> None:

@@ -27,6 +27,7 @@ from tokenization.codes.counting import Moments
 from tokenization.corpus.corpus import FORMAT as CORPUS
 from tokenization.corpus.corpus import Corpus, Format, write_corpus
 from tokenization.corpus.declared import declared
+from tokenization.corpus.opened import KEY, Onward
 from tokenization.errors import CorpusError, SourceError
 from tokenization.items.content import TextVectors
 from tokenization.job.layout import Log, Progress, Where, on_this_machine
@@ -98,7 +99,8 @@ def tokenize(
         # A corpus writes its summary when it has written the last of its tokens, and that one completes the summary.
         summary: dict[str, Any] = {"inputs": inputs.digest, "log": inputs.log}
         tables = _transformed(log, tokenizer, found, summary, start, progress)
-        corpus = write_corpus(out, tables, tokenizer, summary, format, log.refused.table())
+        onward = Onward(log.open.tables(), log.keys.tables())
+        corpus = write_corpus(out, tables, tokenizer, summary, format, log.refused.table(), onward)
     progress("write", summary["users"], summary["users"])
     return corpus
 
@@ -139,6 +141,7 @@ def _surveyed(log: Log, progress: Progress) -> _Found:
         if part.observed is not None:
             found.observed = part.observed if found.observed is None else found.observed | part.observed
         log.refused.add(part.quarantined)
+        log.keys.add(pa.table({KEY: part.keys}))
         done += part.events + part.quarantined.num_rows + sum(part.dropped.values())
         progress("check", done, log.rows)
     if found.reasons.total() == log.rows:
@@ -207,8 +210,10 @@ def _transformed(
     done = tokens = users = 0
     kept: dict[str, float] = {}
     progress("tokenize", 0, events)
-    for table in log.parts.transform(tokenizer):
+    for said in log.parts.transform(tokenizer):
+        table = said.tokens
         yield table
+        log.open.add(said.open)
         users += table.num_rows
         kept = sums(table, tokenizer.schema, kept)
         tokens += pc.sum(pc.list_value_length(table["events"])).as_py() or 0

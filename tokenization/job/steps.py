@@ -13,10 +13,12 @@ from typing import Protocol, TypeVar
 import numpy as np
 import pyarrow as pa
 
+from tokenization.arrays import Longs
 from tokenization.codes.counting import Moments
 from tokenization.events.cleaning import Cleaned, clean
 from tokenization.events.events import Events
 from tokenization.job.freezing import Frozen, freeze
+from tokenization.job.saying import Said, say
 from tokenization.job.spilling import load
 from tokenization.schema.event_schema import EventSchema
 from tokenization.tokenizer import fitting
@@ -27,20 +29,22 @@ from tokenization.tokenizer.tokenizer import Tokenizer
 T = TypeVar("T")
 R = TypeVar("R")
 _PARTS, _WORTH_CUTTING = 4, 200_000
-_NONE, _ANY = Moments.of(np.zeros(0)), Moments.of(np.zeros(1))
+NO_MOMENTS, _ANY = Moments.of(np.zeros(0)), Moments.of(np.zeros(1))
 
 
 @dataclass(frozen=True, eq=False)
 class Survey:
     """What became of a part's rows: sound events, the others as text with a column `reason`, those dropped by rule.
 
-    moments: of the part's events, where the split depends on them. observed: what the part teaches, where the split
-    does not depend on the other parts.
+    keys: of the event ids of the sound ones and those dropped, where the schema names an event id. moments: of the
+    part's events, where the split depends on them. observed: what the part teaches, where the split does not depend on
+    the other parts.
     """
 
     events: int
     quarantined: pa.Table
     dropped: Mapping[str, int]
+    keys: Longs
     moments: Moments
     observed: Observed | None
 
@@ -65,22 +69,37 @@ class Job:
         """The rows of a part as events."""
         return clean(table, self.schema, self.now)
 
-    def survey(self, events: Events) -> Survey:
-        """Everything that is known of a part before the split, but for the rows that are no events."""
-        moments, observed = _NONE, None
+    def survey(self, part: Cleaned) -> Survey:
+        """Everything that is known of a part before the split."""
+        events, moments, observed = part.events, NO_MOMENTS, None
         if self.split is None:
             moments = fitting.moments(self.schema, events)
         else:
             observed = self.observe(events, self.split)
-        return Survey(len(events), pa.table({"reason": pa.array([], pa.string())}), {}, moments, observed)
+        return Survey(len(events), part.quarantined, part.dropped, part.keys.values, moments, observed)
 
     def observe(self, events: Events, split: Split) -> Observed:
         """What a part teaches."""
         return fitting.observe(self.schema, split, events, self.items)
 
-    def transform(self, events: Events, tokenizer: Tokenizer) -> pa.Table:
-        """The tokens of a part's users."""
-        return tokenizer.transform(events, self.users)
+    def transform(self, events: Events, tokenizer: Tokenizer) -> Said:
+        """The tokens of a part's users, and what of them is open."""
+        return say(tokenizer, events, self.users)
+
+
+class Work(Protocol):
+    """What is done with each part: `Job` makes a corpus, `appending.Appending` goes on with one."""
+
+    @property
+    def schema(self) -> EventSchema: ...
+
+    def clean(self, table: pa.Table) -> Cleaned: ...
+
+    def survey(self, part: Cleaned) -> Survey: ...
+
+    def observe(self, events: Events, split: Split) -> Observed: ...
+
+    def transform(self, events: Events, tokenizer: Tokenizer) -> Said: ...
 
 
 class Parts(Protocol):
@@ -93,7 +112,7 @@ class Parts(Protocol):
     def observe(self, split: Split) -> Iterator[Observed]:
         """See `Job.observe`."""
 
-    def transform(self, tokenizer: Tokenizer) -> Iterator[pa.Table]:
+    def transform(self, tokenizer: Tokenizer) -> Iterator[Said]:
         """See `Job.transform`."""
 
 
@@ -101,7 +120,7 @@ class Parts(Protocol):
 class WholeLog:
     """All rows in memory, in as many parts as keep two threads at work while a third one writes."""
 
-    job: Job
+    job: Work
     whole: Cleaned
 
     @cached_property
@@ -115,16 +134,17 @@ class WholeLog:
         return [events.take(part_of_user[user] == part) for part in np.unique(part_of_user)]
 
     def survey(self) -> Iterator[Survey]:
-        dropped: Mapping[str, int] = self.whole.dropped
-        refused = self.whole.quarantined
-        for found in in_order(self.job.survey, self._parts):
-            yield replace(found, quarantined=refused, dropped=dropped)
-            refused, dropped = refused.slice(0, 0), {}
+        whole = self.whole
+        nothing = replace(whole.keys, rows=whole.keys.rows[:0], values=whole.keys.values[:0])
+        without = replace(whole, quarantined=whole.quarantined.slice(0, 0), dropped={}, keys=nothing)
+        first, *others = self._parts  # the first tells of what is no event too
+        parts = [replace(whole, events=first), *(replace(without, events=events) for events in others)]
+        yield from in_order(self.job.survey, parts)
 
     def observe(self, split: Split) -> Iterator[Observed]:
         return in_order(lambda events: self.job.observe(events, split), self._parts)
 
-    def transform(self, tokenizer: Tokenizer) -> Iterator[pa.Table]:
+    def transform(self, tokenizer: Tokenizer) -> Iterator[Said]:
         return in_order(lambda events: self.job.transform(events, tokenizer), self._parts)
 
 
@@ -132,7 +152,7 @@ class WholeLog:
 class PartsOnDisk:
     """Files of rows, which the survey makes files of events; two are worked on at a time, and held in memory."""
 
-    job: Job
+    job: Work
     rows: Sequence[Path]
     events: list[Frozen] = field(default_factory=list)
 
@@ -144,13 +164,12 @@ class PartsOnDisk:
     def _survey(self, path: Path) -> tuple[Survey, Frozen]:
         part = self.job.clean(load(path))
         path.unlink()
-        survey = replace(self.job.survey(part.events), quarantined=part.quarantined, dropped=part.dropped)
-        return survey, freeze(part.events, path.with_suffix(".events"))
+        return self.job.survey(part), freeze(part.events, path.with_suffix(".events"))
 
     def observe(self, split: Split) -> Iterator[Observed]:
         return in_order(lambda events: self.job.observe(events.thaw(), split), self.events)
 
-    def transform(self, tokenizer: Tokenizer) -> Iterator[pa.Table]:
+    def transform(self, tokenizer: Tokenizer) -> Iterator[Said]:
         return in_order(lambda events: self.job.transform(events.thaw(), tokenizer), self.events)
 
 

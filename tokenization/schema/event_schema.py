@@ -62,10 +62,10 @@ class EventSchema(Rule):
     action: ActionRule | None = None
     """What kind of event a row is."""
     group: str | None = None
-    """The column of basket, request or session ids: what happens in one is a set, not a sequence, predicted from what
-    was complete when it began."""
+    """The column of basket, request or session ids: what happens in one is a set, not a sequence, until something else
+    happens to the user; it is predicted from what was complete when it began."""
     event_id: str | None = None
-    """The column by which a repeated row is known."""
+    """The column by which a row of the same user that is there already is known, in the log or in what is appended."""
     entities: dict[str, EntityRule] = Field(min_length=1)
     """What events are about, each type with ids of its own; a row has at most one of them."""
     context: dict[str, FacetRule] = Field(default_factory=dict)

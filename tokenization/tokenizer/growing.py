@@ -12,15 +12,27 @@ from tokenization.codes.vocabulary import ABSENT, Vocabulary
 from tokenization.events.events import Events
 from tokenization.items.content import ItemTable
 from tokenization.items.released import since_release
+from tokenization.schema.event_schema import EventSchema
 from tokenization.sources.tables import items_rule
 from tokenization.tokenizer import fitting
+from tokenization.tokenizer.fitting import Observed
 from tokenization.tokenizer.split import Split
 from tokenization.tokenizer.tokenizer import Tokenizer
 
 _EVERYTHING = Split("time", math.inf, math.inf, None)
 
 
+def meet(schema: EventSchema, events: Events) -> Observed:
+    """What `grow_by` needs to know of some events; of several users' it joins by `|`."""
+    return fitting.observe(schema, _EVERYTHING, events)
+
+
 def grow(tokenizer: Tokenizer, events: Events, items: pa.Table | None = None) -> Tokenizer:
+    """What `grow_by` makes of events that are all in memory."""
+    return grow_by(tokenizer, meet(tokenizer.schema, events), items)
+
+
+def grow_by(tokenizer: Tokenizer, seen: Observed, items: pa.Table | None = None) -> Tokenizer:
     """The tokenizer with codes for what it meets for the first time, or has met often enough by now.
 
     Items of a newer items table come first, in the order of their ids. Ids, members of sets and words follow that were
@@ -41,8 +53,7 @@ def grow(tokenizer: Tokenizer, events: Events, items: pa.Table | None = None) ->
         VocabularyError: an id is text where those so far are whole numbers.
     """
     schema, before = tokenizer.schema, tokenizer.items
-    seen = fitting.observe(schema, _EVERYTHING, events).seen
-    met = {name: vocabulary.meet(seen[name]) for name, vocabulary in tokenizer.vocabularies.items()}
+    met = {name: vocabulary.meet(seen.seen[name]) for name, vocabulary in tokenizer.vocabularies.items()}
     table = replace(before, ids=met[schema.candidates])
     if items is not None:
         table = since_release(table.grow(items, items_rule(schema)), items, schema, len(before))

@@ -22,7 +22,7 @@ from tokenization.codes.codecs import NumberCodec
 from tokenization.codes.counting import Seen
 from tokenization.codes.users import UserCodecs
 from tokenization.codes.vocabulary import ABSENT, FIRST, UNKNOWN, Vocabulary
-from tokenization.corpus.parts import Part
+from tokenization.corpus.parts import OPEN, Part
 from tokenization.errors import SchemaError
 from tokenization.ids import Ids, as_type, one_chunk
 from tokenization.items.semantic_ids import ResidualKMeans
@@ -112,7 +112,7 @@ class RevisedPart:
     @cached_property
     def _told(self) -> Translation:
         there = self.part.schema.names
-        columns = self.translation.columns.items()
+        columns = {**self.translation.columns, OPEN: Column(OPEN)}.items()
         return Translation({name: told for name, told in columns if told.source is None or told.source in there})
 
 

@@ -21,11 +21,13 @@ def append(
     """Add the events of a day, or an hour, to a corpus; nothing of it is written again.
 
     Codes that are there stay; new ids, and new items of --items, get codes at
-    the end. The same file is appended once. An event older than its user's
-    newest is late: it is quarantined, unless the schema says `late: now`.
+    the end. The same file is appended once, and so is a row that is sent again
+    in another, if the schema names an `event_id`.
 
-    Cut the log between groups: of a basket or a session that is cut in two,
-    each half is a group of its own.
+    Cut the log wherever you like: the newest group of a user is open, and what
+    comes for a basket or a session that was cut in two joins it. An event no
+    later than a group that is closed, since one after it began, is late: it is
+    quarantined, unless the schema says `late: now`.
 
     \b
     Example:

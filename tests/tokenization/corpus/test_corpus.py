@@ -156,7 +156,7 @@ def test_what_is_no_corpus_is_named_with_the_mend(tmp_path: Path) -> None:
     with pytest.raises(CorpusError, match="nowhere is no corpus; make one with `userfm tokenize`"):
         Corpus.open(tmp_path / "nowhere")
     (tmp_path / "corpus.json").write_text('{"format": 9}')
-    with pytest.raises(CorpusError, match="has corpus format 9, this userfm reads 1 to 2"):
+    with pytest.raises(CorpusError, match="has corpus format 9, this userfm reads 1 to 3"):
         Corpus.open(tmp_path)
 
 

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 
 from tokenization.corpus.corpus import Corpus, Format, append_corpus, compact, write_corpus
 from tokenization.corpus.manifest import alone
+from tokenization.corpus.opened import KEY, Onward
 from tokenization.errors import CorpusError, VocabularyError
 from tokenization.schema.event_schema import EventSchema
 from tokenization.tokenizer.tokenizer import Tokenizer
@@ -192,10 +193,10 @@ def test_ends_say_where_going_on_with_a_user_begins(
     corpus = append_corpus(tmp_path, [table({"ann": [7, 9]})], tokenizer, {})
     ends = corpus.ends(pa.array(["nobody", "cem", "bob", "ann"]))
     assert ends.to_pylist() == [
-        {"user_id": "bob", "first": 0.0, "last": 0.0, "groups": 1},
-        {"user_id": "ann", "first": 0.0, "last": 9.0, "groups": 10},
+        {"user_id": "bob", "first": 0.0, "last": 0.0, "groups": 1, "open": 0},
+        {"user_id": "ann", "first": 0.0, "last": 9.0, "groups": 10, "open": 0},
     ]
-    assert ends.schema.types == [pa.string(), pa.float64(), pa.float64(), pa.int64()]
+    assert ends.schema.types == [pa.string(), pa.float64(), pa.float64(), pa.int64(), pa.int32()]
     assert corpus.ends(pa.array([], pa.string())).num_rows == 0
 
 
@@ -259,7 +260,9 @@ DIES = """
     import os, signal, sys
     from pathlib import Path
     import pyarrow.parquet as pq
+    import pyarrow as pa
     from tokenization.corpus import corpus
+    from tokenization.corpus.opened import KEY, Onward
     from tokenization.corpus.manifest import Manifest
     from tokenization.tokenizer.tokenizer import Tokenizer
 
@@ -278,7 +281,8 @@ DIES = """
     if when == "while compacting":
         Manifest.write = die
         corpus.compact(folder)
-    corpus.append_corpus(folder, tables(), Tokenizer.load(tokenizer), {"events": 7}, source="day 3")
+    onward = Onward([pa.table({"user": ["bob"], "time": [2.0]})], [pa.table({KEY: [7, 5]})])
+    corpus.append_corpus(folder, tables(), Tokenizer.load(tokenizer), {"events": 7}, source="day 3", onward=onward)
 """
 """`Manifest.write` and `Path.replace` are where a crash would be hardest; there is no other way to be there."""
 
@@ -312,9 +316,13 @@ def test_a_process_killed_leaves_the_old_corpus_and_the_next_append_clears_up(
     assert before.items() <= left.items()
     assert left.keys() - before.keys()  # or the crash came too early to tell anything
     assert Corpus.open(folder).tokens().equals(table(whole(PARTS[:2])))
-    corpus = append_corpus(folder, [table(PARTS[2])], tokenizer, {}, source="day 3")
+    onward = Onward([pa.table({"user": ["bob"], "time": [2.0]})], [pa.table({KEY: [7, 5]})])
+    corpus = append_corpus(folder, [table(PARTS[2])], tokenizer, {}, source="day 3", onward=onward)
     assert corpus.tokens().equals(table(whole(PARTS)))
-    named = {*corpus.manifest.parts, *corpus.manifest.quarantine, corpus.manifest.tokenizer, "corpus.json"}
+    assert corpus.has_keys(np.array([5, 6, 7, 5])).tolist() == [True, False, True, True]
+    left_now = corpus.manifest
+    named = {*left_now.parts, *left_now.quarantine, *left_now.keys, left_now.tokenizer, "corpus.json"}
+    named |= set(filter(None, left_now.open))
     there = set(folder.glob("*/*")) | {p for p in folder.iterdir() if p.is_file()}
     assert {str(path.relative_to(folder)) for path in there} == named
 

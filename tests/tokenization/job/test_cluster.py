@@ -52,6 +52,9 @@ def test_a_cluster_makes_the_corpus_that_one_machine_makes(schema: str, files: P
     here = tokenize(*arguments, files / "here")
     there = tokenize(*arguments, files / "there", progress=lambda *what: told.append(what), part_rows=100, where=on_ray)
     assert there.tokens().equals(here.tokens())
+    assert there.ends(there.user_ids).equals(here.ends(here.user_ids))
+    opened = [sorted(map(repr, corpus.open_events(corpus.user_ids).to_pylist())) for corpus in (here, there)]
+    assert opened[0] == opened[1] != []
     assert there.tokenizer.fingerprint == here.tokenizer.fingerprint
     assert here.summary["quarantined"] == {"customer is missing": 2, "id is there twice": 30}
     refused = [sorted(map(repr, corpus.quarantine.to_pylist())) for corpus in (here, there)]

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from tests.tokenization.sources.test_tables import WRITERS
 from tokenization.corpus.corpus import Format
+from tokenization.corpus.opened import KEY, read_keys
 from tokenization.errors import SourceError, UserfmError
 from tokenization.job.pipeline import tokenize
 from tokenization.schema.event_schema import EventSchema
@@ -166,7 +167,14 @@ def _tokenized(folder: Path, name: str, part_rows: int) -> object:
         return str(error)
     refused = sorted(map(repr, corpus.quarantine.to_pylist()))
     summary = {key: value for key, value in corpus.summary.items() if not key.endswith(("seconds", "second"))}
-    return corpus.tokenizer.fingerprint, corpus.tokens().to_pylist(), corpus.tokens().schema, refused, summary
+    users = corpus.user_ids
+    keys = sorted(
+        key
+        for table in read_keys(folder / name / path for path in corpus.manifest.keys)
+        for key in table[KEY].to_pylist()
+    )
+    onward = corpus.ends(users).to_pylist(), sorted(map(repr, corpus.open_events(users).to_pylist())), keys
+    return corpus.tokenizer.fingerprint, corpus.tokens().to_pylist(), corpus.tokens().schema, refused, summary, onward
 
 
 @pytest.mark.parametrize("name", ["events.csv", "events.jsonl", "events.arrow", "events.lance"])
