@@ -3,7 +3,9 @@
 Order and draws come from (seed, epoch, batch), not from a running generator: whoever knows those three numbers
 can make the batch again.
 
-A request for a group is made when the group begins; the groups before it were complete by then.
+A request for a group is made when the group begins, and reads what was complete strictly before: other groups of the
+user that were open then, of which the log may hold many where declared groups overlap, are neither read nor predicted
+by it at the first horizon. Later horizons go by the order in which groups begin, as requests for them are made.
 """
 
 from __future__ import annotations
@@ -76,16 +78,15 @@ class TrainingSet:
 
     @property
     def users(self) -> int:
-        """Users with at least two groups, who alone have something to predict."""
+        """Rows in which something can be asked, which alone have something to learn from."""
         return len(self.trainable)
 
     @property
     def trainable(self) -> np.ndarray:
-        """int64 rows with at least two groups."""
-        border_G1 = group_offsets(self.events)
-        owner_G = self.events.user_T[border_G1[:-1]]
-        groups_B = torch.bincount(owner_G, minlength=self.events.users)
-        return np.flatnonzero(groups_B.numpy() >= 2)
+        """int64 rows with a group that began after another was complete."""
+        first_G = group_offsets(self.events)[:-1]
+        owner_G = self.events.user_T[first_G]
+        return np.unique(owner_G[_askable(self.events, first_G, owner_G, self.fresh_B)].numpy())
 
 
 def read_training_set(corpus: Corpus, config: ModelConfig, until: Until = Until.VALIDATION) -> TrainingSet:
@@ -102,14 +103,19 @@ def read_training_set(corpus: Corpus, config: ModelConfig, until: Until = Until.
     training_set = TrainingSet(events, count_V.astype(np.float64), end, torch.zeros(events.users, dtype=torch.int64))
     if not training_set.users or not count_V.any():
         raise TrainingError(
-            f"no user has two groups of events with an item before the {until} part: "
+            f"no user has two groups of events one after the other, with an item, before the {until} part: "
             "tokenize more events or move `split` in the schema to a later time"
         )
     return training_set
 
 
 def trainable_events(events: EventBatch, split: Split, until: Until) -> EventBatch:
-    """The same users with only the groups that were complete before a part: by time, or all but each user's last."""
+    """The same users with only the groups that were complete before a part begins.
+
+    By time, a part begins for all at once. By last items, it begins for each user with the first of the held-out groups
+    to begin, of which there are so many as the split says, the last to take effect. A group that is open when a part
+    begins is in neither: learned, it would show what happened after a request of the part was made.
+    """
     if until is Until.END:
         return events
     if split.last_items is None:
@@ -119,7 +125,10 @@ def trainable_events(events: EventBatch, split: Split, until: Until) -> EventBat
     groups_B = torch.zeros(events.users, dtype=torch.int64)
     groups_B = groups_B.scatter_reduce_(0, events.user_T, events.group_T + 1, "amax")
     held_out = split.last_items * (2 if until is Until.VALIDATION else 1)
-    return _keep(events, events.group_T < groups_B[events.user_T] - held_out)
+    held_T = events.group_T >= groups_B[events.user_T] - held_out
+    cut_B = torch.full((events.users,), torch.inf, dtype=torch.float64)
+    cut_B = cut_B.scatter_reduce_(0, events.user_T[held_T], events.begin_T[held_T], "amin")
+    return _keep(events, ~held_T & (events.time_T < cut_B[events.user_T]))
 
 
 def _keep(events: EventBatch, keep_T: Tensor) -> EventBatch:
@@ -184,7 +193,10 @@ def batches(training_set: TrainingSet, sampling: Sampling, seed: int, epoch: int
     training_set = in_windows(training_set, sampling.tokens)
     rows = training_set.trainable
     if not len(rows):
-        raise TrainingError(f"batches of {sampling.tokens} tokens hold no two groups of a user; give them more tokens")
+        raise TrainingError(
+            f"batches of {sampling.tokens} tokens hold no two groups of a user one after the other; "
+            "give them more tokens"
+        )
     length = np.diff(training_set.events.offset_B1.numpy())[rows]
     return [rows[packed] for packed in pack(length, sampling.tokens, [seed, epoch])]
 
@@ -221,23 +233,25 @@ def make_lesson(
     negatives: Negatives,
     draw: np.random.Generator,
 ) -> Lesson:
-    """The events of some rows, with requests made where random groups begin, and what these and the next ones hold."""
+    """The events of some rows, with requests made at the beginning of random groups, and what these and the groups that
+    began next hold."""
     row_B = torch.from_numpy(np.sort(users))
     batch = select_users(training_set.events, row_B)
     border_G1 = group_offsets(batch)
     first_G = border_G1[:-1]
     owner_G = batch.user_T[first_G]
-    fresh_G = first_G - batch.offset_B1[owner_G] >= training_set.fresh_B[row_B][owner_G]
-    asked_R = _draw_borders(owner_G, fresh_G, sampling.requests, draw)
+    askable_G = _askable(batch, first_G, owner_G, training_set.fresh_B[row_B])
+    asked_R = _draw_groups(owner_G, askable_G, sampling.requests, draw)
     context_RC = _group_context(batch, border_G1, config)[asked_R]
     requests = Requests(
         user_R=owner_G[asked_R],
-        end_R=first_G[asked_R],
+        end_R=_history_ends(batch, first_G, owner_G)[asked_R],
         time_R=batch.begin_T[first_G[asked_R]],
         context_RC=_drop_context(context_RC, sampling.context_dropout, draw),
     )
+    order_G = torch.from_numpy(np.lexsort((batch.begin_T[first_G].numpy(), owner_G.numpy())))
     targets = tuple(
-        _targets_ahead(batch, border_G1, owner_G, asked_R, ahead, config) for ahead in range(config.horizons)
+        _targets_ahead(batch, border_G1, order_G, asked_R, ahead, config) for ahead in range(config.horizons)
     )
     return Lesson(batch, requests, targets, negatives)
 
@@ -266,10 +280,28 @@ def draw_negatives(count_V: np.ndarray, sampling: Sampling, draw: np.random.Gene
     return Negatives(torch.from_numpy(code_M), torch.from_numpy(log_expected_M).float())
 
 
-def _draw_borders(owner_G: Tensor, fresh_G: Tensor, per_user: int, draw: np.random.Generator) -> Tensor:
-    """Fresh groups that have an earlier group of the same user, at most `per_user` of each, in order."""
+def _askable(events: EventBatch, first_G: Tensor, owner_G: Tensor, fresh_B: Tensor) -> Tensor:
+    """bool [G]: groups that are fresh in their row, and began after another of the row was complete."""
+    row_G = events.offset_B1[owner_G]  # where the row begins, with the first group of it to be complete
+    fresh_G = first_G - row_G >= fresh_B[owner_G]
+    return fresh_G & (events.time_T[row_G] < events.begin_T[first_G])
+
+
+def _history_ends(batch: EventBatch, first_G: Tensor, owner_G: Tensor) -> Tensor:
+    """int64 [G]: the user's first token that was not complete strictly before the group began."""
+    begin_G = batch.begin_T[first_G]
+    if torch.equal(begin_G, batch.time_T[first_G]):
+        return first_G
+    # Users and times as one number that ascends with the tokens.
+    moment_N, rank_N = torch.unique(torch.cat([batch.time_T, begin_G]), return_inverse=True)
+    rank_T, rank_G = rank_N[: batch.tokens], rank_N[batch.tokens :]
+    return torch.searchsorted(batch.user_T * len(moment_N) + rank_T, owner_G * len(moment_N) + rank_G)
+
+
+def _draw_groups(owner_G: Tensor, askable_G: Tensor, per_user: int, draw: np.random.Generator) -> Tensor:
+    """At most `per_user` of each user's groups that can be asked for, in order."""
     owner = owner_G.numpy()
-    candidate = np.flatnonzero(np.r_[False, owner[1:] == owner[:-1]] & fresh_G.numpy())
+    candidate = np.flatnonzero(askable_G.numpy())
     order = np.lexsort((draw.random(len(candidate)), owner[candidate]))
     owners = owner[candidate][order]
     first = np.flatnonzero(np.r_[True, owners[1:] != owners[:-1]]) if len(owners) else np.zeros(0, dtype=int)
@@ -296,11 +328,19 @@ def _drop_context(context_RC: Tensor, dropout: float, draw: np.random.Generator)
 
 
 def _targets_ahead(
-    batch: EventBatch, border_G1: Tensor, owner_G: Tensor, asked_R: Tensor, ahead: int, config: ModelConfig
+    batch: EventBatch, border_G1: Tensor, order_G: Tensor, asked_R: Tensor, ahead: int, config: ModelConfig
 ) -> Targets:
-    """Events of the group `ahead` groups after the asked one, where the user has it."""
-    group_R = torch.clamp(asked_R + ahead, max=len(owner_G) - 1)
-    there_R = (asked_R + ahead < len(owner_G)) & (owner_G[group_R] == owner_G[asked_R])
+    """Events of the group that begins `ahead` groups after the asked one, where the user has it.
+
+    order_G: groups by user, then in the order in which they begin; of those that begin together the first to be
+    complete comes first. A group that is open when the request is made is not ahead of it.
+    """
+    place_G = torch.empty_like(order_G)
+    place_G[order_G] = torch.arange(len(order_G))
+    owner_G = batch.user_T[border_G1[:-1]]
+    place_R = place_G[asked_R] + ahead
+    group_R = order_G[torch.clamp(place_R, max=len(order_G) - 1)]
+    there_R = (place_R < len(order_G)) & (owner_G[group_R] == owner_G[asked_R])
     length_R = torch.where(there_R, border_G1[group_R + 1] - border_G1[group_R], 0)
     token_E = ranges(border_G1[group_R], length_R)
     request_E = segment_ids(torch.cat([length_R.new_zeros(1), length_R.cumsum(0)]))

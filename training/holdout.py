@@ -1,20 +1,21 @@
 """What is asked of a scorer, and what it may know: requests on one side, the held-out truth on the other.
 
-One request per user: which items stand in the user's next group that holds candidates. Everything a scorer gets is
-in `Requests`, which is cut from the token table *before* the target group; the truth stays in `Holdout` and only
-the evaluator reads it. The model and the baselines get the same `Requests`.
+One request per user: which items stand in the next group with candidates that the user begins. Everything a scorer
+gets is in `Requests`, which is cut from the token table *before* the target group; the truth stays in `Holdout` and
+only the evaluator reads it. The model and the baselines get the same `Requests`.
 
 Two ways to ask, and a report says which was used (`told`):
 
 - told: the request is made when the target group begins. Its time and context facets are known, and the history
-  is every token before that group: also what happened between the cut and the request and holds no candidate
+  is every group that was complete before: also what happened between the cut and the request and holds no candidate
   (a mailing, a redeemed coupon), since a live service would have seen it.
 - not told: the request is made at the cut, without context, and the history ends at the cut.
 
-A group may last: it belongs to a part of the split if it began and took effect in that part. One that is open at a cut
-belongs to neither side: nothing is learned from it, as that would show what happened after requests of the later part
-were made, and nobody is asked for it, as that would show what the earlier part may know. Otherwise there is no group
-with candidates between cut and request, so baselines that count candidates see the same events either way.
+A group may last, and overlap with others where the log declares groups. It belongs to a part of the split if it began
+and took effect in that part. One that is open at a cut belongs to neither side: nothing is learned from it, as that
+would show what happened after requests of the later part were made, and nobody is asked for it, as that would show what
+the earlier part may know. Where groups are instants there is none such, and between cut and request there is no group
+with candidates, so baselines that count candidates see the same events either way.
 
 Users without a candidate in their history are not judged but counted (`cold`): for them every personal method is
 popularity by definition.
@@ -165,12 +166,12 @@ class Part(StrEnum):
 
 
 def hold_out(tokens: pa.Table, columns: Columns, split: Split, part: Part = Part.TEST, told: bool = True) -> Holdout:
-    """Each user's first group with candidates in the held-out part of a log.
+    """Each user's first group with candidates in the held-out part of a log: the first to begin.
 
     By time, the test part is every group that begins at `split.time` or later (and the target so is the next group
     that the user begins after the cut), validation every group that begins at `split.validation` or later and is
-    complete before the test part. By last items, the test part is the last n groups of each user, validation the n
-    before them.
+    complete before the test part. By last items, the test part is the n groups of each user that take effect last and
+    begins with the first of them, validation the n before them, as far as these are complete by then.
 
     Args:
         tokens: the token table, one row per user.
@@ -187,7 +188,7 @@ def hold_out(tokens: pa.Table, columns: Columns, split: Split, part: Part = Part
     past_G, part_G = _parts(flat, split, part)
     past_T = past_G[flat.group_T]
     target_U = _first_with_items(flat, part_G)
-    known_U = _known(flat, target_U, None if told else past_T)
+    known_U = _known(flat, target_U, _complete(flat, target_U) if told else past_T)
     warm_U = _has_items(flat, target_U, known_U)
     if not warm_U.any():
         raise EvaluationError(f"nobody has candidates both before and in the {part} part; split the log elsewhere")
@@ -207,18 +208,24 @@ def hold_out(tokens: pa.Table, columns: Columns, split: Split, part: Part = Part
 
 
 def _first_with_items(flat: _Flat, part_G: NDArray[np.bool_]) -> Ints:
-    """Each row's first group with candidates in the part."""
+    """Each row's group with candidates in the part that begins first; of several the first to be complete."""
     group = np.flatnonzero(flat.judgeable_G & part_G)
+    group = group[np.lexsort((flat.begin_G[group], flat.row_G[group]))]
     return group[np.unique(flat.row_G[group], return_index=True)[1]]
 
 
-def _known(flat: _Flat, target_U: Ints, past_T: NDArray[np.bool_] | None) -> Ints:
-    """Tokens of a row that its request may read: those before the target group, or only those of the past."""
+def _complete(flat: _Flat, target_U: Ints) -> NDArray[np.bool_]:
+    """[T] whether a token's group was complete strictly before its row's target began; no row has two targets."""
+    at_R = np.full(len(flat.offset_R) - 1, -np.inf)
+    at_R[flat.row_G[target_U]] = flat.begin_G[target_U]
+    return np.asarray(flat.time_T < at_R[flat.row_G[flat.group_T]])
+
+
+def _known(flat: _Flat, target_U: Ints, before_T: NDArray[np.bool_]) -> Ints:
+    """How many tokens of its row are before a request: the first so many, since a row is in the order of time."""
     row_U = flat.row_G[target_U]
-    if past_T is None:
-        return flat.first_G[target_U] - flat.offset_R[row_U]
-    past_before = np.concatenate([[0], np.cumsum(past_T)])
-    return np.asarray(past_before[flat.offset_R[row_U + 1]] - past_before[flat.offset_R[row_U]], dtype=np.int64)
+    count_T = np.concatenate([[0], np.cumsum(before_T)])
+    return np.asarray(count_T[flat.offset_R[row_U + 1]] - count_T[flat.offset_R[row_U]], dtype=np.int64)
 
 
 def _has_items(flat: _Flat, target_U: Ints, known_U: Ints) -> NDArray[np.bool_]:
@@ -244,12 +251,22 @@ def _parts(flat: _Flat, split: Split, part: Part) -> tuple[NDArray[np.bool_], ND
     """Which groups are complete before the part, and which begin and are complete in it, bool [G] each."""
     if split.last_items is not None:
         from_end_G = np.searchsorted(flat.row_G, flat.row_G, side="right") - 1 - np.arange(len(flat.row_G))
-        until = 0 if part is Part.TEST else split.last_items
-        past_G = from_end_G >= until + split.last_items
-        return past_G, (from_end_G >= until) & ~past_G
+        test_G = from_end_G < split.last_items
+        if part is Part.TEST:
+            return flat.time_G < _begin_of(flat, test_G), test_G
+        held_G = from_end_G < 2 * split.last_items
+        part_G = held_G & ~test_G & (flat.time_G < _begin_of(flat, test_G))
+        return flat.time_G < _begin_of(flat, held_G), part_G
     begin = _from(split, part)
     end = np.inf if part is Part.TEST else _from(split, Part.TEST)
     return flat.time_G < begin, (flat.begin_G >= begin) & (flat.time_G < end)
+
+
+def _begin_of(flat: _Flat, held_G: NDArray[np.bool_]) -> Floats:
+    """[G] when the first of the held groups of the same row begins."""
+    begin_R = np.full(len(flat.offset_R) - 1, np.inf)
+    np.minimum.at(begin_R, flat.row_G[held_G], flat.begin_G[held_G])
+    return np.asarray(begin_R[flat.row_G])
 
 
 @dataclass(frozen=True)

@@ -77,7 +77,7 @@ def test_a_batch_keeps_its_budget_of_tokens(training_set: TrainingSet, budget: i
 
 
 def test_a_budget_that_holds_no_two_groups_is_refused(training_set: TrainingSet) -> None:
-    with pytest.raises(TrainingError, match="batches of 1 tokens hold no two groups of a user; give them more"):
+    with pytest.raises(TrainingError, match="batches of 1 tokens hold no two groups of a user one after the"):
         batches(training_set, Sampling(tokens=1), 0, 0)
 
 
@@ -294,7 +294,9 @@ def test_a_log_with_nothing_to_learn_from_is_refused(kiosk, recipe: Recipe, tmp_
     one_visit = kiosk.events.slice(0, 1)
     tokenizer = Tokenizer.fit(kiosk.schema, kiosk.events, kiosk.items)
     corpus = write_corpus(tmp_path / "corpus", [tokenizer.transform(one_visit)], tokenizer, {})
-    with pytest.raises(TrainingError, match="no user has two groups of events with an item before the validation part"):
+    with pytest.raises(
+        TrainingError, match="no user has two groups of events one after the other, with an item, before"
+    ):
         read_training_set(corpus, recipe.model)
 
 

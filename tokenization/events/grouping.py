@@ -23,8 +23,9 @@ class Groups:
 
     users: [u] ids. of_event: [n] the group of each event. user: [g] whose. time: [g] when the group takes effect, which
     is when its last event does. start: [g] when its first event did; nothing else of the user lies in between.
-    ordinal: [g] 0, 1, 2.. within the user. previous: [g] time of the user's group before, NaN for the first. first: [g]
-    time of the user's first group. from_end: [g] 0 for a user's last group, 1 for the one before it.
+    ordinal: [g] 0, 1, 2.. within the user. previous: [g] time of the user's group before, NaN for the first; it may
+    have been open when this one began, see `complete_before`. first: [g] time of the user's first group. from_end: [g]
+    0 for a user's last group, 1 for the one before it.
     """
 
     users: pa.Array
@@ -92,6 +93,47 @@ def resume(groups: Groups, after: pa.Table) -> Groups:
         previous=np.where(known & (groups.ordinal == 0), last[row], groups.previous),
         first=np.where(known, first[row], groups.first),
     )
+
+
+def complete_before(groups: Groups) -> Floats:
+    """[g] time of the user's last group that was complete strictly before each began; NaN where there was none.
+
+    It is the group before, unless that one was still open: groups overlap where declared ids do. Of groups before those
+    that are counted on from (`resume`) only the last is known, so where that one was open still, it is NaN too.
+    """
+    asked = np.flatnonzero(groups.previous >= groups.start)
+    found = groups.previous
+    if len(asked):
+        found, user, start = found.copy(), groups.user[asked], groups.start[asked]
+        last = _before((groups.user, groups.time), (user, start), inclusive=False) - 1
+        first = np.searchsorted(groups.user, user)
+        earlier = groups.previous[first]
+        found[asked] = np.where(last >= first, groups.time[last], np.where(earlier < start, earlier, np.nan))
+    return found
+
+
+def uninterrupted(groups: Groups) -> Mask:
+    """[g] no other group of the user began after the one before took effect, and by the time that this one did."""
+    if not (groups.start < groups.time).any():
+        return np.ones(len(groups.time), np.bool_)
+    begins = groups.user, groups.start
+    by_now = _before(begins, (groups.user, groups.time), inclusive=True)
+    return np.asarray(by_now - _before(begins, (groups.user, groups.previous), inclusive=True) <= 1)
+
+
+def _before(moments: tuple[Longs, Floats], asked: tuple[Longs, Floats], inclusive: bool) -> Longs:
+    """How many of m moments of users lie before each of those asked for, by user, then time; NaN is after all.
+
+    Args:
+        inclusive: whether one at the very time asked for counts too.
+    """
+    count, more = len(moments[0]), len(asked[0])
+    user, time = np.append(moments[0], asked[0]), np.append(moments[1], asked[1])
+    later = np.append(np.full(count, 0 if inclusive else 1), np.full(more, 1 if inclusive else 0))
+    order = np.lexsort((later, time, user))
+    found = np.empty(len(order), np.int64)
+    found[order] = np.cumsum(order < count)
+    return found[count:]
 
 
 def _numbered(users: pa.Array, of_event: Longs, of_user: Longs, time: Floats, start: Floats) -> Groups:

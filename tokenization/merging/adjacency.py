@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 
 from tokenization.arrays import Longs, Mask
 from tokenization.events.events import Events
-from tokenization.events.grouping import Groups
+from tokenization.events.grouping import Groups, uninterrupted
 from tokenization.ids import Ids, as_type
 from tokenization.merging.pairs import PairTable
 from tokenization.schema.event_schema import EventSchema
@@ -79,13 +79,16 @@ def continues(
 
 
 def follows(schema: EventSchema, events: Events, groups: Groups, within: float) -> Mask:
-    """[g] groups of one event about what the user's group before is about, of one event too, and soon after it."""
+    """[g] groups of one event about what the user's group before is about, of one event too, and soon after it.
+
+    Nothing else may have begun in between: what was complete when a group began is not continued after that.
+    """
     about = _about(schema, events)[_event_of(groups)]
     alone = np.bincount(groups.of_event, minlength=len(about)) == 1
     near = np.nan_to_num(groups.time - groups.previous, nan=np.inf) <= within
     alike = np.zeros(len(about), np.bool_)
     alike[1:] = (about[1:] == about[:-1]) & (about[1:] >= 0) & alone[1:] & alone[:-1]
-    return np.asarray(alike & near)
+    return np.asarray(alike & near & uninterrupted(groups))
 
 
 def _event_of(groups: Groups) -> Longs:

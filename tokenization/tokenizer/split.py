@@ -29,9 +29,13 @@ class Split:
     last_items: int | None
 
     def trains(self, groups: Groups) -> Mask:
-        """[g] groups that may be fitted on: all that were complete before those for testing."""
+        """[g] groups that may be fitted on: all that were complete before those for testing, by last items before the
+        first of the user's to begin."""
         if self.last_items is not None:
-            return np.asarray(groups.from_end >= self.last_items)
+            tested = groups.from_end < self.last_items
+            begin = np.full(len(groups.users), np.inf)
+            np.minimum.at(begin, groups.user[tested], groups.start[tested])
+            return np.asarray(groups.time < begin[groups.user])
         assert self.time is not None
         return np.asarray(groups.time < self.time)
 

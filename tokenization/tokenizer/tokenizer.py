@@ -19,7 +19,7 @@ from tokenization.codes.vocabulary import FIRST, Vocabulary
 from tokenization.errors import SourceError, VocabularyError, nearest
 from tokenization.events.cleaning import clean, read_facets, refuse
 from tokenization.events.events import Events
-from tokenization.events.grouping import Groups, join, resume
+from tokenization.events.grouping import Groups, complete_before, join, resume
 from tokenization.events.live import A_FEW, events_of, events_of_table
 from tokenization.ids import column_of
 from tokenization.items.content import ItemTable, TextVectors
@@ -225,8 +225,9 @@ class Tokenizer:
         clock: dict[str, Codes] = {}
         if self.schema.time is not None:
             zone = self.schema.time.zone
-            # A request for a group is made when it begins: how long it lasted is known only afterwards.
-            said = clock_codes(self.schema.clock_facets, zone, groups.start, groups.previous, groups.first)
+            # A request for a group is made when it begins: how long it lasted is known only afterwards, and of other
+            # groups only those that were complete by then.
+            said = clock_codes(self.schema.clock_facets, zone, groups.start, complete_before(groups), groups.first)
             clock = {name: column[of_token] for name, column in said.items()}
             if ClockFacet.AGE in self.schema.clock_facets:
                 clock[ClockFacet.AGE.value] = self._age(codes[self.schema.candidates], groups.time[of_token])
