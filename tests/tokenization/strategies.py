@@ -143,7 +143,9 @@ def declarations(draw: Draw, kinds: tuple[str, ...] = tuple(of_kind)) -> Values:
     if action:
         level = {"day_level": few(values)} if clock else {}
         told["action"] = {"column": draw(columns), **draw(some(aliases=aliases, **level))}
-    told |= draw(some(revision=st.integers(1, 99), group=columns, event_id=columns, split=splits(clock)))
+    told |= draw(
+        some(revision=st.integers(1, 99), group=columns, group_within=spans, event_id=columns, split=splits(clock))
+    )
     told |= draw(_tables(told))
     told |= draw(_rules(told))
     return told

@@ -82,7 +82,7 @@ def done_actions(log: list[Row]) -> dict[str, set[tuple[str, str]]]:
 @settings(max_examples=25)
 def test_later_events_change_only_the_newest_group(merge: dict[str, Any] | None, log: list[Row], cut: int) -> None:
     """What a reader's tokens are is final as soon as a later group has begun: states may be cached."""
-    schema = magazine(merge=merge)
+    schema = magazine(merge=merge, group=None)
     tokenizer = fitted(schema, log)
     early = [row for row in log if row["at"] < BEGIN + timedelta(minutes=cut)]
     if not early:

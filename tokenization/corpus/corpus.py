@@ -8,9 +8,9 @@ append writes a part beside the others, brings it to the disk, and counts when c
 not name was left by a crash, and the next append clears it away. A user may have a row in several parts; whoever reads
 gets one, its lists put one after another in the order of the parts.
 
-The newest group of a user is open: more of it may come. Its events lie beside the tokens, so that they are tokenized
-together with what comes; a part says how many tokens at the end of a row are open, and the user's row in the next part
-says these again (`parts.OPEN`). Whoever reads gets each token once, as it was said last.
+The last groups of a user are open: more of them may come. Their events lie beside the tokens, so that they are
+tokenized together with what comes; a part says how many tokens at the end of a row are open, and the user's row in the
+next part says these again (`parts.OPEN`). Whoever reads gets each token once, as it was said last.
 """
 
 from __future__ import annotations
@@ -243,7 +243,7 @@ class Corpus:
         return self._rows(users, self._joinable(schema)).select(schema.names).take(pa.array(place))
 
     def ends(self, ids: pa.Array) -> pa.Table:
-        """What going on with users needs to know of what they did before the newest group, which is open; users without
+        """What going on with users needs to know of what they did before the groups that are open; users without
         a token are left out.
 
         However many are asked for, the histories of a few thousand are in memory at a time.

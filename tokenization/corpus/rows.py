@@ -172,7 +172,7 @@ def _regrouped(part: Part, begin: int, end: int, columns: list[str], sizes: Long
 
 
 def ends_of(rows: pa.Table) -> pa.Table:
-    """How far users had come when their newest group began.
+    """How far users had come before what is open.
 
     Args:
         rows: columns user_id, time, group and `OPEN`, one row a user.

@@ -134,7 +134,12 @@ def _events(columns: Mapping[str, pa.Array], schema: EventSchema) -> Events:
     rest = {name: rule for name, rule in schema.facets.items() if name not in named}
     facets = read_facets(rest, columns, len(times), schema.time.zone if schema.time else "UTC")
     return replace(
-        facets, users=found[schema.user], times=times, declared=found[schema.group] if schema.group else None, ids=ids
+        facets,
+        users=found[schema.user],
+        times=times,
+        declared=found[schema.group] if schema.group else None,
+        ids=ids,
+        pause=schema.longest_pause,
     )
 
 

@@ -45,7 +45,8 @@ class Events:
     users: whose they are. times: [n] when they take effect, seconds since 1970 UTC (or positions). declared: ids of
     declared groups, None where the schema has none. The others by facet name. ids: the action, entities, categories.
     numbers: [n], NaN = absent; durations in seconds. stamps: [n] seconds since 1970 UTC, NaN = absent. bags: sets,
-    and texts as words. vectors: [n, w], NaN = absent.
+    and texts as words. vectors: [n, w], NaN = absent. pause: after which a declared group is over, in the unit of
+    times.
     """
 
     users: Ids
@@ -56,6 +57,7 @@ class Events:
     stamps: Mapping[str, Floats] = field(default_factory=dict)
     bags: Mapping[str, Bags] = field(default_factory=dict)
     vectors: Mapping[str, Vectors] = field(default_factory=dict)
+    pause: float = np.inf
 
     def __len__(self) -> int:
         return len(self.times)
@@ -63,7 +65,7 @@ class Events:
     @cached_property
     def groups(self) -> Groups:
         """Which of the events are simultaneous."""
-        return group(self.users, self.times, self.declared)
+        return group(self.users, self.times, self.declared, self.pause)
 
     def take(self, rows: NDArray[Any]) -> Events:
         """The given rows, by mask or by number."""
@@ -76,4 +78,5 @@ class Events:
             {name: values[rows] for name, values in self.stamps.items()},
             {name: bags.take(rows) for name, bags in self.bags.items()},
             {name: vectors[rows] for name, vectors in self.vectors.items()},
+            self.pause,
         )

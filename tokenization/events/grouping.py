@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from tokenization.arrays import Codes, Floats, Longs, Mask
+from tokenization.arrays import Codes, Floats, Integers, Longs, Mask
 from tokenization.ids import Ids, as_type, one_chunk
 from tokenization.ordering import begins
 
@@ -22,10 +22,10 @@ class Groups:
     """g groups of u users, ordered by user (in the order of their ids), then time.
 
     users: [u] ids. of_event: [n] the group of each event. user: [g] whose. time: [g] when the group takes effect, which
-    is when its last event does. start: [g] when its first event did; nothing else of the user lies in between.
-    ordinal: [g] 0, 1, 2.. within the user. previous: [g] time of the user's group before, NaN for the first; it may
-    have been open when this one began, see `complete_before`. first: [g] time of the user's first group. from_end: [g]
-    0 for a user's last group, 1 for the one before it.
+    is when its last event does. start: [g] when its first event did. ordinal: [g] 0, 1, 2.. within the user. previous:
+    [g] time of the user's group before, NaN for the first; it may have been open when this one began, see
+    `complete_before`. first: [g] time of the user's first group. from_end: [g] 0 for a user's last group, 1 for the one
+    before it.
     """
 
     users: pa.Array
@@ -39,25 +39,28 @@ class Groups:
     from_end: Codes
 
 
-def group(users: Ids, times: Floats, declared: Ids | None) -> Groups:
+def group(users: Ids, times: Floats, declared: Ids | None, pause: float = np.inf) -> Groups:
     """Put n events into groups.
 
-    Events of one user at one time are one group, declared or not. Of a declared group so are those at several times,
-    until something else happens to the user: one moment belongs to the group of the moment before if both hold events
-    of one declared group. So a group lasts from its first event to its last, in which nothing else lies; every group
-    has one time, and no two of a user's share it; and whatever comes later changes the newest group only, however
-    long a declared group goes on: what else happened in between was known when it went on.
+    Events with one declared group id take effect together, when the last of them does; events of one user that take
+    effect at one time are one group, declared or not. So every group has one time, and no two of a user's share it:
+    the groups before a group are exactly those that were complete by then. A declared group is over when none of it
+    happened for longer than `pause`, and what comes of it later is another: so nobody has to wait for ever to know
+    that it is complete.
     """
     names, user = users.rank()
-    moments, moment = _sorted_distinct(times + 0.0)  # -0.0 and 0.0 become one time
+    moments, moment = _sorted_distinct(_effective(users, times, declared, pause))
     if len(names) == 1:  # whose every moment is a group
-        of_user, time = np.zeros(len(moments), np.int64), moments
+        of_event, of_user, time = moment, np.zeros(len(moments), np.int64), moments
     else:
-        keys, moment = _sorted_distinct(user.astype(np.int64) * max(len(moments), 1) + moment)
+        keys, of_event = _sorted_distinct(user.astype(np.int64) * max(len(moments), 1) + moment)
         of_user, at = np.divmod(keys, max(len(moments), 1))
         time = moments[at]
-    alone = _numbered(names, moment, of_user, time, time)
-    return alone if declared is None else join(alone, _goes_on(alone, declared))
+    start = time
+    if declared is not None:
+        start = time.copy()
+        np.minimum.at(start, of_event, times)
+    return _numbered(names, of_event, of_user, time, start)
 
 
 def join(groups: Groups, continues: Mask) -> Groups:
@@ -156,23 +159,39 @@ def _numbered(users: pa.Array, of_event: Longs, of_user: Longs, time: Floats, st
     )
 
 
-def _goes_on(moments: Groups, declared: Ids) -> Mask:
-    """[g] moments that hold events of a declared group of which the user's moment before holds some too."""
+def _effective(users: Ids, times: Floats, declared: Ids | None, pause: float) -> Floats:
+    times = times + 0.0  # a copy; and -0.0 and 0.0 become one time
+    if declared is None:
+        return times
     rows = np.flatnonzero(~declared.missing)
-    of_event, member = moments.of_event[rows], declared.index[rows].astype(np.int64)
-    if len(moments.users) > 1:
-        member = _distinct(moments.user[of_event] * max(len(declared.values), 1) + member)[1].astype(np.int64)
-    found = np.zeros(len(moments.time), np.bool_)
-    first = np.full(int(member.max(initial=-1)) + 1, len(found))
-    np.minimum.at(first, member, of_event)
-    longer = np.zeros(len(first), np.bool_)  # most declared groups of most logs are at one time
-    longer[member[of_event != first[member]]] = True
-    rows = np.flatnonzero(longer[member])
-    if len(rows):
-        keys = pa.array(member[rows] * (len(found) + 1) + of_event[rows])
-        again = pc.is_in(pc.subtract(keys, 1), value_set=keys).to_numpy(zero_copy_only=False)
-        found[of_event[rows[again]]] = True
-    return found
+    member = declared.index[rows]
+    if len(users.values) > 1:
+        _, member = _distinct(users.index[rows].astype(np.int64) * max(len(declared.values), 1) + member)
+    first, last = _spans(member, times[rows])
+    if (last - first > pause).any():  # or all are too short to have one
+        member = _parted(member, times[rows], np.flatnonzero((last - first > pause)[member]), pause)
+        _, last = _spans(member, times[rows])
+    times[rows] = last[member]
+    return times
+
+
+def _spans(member: Integers, times: Floats) -> tuple[Floats, Floats]:
+    """When each declared group began and when it was over."""
+    first, last = np.full((2, int(member.max(initial=-1)) + 1), np.inf)
+    last *= -1
+    np.minimum.at(first, member, times)
+    np.maximum.at(last, member, times)
+    return first, last
+
+
+def _parted(member: Integers, times: Floats, rows: Longs, pause: float) -> Integers:
+    """The declared group of each row, where a longer pause parts those of some rows into several."""
+    order = rows[np.lexsort((times[rows], member[rows]))]
+    fresh = begins(member[order])
+    fresh[1:] |= np.diff(times[order]) > pause
+    parted = member.astype(np.int64)
+    parted[order] = int(member.max()) + np.cumsum(fresh)
+    return parted
 
 
 def _sorted_distinct(keys: NDArray[Any]) -> tuple[NDArray[Any], Longs]:

@@ -101,7 +101,7 @@ def _plain(columns: Mapping[str, Column], schema: EventSchema, known: Mapping[st
     for name, rule in measured.items():
         if rule.kind is Kind.DURATION:
             numbers[name] = _positive(numbers[name] * SECONDS[rule.unit])
-    events = Events(users, times, declared, ids, numbers)
+    events = Events(users, times, declared, ids, numbers, pause=schema.longest_pause)
     if rest:
         events = _with(events, rest, columns, schema.time.zone if schema.time else "UTC")
     about = sum(len(ids[name].values) > 0 for name in schema.entities)

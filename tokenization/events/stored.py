@@ -61,6 +61,7 @@ def from_table(table: pa.Table, schema: EventSchema, users: pa.DataType) -> Even
         {name: floats(f"stamp.{name}") for name in of(Kind.TIMESTAMP)},
         {name: bags_of_lists(column(f"members.{name}", _TEXTS), name) for name in of(Kind.SET, Kind.TEXT)},
         {name: vectors_of(column(f"vector.{name}", _VECTOR), name) for name in of(Kind.VECTOR)},
+        schema.longest_pause,
     )
 
 
@@ -81,6 +82,7 @@ def joined(first: Events, second: Events) -> Events:
         {name: np.concatenate([values, second.stamps[name]]) for name, values in first.stamps.items()},
         {name: _both_bags(bags, second.bags[name]) for name, bags in first.bags.items()},
         {name: _both_vectors(name, vectors, second.vectors[name]) for name, vectors in first.vectors.items()},
+        second.pause,
     )
 
 

@@ -1,7 +1,7 @@
 """The job of a day, or an hour: new events in, behind what the corpus has; what is there is not read or written again.
 
 Tokens come out as if the whole log had been tokenized at once by a tokenizer that knew the new ids: groups are counted
-on, gaps and spans since the first event reach back, and the newest group of each user, of which more may come, is
+on, gaps and spans since the first event reach back, and the last groups of each user, of which more may come, are
 tokenized again together with what comes. What comes too late even for that obeys `time.late` of the schema.
 """
 
@@ -138,7 +138,7 @@ class Appending:
         return meet(self.schema, events)
 
     def transform(self, events: Events, tokenizer: Tokenizer) -> Said:
-        """The tokens of a part's users from the newest group that the corpus has of each, and what of them is open."""
+        """The tokens of a part's users from the first open group of each on, and what of them is open now."""
         users = events.users.rank()[0]
         if not len(users):
             return say(tokenizer, events, self.users)

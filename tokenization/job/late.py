@@ -20,7 +20,7 @@ def late(events: Events, after: pa.Table) -> Mask:
     """[n] events whose group would take effect no later than the last closed one that their user has.
 
     So would one at the very time of that group, which is complete. What comes after it is not late, though it be
-    earlier than what the newest group holds: that one is open.
+    earlier than what other groups hold: those are open.
 
     Args:
         events: new ones, together with those of the groups that are open, which are never late.

@@ -7,10 +7,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from tokenization.arrays import Codes, Floats, Longs, Mask
 from tokenization.corpus.parts import OPEN
 from tokenization.events.events import Events
+from tokenization.events.grouping import Groups
 from tokenization.events.stored import to_table
 from tokenization.ids import one_chunk
 from tokenization.tokenizer.tokenizer import Tokenizer
@@ -45,11 +47,13 @@ def say(tokenizer: Tokenizer, events: Events, users: pa.Table | None = None, aft
 
 
 def still_open(tokens: pa.Table, events: Events) -> tuple[Codes, Longs]:
-    """What later events may change, however the log is cut: the newest group of each user, with all that merging joins.
+    """What later events may change, however the log is cut: the last groups of each user, from the first open one on.
 
-    More may come of its declared group, or at its very time; then it may also turn out that it does not merge. And
-    where it is one moment, an event that is at this moment too may be of the declared group that was before it: so
-    such a group is open as well. Whatever is earlier is closed (`grouping.group`, `adjacency.continues`).
+    Open is the newest group: more may be at its very time. So is a declared group until its longest pause is over: when
+    it goes on, it takes effect later, and the groups that it passes are counted anew. What merges with an open group
+    may turn out not to, and what overlaps with one may turn out to be next to another: that is open too. So all that
+    is closed was over before anything open began, and stays as it is. (By position, without a pause that is declared,
+    a declared group is closed as soon as another began after it.)
 
     Args:
         tokens: of these events, a row each user.
@@ -57,41 +61,55 @@ def still_open(tokens: pa.Table, events: Events) -> tuple[Codes, Longs]:
     Returns:
         [u] how many tokens at the end of each row are open; and the numbers of their events, user after user.
     """
-    time, back, ends = _last_groups(tokens)
-    user = events.groups.user[events.groups.of_event]
-    newest = _tokens(back == 0, ends)
-    closed = _time_before(time, ends, newest)
-    rows = events.times > closed[user]
-    if events.declared is not None:
-        both = newest + _tokens(back == 1, ends)
-        longer = np.zeros(len(ends), np.bool_)
-        longer[user[rows & (events.times < time[ends - 1][user])]] = True
-        declared = np.zeros(len(ends), np.bool_)
-        earlier = _time_before(time, ends, both)
-        declared[user[~rows & (events.times > earlier[user]) & ~events.declared.missing]] = True
-        reopened = declared & ~longer
-        newest = np.where(reopened, both, newest)
-        rows = events.times > np.where(reopened, earlier, closed)[user]
-    found = np.flatnonzero(rows)
-    return newest.astype(np.int32), found[np.argsort(user[found], kind="stable")]
+    groups = events.groups
+    if not len(groups.time):
+        return np.zeros(0, np.int32), np.zeros(0, np.int64)
+    sizes = np.bincount(groups.user, minlength=len(groups.users))
+    begins = np.cumsum(sizes) - sizes
+    newest = begins + sizes - 1
+    wanted = np.zeros(len(groups.time), np.bool_)
+    if events.declared is not None and np.isfinite(events.pause):
+        wanted[groups.of_event[~events.declared.missing]] = True
+        wanted &= groups.time >= (groups.time[newest] - events.pause)[groups.user]
+    wanted[newest] = True
+    number = np.arange(len(wanted))
+    first = np.minimum.reduceat(np.where(wanted, number, len(wanted)), begins)
+    border = _is_over(groups, _closes(groups, tokens))
+    border[begins] = True
+    first = np.maximum.accumulate(np.where(border, number, 0))[first]
+    rows = np.flatnonzero(groups.of_event >= first[groups.user[groups.of_event]])
+    rows = rows[np.argsort(groups.user[groups.of_event[rows]], kind="stable")]
+    return _tokens_from(tokens, groups.time[first]), rows
 
 
-def _last_groups(tokens: pa.Table) -> tuple[Floats, Longs, Longs]:
-    """Of t tokens: their times [t], how many groups of the user follow that of each [t]; and where each user's end."""
-    lists = one_chunk(tokens.column("group"))
-    ends = lists.offsets.to_numpy()[1:] - lists.offsets.to_numpy()[0]
-    group = lists.flatten().to_numpy().astype(np.int64)
-    sizes = np.diff(ends, prepend=0)
-    return one_chunk(tokens.column("time")).flatten().to_numpy(), np.repeat(group[ends - 1], sizes) - group, ends
+def _is_over(groups: Groups, closes: Mask) -> Mask:
+    """[g] groups such that all before were over when this one and all after it began, and none merges with them.
+
+    Args:
+        closes: [g] groups that are the last of those that are one token.
+    """
+    starts, rank = np.unique(groups.start, return_inverse=True)
+    earliest = np.minimum.accumulate((groups.user * len(starts) + rank)[::-1])[::-1] - groups.user * len(starts)
+    over = np.zeros(len(closes), np.bool_)
+    over[1:] = closes[:-1] & (groups.time[:-1] < starts[earliest[1:]])
+    return over
 
 
-def _tokens(marked: Mask, ends: Longs) -> Longs:
-    """[u] how many of each user's tokens are marked."""
-    return np.diff(np.append(0, np.cumsum(marked))[ends], prepend=0)
+def _closes(groups: Groups, tokens: pa.Table) -> Mask:
+    """[g] groups with which no later one was joined: those whose time is that of a token."""
+    times = np.unique(groups.time)
+    lists = one_chunk(tokens.column("time"))
+    user = np.repeat(np.arange(len(lists)), pc.list_value_length(lists).to_numpy())
+    told = user * len(times) + np.searchsorted(times, lists.flatten().to_numpy())
+    keys = groups.user * len(times) + np.searchsorted(times, groups.time)
+    # Both ascend, so each group is looked up among the tokens without sorting again.
+    return np.asarray(told[np.minimum(np.searchsorted(told, keys), len(told) - 1)] == keys)
 
 
-def _time_before(time: Floats, ends: Longs, tokens: Longs) -> Floats:
-    """[u] the time of the token before so many at each user's end, -inf where there is none."""
-    begins = np.append(0, ends[:-1])[: len(ends)]
-    place = ends - tokens - 1
-    return np.where(place >= begins, time[np.maximum(place, 0)], -np.inf)
+def _tokens_from(tokens: pa.Table, begin: Floats) -> Codes:
+    """[u] how many tokens of each row are at its time [u] or later."""
+    lists = one_chunk(tokens.column("time"))
+    sizes = pc.list_value_length(lists).to_numpy()
+    later = np.append(0, np.cumsum(lists.flatten().to_numpy() >= np.repeat(begin, sizes)))
+    ends = np.cumsum(sizes)
+    return np.asarray(later[ends] - later[ends - sizes], np.int32)

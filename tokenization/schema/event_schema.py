@@ -7,6 +7,7 @@ would be right.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -25,6 +26,7 @@ from tokenization.schema.rules import (
     Kind,
     MergeRule,
     Rule,
+    Span,
     SplitRule,
     TimeRule,
     UsersRule,
@@ -32,6 +34,7 @@ from tokenization.schema.rules import (
 from tokenization.schema.yaml_source import Mistake
 
 _LONGEST_NAME = 100
+_A_DAY = 86_400.0
 RESERVED = frozenset({"user_id", "user", "time", "position", "group", "lasted", "events", "actions", *ClockFacet})
 
 
@@ -62,8 +65,11 @@ class EventSchema(Rule):
     action: ActionRule | None = None
     """What kind of event a row is."""
     group: str | None = None
-    """The column of basket, request or session ids: what happens in one is a set, not a sequence, until something else
-    happens to the user; it is predicted from what was complete when it began."""
+    """The column of basket, request or session ids: what happens in one is a set, not a sequence, predicted from what
+    was complete when it began."""
+    group_within: Span | None = None
+    """A basket, request or session in which nothing happens for longer is over, and what comes later is another; by
+    default a day. Of a log with positions instead of times: so many positions, by default any number."""
     event_id: str | None = None
     """The column by which a row of the same user that is there already is known, in the log or in what is appended."""
     entities: dict[str, EntityRule] = Field(min_length=1)
@@ -135,6 +141,13 @@ class EventSchema(Rule):
     def facets(self) -> dict[str, FacetRule]:
         """The rules of the context and outcome facets, by name."""
         return {**self.context, **self.outcome}
+
+    @property
+    def longest_pause(self) -> float:
+        """Seconds, or positions, after which a declared group is over."""
+        if self.group_within is not None:
+            return self.group_within
+        return _A_DAY if self.time else math.inf
 
     @property
     def clock_facets(self) -> tuple[ClockFacet, ...]:

@@ -143,6 +143,7 @@ def _of_the_log(old: EventSchema, new: EventSchema) -> Iterator[Change]:
         "time": (old.time and old.time.column, new.time and new.time.column),
         "position": (old.position, new.position),
         "group": (old.group, new.group),
+        "group_within": (old.longest_pause, new.longest_pause),
     }
     if old.time and new.time:
         names |= {

@@ -113,7 +113,7 @@ class TimeRule(Rule):
     """The column of event times. Stamps without a zone, and numbers (`unit` since 1970), are UTC; `zone`
     gives the hour, the weekday and the end of the day. Stamps after `latest` (by default a day after now) are set
     aside. `facets`: what the model is told of a time. `late`: of an event no later than its user's last closed
-    group; the newest is open, and what comes for it joins it."""
+    group; the newest are open, and what comes for them joins them."""
 
     column: str
     """The column with the time of each event: timestamps, dates, ISO 8601 text, or numbers since 1970."""
@@ -126,7 +126,7 @@ class TimeRule(Rule):
     facets: tuple[ClockFacet, ...] = (ClockFacet.HOUR, ClockFacet.WEEKDAY, ClockFacet.GAP)
     """What the model is told of a time."""
     late: Late = Late.QUARANTINE
-    """What becomes of an event that is appended when a later group of its user is closed, since one after it began."""
+    """What becomes of an event that is appended when a later group of its user is closed."""
 
     @field_validator("zone")
     @classmethod

@@ -24,10 +24,10 @@ def append(
     the end. The same file is appended once, and so is a row that is sent again
     in another, if the schema names an `event_id`.
 
-    Cut the log wherever you like: the newest group of a user is open, and what
-    comes for a basket or a session that was cut in two joins it. An event no
-    later than a group that is closed, since one after it began, is late: it is
-    quarantined, unless the schema says `late: now`.
+    Cut the log wherever you like: the newest groups of a user are open, and
+    what comes for a basket or a session that was cut in two joins it, until its
+    longest pause (`group_within`) is over. An event no later than a group that
+    is closed is late: it is quarantined, unless the schema says `late: now`.
 
     \b
     Example:

@@ -23,26 +23,22 @@ def test_events_at_one_time_are_one_group() -> None:
 
 
 def test_a_declared_group_takes_effect_when_its_last_event_does() -> None:
-    groups = grouped([("a", 1, 7), ("a", 5, 7), ("a", 3, 7), ("a", 6, None)])
-    assert groups.of_event.tolist() == [0, 0, 0, 1]
-    assert groups.time.tolist() == [5.0, 6.0]
-    assert groups.start.tolist() == [1.0, 6.0]
-
-
-def test_a_declared_group_ends_when_something_else_happens() -> None:
-    assert grouped([("a", 1, 7), ("a", 5, 7), ("a", 3, None)]).of_event.tolist() == [0, 2, 1]
-    assert grouped([("a", 1, 7), ("a", 2, 8), ("a", 3, 7), ("b", 2, 7)]).of_event.tolist() == [0, 1, 2, 3]
-
-
-def test_groups_of_which_two_moments_hold_some_go_on_together() -> None:
-    assert grouped([("a", 1, 7), ("a", 1, 8), ("a", 2, 7), ("a", 2, None), ("a", 3, 8)]).of_event.tolist() == [
-        *(0, 0, 0, 0),
-        1,
-    ]
+    groups = grouped([("a", 1, 7), ("a", 5, 7), ("a", 3, None)])
+    assert groups.of_event.tolist() == [1, 1, 0]
+    assert groups.time.tolist() == [3.0, 5.0]
 
 
 def test_groups_that_take_effect_together_are_one() -> None:
     assert grouped([("a", 1, 7), ("a", 1, 8), ("a", 1, None)]).of_event.tolist() == [0, 0, 0]
+
+
+def test_a_declared_group_is_over_after_its_longest_pause() -> None:
+    rows = [("a", 1, 7), ("a", 9, 7), ("a", 4, 7), ("b", 9, 7), ("a", 20, 8), ("a", 5, None)]
+    users, times, baskets = ([row[i] for row in rows] for i in range(3))
+    found = Ids.of(pa.array(users), "user"), np.array(times, np.float64), Ids.of(pa.array(baskets), "basket")
+    assert group(*found, pause=3.0).of_event.tolist() == [0, 2, 0, 4, 3, 1]
+    assert group(*found, pause=5.0).of_event.tolist() == [1, 1, 1, 3, 2, 0]
+    assert group(*found, pause=3.0).start.tolist() == [1, 5, 9, 20, 9]
 
 
 def test_one_group_id_of_two_users_is_two_groups() -> None:
@@ -75,34 +71,16 @@ rows = st.lists(
 
 @given(rows)
 @settings(max_examples=60)
-def test_groups_are_what_reading_the_events_one_moment_after_another_makes_of_them(
+def test_groups_of_a_user_have_different_times_and_hold_what_is_declared(
     rows: list[tuple[str, float, int | None]],
 ) -> None:
     groups = grouped(rows)
     assert len(set(zip(groups.user.tolist(), groups.time.tolist(), strict=True))) == len(groups.time)
-    found = {}
-    number = -1
-    for user in sorted({user for user, _, _ in rows}):
-        before: set[int | None] = set()
-        for time in sorted({at for who, at, _ in rows if who == user}):
-            now = {basket for who, at, basket in rows if (who, at) == (user, time)}
-            number += not (now & before) - {None}
-            before = now
-            found[user, time] = number
-    assert groups.of_event.tolist() == [found[user, time] for user, time, _ in rows]
-    for (user, time, _), place in zip(rows, groups.of_event.tolist(), strict=True):
-        assert groups.users[int(groups.user[place])].as_py() == user
-        assert groups.start[place] <= time <= groups.time[place]
-
-
-@given(rows, st.integers(0, 6))
-@settings(max_examples=60)
-def test_what_comes_later_changes_the_newest_group_only(rows: list[tuple[str, float, int | None]], cut: int) -> None:
-    early = [row for row in rows if row[1] < cut]
-    if not early:
-        return
-    before, after = grouped(early), grouped(rows)
-    place = [number for number, row in enumerate(rows) if row[1] < cut]
-    closed = before.from_end[before.of_event] > 0
-    for one, two in ((before.ordinal, after.ordinal), (before.time, after.time), (before.start, after.start)):
-        np.testing.assert_array_equal(one[before.of_event][closed], two[after.of_event[place]][closed])
+    together: dict[tuple[str, int], int] = {}
+    for (user, time, basket), number in zip(rows, groups.of_event.tolist(), strict=True):
+        assert groups.users[int(groups.user[number])].as_py() == user
+        assert groups.time[number] >= time
+        if basket is None:
+            assert groups.time[number] == time
+        else:
+            assert together.setdefault((user, basket), number) == number

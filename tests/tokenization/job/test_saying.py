@@ -33,6 +33,7 @@ from tokenization.tokenizer.tokens import sums
 
 PAIRS = {"pairs": {"number": 8, "within": "30m", "by": "section"}}
 MERGES = [None, {"same_item_in_group": True}, {"same_item_within": "30m"}, PAIRS, {"same_item_within": "10m", **PAIRS}]
+PAUSES = [None, "1m", "2m", "3h"]
 KNOWN: dict[str, Any] = {
     "entities": {"article": {"candidates": True, "admit": 1}, "author": {}},
     "context": {**magazine().to_dict()["context"], "campaign": {"kind": "id", "admit": 1}},
@@ -99,10 +100,10 @@ def cut(draw: st.DrawFn, logs: st.SearchStrategy[list[Row]]) -> list[list[Row]]:
 
 
 @cache
-def fitted_on_each_article(merge: str) -> Tokenizer:
-    """merge: as JSON."""
+def fitted_on_each_article(changes: str) -> Tokenizer:
+    """changes: of the schema, as JSON."""
     each = [{"at": at, "article": f"a{1 + at % 3}", "what": what} for at, what in enumerate(["open", "read"] * 12)]
-    return fitted(declared(merge=json.loads(merge)), minutes(*each))
+    return fitted(declared(**json.loads(changes)), minutes(*each))
 
 
 def as_one(rows: list[pa.Table]) -> pa.Table:
@@ -139,7 +140,7 @@ def told(events: pa.Table) -> list[str]:
 moments = st.lists(
     st.fixed_dictionaries(
         {
-            "at": st.integers(0, 3),
+            "at": st.integers(0, 6),
             "visit": st.sampled_from([None, 1, 2]),
             "article": st.sampled_from(["a1", "a1", "a2", None]),
             "what": st.sampled_from(["open", "open", "read"]),
@@ -150,14 +151,19 @@ moments = st.lists(
 )
 
 
-@given(merge=st.sampled_from(MERGES), found=moments, cuts=st.lists(st.integers(1, 9), min_size=1, max_size=3))
+@given(
+    merge=st.sampled_from(MERGES),
+    pause=st.sampled_from(PAUSES),
+    found=moments,
+    cuts=st.lists(st.integers(1, 9), min_size=1, max_size=3),
+)
 @settings(max_examples=100)
 def test_what_is_open_and_what_comes_make_the_tokens_of_both(
-    merge: dict[str, Any] | None, found: list[Row], cuts: list[int]
+    merge: dict[str, Any] | None, pause: str | None, found: list[Row], cuts: list[int]
 ) -> None:
     """One reader in few minutes, without files: whatever a cut may part is parted somewhere."""
     log = minutes(*sorted(found, key=lambda row: row["at"]))
-    tokenizer = fitted_on_each_article(json.dumps(merge))
+    tokenizer = fitted_on_each_article(json.dumps({"merge": merge, "group_within": pause}))
     schema = tokenizer.schema
     expected = say(tokenizer, clean(table_of(log, schema), schema).events)
     said: Said | None = None
@@ -177,6 +183,7 @@ def test_what_is_open_and_what_comes_make_the_tokens_of_both(
 
 @given(
     merge=st.sampled_from(MERGES),
+    pause=st.sampled_from(PAUSES),
     chunks=st.one_of(cut(crowded), cut(dense), cut(rows)),
     part_rows=st.sampled_from([1, 10**6]),
 )
@@ -184,10 +191,11 @@ def test_what_is_open_and_what_comes_make_the_tokens_of_both(
 def test_a_log_appended_in_any_chunks_is_the_corpus_of_the_whole(
     tmp_path_factory: pytest.TempPathFactory,
     merge: dict[str, Any] | None,
+    pause: str | None,
     chunks: list[list[Row]],
     part_rows: int,
 ) -> None:
-    check_any_cut(tmp_path_factory.mktemp("cut"), declared(merge=merge), chunks, part_rows)
+    check_any_cut(tmp_path_factory.mktemp("cut"), declared(merge=merge, group_within=pause), chunks, part_rows)
 
 
 @given(chunks=cut(crowded), ids=st.lists(st.none() | st.integers(1, 12), min_size=27, max_size=27))
@@ -207,8 +215,8 @@ def test_an_event_that_comes_again_in_any_later_chunk_is_quarantined_as_in_the_w
     assert corpus.has_keys(clean(table_of(log, schema), schema).keys.values).all()
 
 
-def test_what_is_open_is_the_newest_group_and_what_an_event_at_its_moment_may_still_join() -> None:
-    schema = declared(merge={"same_item_within": "5m"})
+def test_what_is_open_is_the_newest_group_and_declared_ones_until_their_pause_is_over() -> None:
+    schema = declared(merge={"same_item_within": "5m"}, group_within="12m")
     log = minutes(
         {"at": 0, "article": "a1"},
         {"at": 10, "article": "a1", "visit": 1},
@@ -227,12 +235,12 @@ def test_what_is_open_is_the_newest_group_and_what_an_event_at_its_moment_may_st
     assert opened(1) == (1, [0])
     assert opened(2) == (1, [10])
     assert opened(3) == (2, [10, 11])
-    assert opened(4) == (3, [10, 11, 20])  # at 20 there may be another event of visit 1
-    assert opened(5) == (1, [20, 22])  # merged; an event at 22 may part them, and what was before stays
+    assert opened(4) == (3, [10, 11, 20])  # of visit 1 there may be more
+    assert opened(5) == (3, [10, 11, 20, 22])  # two of them merged, unless there is more at 22
     assert opened(6) == (1, [40])
 
 
-def test_an_event_at_the_newest_moment_may_make_it_one_group_with_the_moment_before(tmp_path: Path) -> None:
+def test_a_group_that_goes_on_passes_those_that_came_in_between(tmp_path: Path) -> None:
     log = minutes(
         {"at": 0, "article": "a2"}, {"at": 1, "article": "a1", "visit": 1}, {"at": 2, "article": "a4", "visit": 2}
     )
@@ -240,7 +248,7 @@ def test_an_event_at_the_newest_moment_may_make_it_one_group_with_the_moment_bef
     for number, chunks in enumerate([[log, more], [log[:2], log[2:], more[:1], more[1:]]]):
         (tmp_path / f"{number}").mkdir()
         corpus = check_any_cut(tmp_path / f"{number}", declared(merge={"same_item_within": "5m"}), chunks, 10**6)
-        assert corpus.tokens()["group"].to_pylist() == [[0, 1, 1, 1, 1]]
+        assert corpus.tokens()["group"].to_pylist() == [[0, 1, 1, 2, 2]]
 
 
 def test_late_is_what_would_come_before_what_is_closed(tmp_path: Path) -> None:
