@@ -72,6 +72,7 @@ def tokenizer() -> Tokenizer:
         "user": "user",
         "time": {"column": "time", "unit": "s", "facets": ["hour", "gap", "tenure"]},
         "group": "session",
+        "group_within": "90d",
         "entities": {"item": {"candidates": True}},
         "context": {"device": {"kind": "category"}},
         "outcome": {"price": {"kind": "number"}},
