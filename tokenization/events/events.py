@@ -69,6 +69,8 @@ class Events:
 
     def take(self, rows: NDArray[Any]) -> Events:
         """The given rows, by mask or by number."""
+        if rows.dtype == np.bool_:  # a mask is counted anew for every column
+            rows = np.flatnonzero(rows)
         return Events(
             self.users.take(rows),
             self.times[rows],

@@ -167,21 +167,22 @@ def _effective(users: Ids, times: Floats, declared: Ids | None, pause: float) ->
     member = declared.index[rows]
     if len(users.values) > 1:
         _, member = _distinct(users.index[rows].astype(np.int64) * max(len(declared.values), 1) + member)
-    first, last = _spans(member, times[rows])
-    if (last - first > pause).any():  # or all are too short to have one
-        member = _parted(member, times[rows], np.flatnonzero((last - first > pause)[member]), pause)
-        _, last = _spans(member, times[rows])
+    begun, last = times[rows], _last(member, times[rows])
+    early = last[member] - begun > pause
+    if early.any():  # of the others, nothing is so long before the end that a pause might lie in between
+        long = np.zeros(len(last), np.bool_)
+        long[member[early]] = True
+        member = _parted(member, begun, np.flatnonzero(long[member]), pause)
+        last = _last(member, begun)
     times[rows] = last[member]
     return times
 
 
-def _spans(member: Integers, times: Floats) -> tuple[Floats, Floats]:
-    """When each declared group began and when it was over."""
-    first, last = np.full((2, int(member.max(initial=-1)) + 1), np.inf)
-    last *= -1
-    np.minimum.at(first, member, times)
+def _last(member: Integers, times: Floats) -> Floats:
+    """When each declared group was over."""
+    last = np.full(int(member.max(initial=-1)) + 1, -np.inf)
     np.maximum.at(last, member, times)
-    return first, last
+    return last
 
 
 def _parted(member: Integers, times: Floats, rows: Longs, pause: float) -> Integers:

@@ -87,7 +87,7 @@ def joined(first: Events, second: Events) -> Events:
 
 
 def _text(column: Ids) -> pa.Array:
-    return Ids(column.values.cast(_TEXT), column.index).decode()
+    return column.decode().cast(_TEXT)
 
 
 def _lists_of(bags: Bags) -> pa.Array:

@@ -106,10 +106,12 @@ def _sums(rows: Vectors, index: Integers, starts: Longs, sizes: Integers) -> Vec
 
 @dataclass(frozen=True, eq=False)
 class TextVectors:
-    """The distinct texts [d] of an items table, and their vectors [d, w]. They need nothing of the log."""
+    """The distinct texts [d] of an items table, their vectors [d, w], and which each row has [rows]; the log tells
+    nothing of them."""
 
     texts: pa.Array
     vectors: Vectors
+    of_row: Codes
 
     @classmethod
     def read(
@@ -120,13 +122,19 @@ class TextVectors:
         Raises:
             SourceError: a column that holds no text. UserfmError: the encoder is not installed.
         """
-        distinct = pc.unique(_joined(table, columns.text))
-        return cls(distinct, _of_texts(distinct, columns, progress))
+        joined = pc.dictionary_encode(_joined(table, columns.text))
+        distinct = joined.dictionary
+        return cls(distinct, _of_texts(distinct, columns, progress), joined.indices.to_numpy())
 
-    def of(self, texts: pa.Array) -> Vectors:
-        """[n, w] vectors of texts; of one that is not here, zeros."""
-        place = pc.index_in(texts, value_set=self.texts).fill_null(-1).to_numpy()
-        return _rows(self.vectors, place)
+    def of(self, rows: Longs) -> tuple[pa.Array, Codes, Vectors]:
+        """The texts [n] of rows of the table, "" for -1; and of the distinct ones among these, in the order of first
+        sight, which each row has [n], and the vectors [d, w], zeros for ""."""
+        place = np.append(self.of_row, np.int32(-1))[rows]
+        place[place == pc.index(self.texts, "").as_py()] = -1
+        distinct = pc.dictionary_encode(pa.array(place))
+        used = distinct.dictionary.to_numpy()
+        texts = self.texts.take(pa.array(place, mask=place < 0)).fill_null("")
+        return texts, distinct.indices.to_numpy(), _rows(self.vectors, used)
 
 
 @dataclass(frozen=True, eq=False)
@@ -208,10 +216,7 @@ class ItemTable:
             column = Ids.of(table.column(name).take(known), name)
             vocabularies[name] = Vocabulary.fit(Seen.of(column, np.arange(len(row_of), dtype=np.float64)))
             codes[name] = vocabularies[name].encode_ids(column)
-        text = _joined(table, columns.text).take(known).fill_null("")
-        distinct = pc.dictionary_encode(text)
-        text_of = distinct.indices.to_numpy()
-        vectors = (texts or TextVectors.read(table, columns, progress)).of(distinct.dictionary)
+        text, text_of, vectors = (texts or TextVectors.read(table, columns, progress)).of(row_of)
         beside = [METADATA] if columns.metadata else []
         media = {name: _rows(_modality(table, name, columns), row_of) for name in (*beside, *columns.vectors)}
         semantic = None

@@ -97,6 +97,11 @@ def _is_over(groups: Groups, closes: Mask) -> Mask:
 
 def _closes(groups: Groups, tokens: pa.Table) -> Mask:
     """[g] groups with which no later one was joined: those whose time is that of a token."""
+    group = one_chunk(tokens.column("group"))
+    borders = np.diff(group.flatten().to_numpy(), prepend=-1) != 0
+    borders[group.offsets.to_numpy()[:-1] - group.offsets[0].as_py()] = True  # each user has a token
+    if np.count_nonzero(borders) == len(groups.time):
+        return np.ones(len(groups.time), np.bool_)
     times = np.unique(groups.time)
     lists = one_chunk(tokens.column("time"))
     user = np.repeat(np.arange(len(lists)), pc.list_value_length(lists).to_numpy())

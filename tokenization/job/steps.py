@@ -131,7 +131,8 @@ class WholeLog:
         _, user = events.users.rank()
         before = np.cumsum(np.bincount(user)) - 1
         part_of_user = before * _PARTS // len(events)
-        return [events.take(part_of_user[user] == part) for part in np.unique(part_of_user)]
+        part_of_row = part_of_user[user]
+        return list(in_order(lambda part: events.take(part_of_row == part), np.unique(part_of_user)))
 
     def survey(self) -> Iterator[Survey]:
         whole = self.whole

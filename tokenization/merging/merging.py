@@ -63,7 +63,6 @@ def merge(
     starts = np.flatnonzero(fresh)
     sizes = np.diff(np.append(starts, len(order)))
     several = np.flatnonzero(sizes > 1)
-    members = order[np.repeat(sizes > 1, sizes)]
     rows = order[starts]
     merged = Merged(
         rows,
@@ -72,6 +71,7 @@ def merge(
         {name: column[rows] for name, column in numbers.items()},
     )
     if len(several):
+        members = order[np.repeat(sizes > 1, sizes)]
         token = np.repeat(np.arange(len(several)), sizes[several])
         for columns in merging.chosen if codes else ():
             _keep(merged.codes, columns, several, _least([codes[name][members] for name in columns], token))
