@@ -17,7 +17,7 @@ from serving.ids import INTEGER, TEXT
 from serving.rows import Float32s, Float64s
 from userfm.v1 import embedding_pb2 as pb
 
-Cell = str | int | float | list[str] | list[float] | None
+Cell = str | int | float | bool | list[str] | list[float] | None
 
 
 def ids_from_proto(ids: pb.Ids) -> pa.Array:
@@ -107,7 +107,7 @@ def cell(value: pb.Value) -> Cell:
             vector: list[float] = np.frombuffer(value.vector, "<f4").tolist()
             return vector
         case _:
-            single: str | int | float = getattr(value, kind)
+            single: str | int | float | bool = getattr(value, kind)
             return single
 
 
@@ -118,9 +118,12 @@ def _column(name: str, cells: Iterable[Cell]) -> pa.Array:
         return _lists(name, values, kinds)
     if str in kinds and len(kinds) > 1:
         raise InvalidRequest(f"column {name!r} holds text in some events and numbers in others; send one of them")
+    if bool in kinds and len(kinds) > 1:
+        raise InvalidRequest(f"column {name!r} holds flags in some events and numbers in others; send one of them")
     if float in kinds:
         return pa.array([float(v) if isinstance(v, int | float) else None for v in values], pa.float64())
-    return pa.array(values, pa.string() if str in kinds else pa.int64() if int in kinds else pa.null())
+    told = {str: pa.string(), bool: pa.bool_(), int: pa.int64()}
+    return pa.array(values, told[kinds.pop()] if kinds else pa.null())
 
 
 def _lists(name: str, values: list[Cell], kinds: set[type]) -> pa.Array:

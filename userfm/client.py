@@ -351,7 +351,7 @@ def _absent(value: object) -> bool:
 def _value(value: object) -> pb.Value:
     value = _plain(value)
     if isinstance(value, bool):
-        return pb.Value(integer=int(value))
+        return pb.Value(flag=value)
     if isinstance(value, int):
         try:
             return pb.Value(integer=value)
@@ -378,7 +378,9 @@ def _list(members: list[object]) -> pb.Value:
         return pb.Value(vector=np.array(members, "<f4").tobytes())
     if not all(isinstance(member, str | int) for member in members):
         raise InvalidRequest("a list holds neither texts nor floats alone; a set is texts, a vector is floats")
-    return pb.Value(texts=pb.Texts(values=[str(member) for member in members]))
+    # A truth value is written as a log has it.
+    texts = [str(member).lower() if isinstance(member, bool) else str(member) for member in members]
+    return pb.Value(texts=pb.Texts(values=texts))
 
 
 def _plain(value: object) -> object:

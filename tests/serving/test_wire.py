@@ -15,6 +15,7 @@ from serving.ids import INTEGER, TEXT
 from serving.wire import events_to_table, ids_from_proto, ids_to_proto, matrix_to_proto, vectors_from_proto
 from tests.tokenization.logs import ITEMS, USERS, Row, magazine, rows, whole
 from tokenization.events.cleaning import clean
+from tokenization.events.live import events_of, events_of_table
 from tokenization.schema.event_schema import EventSchema
 from tokenization.sources.tables import from_rows
 from tokenization.tokenizer.tokenizer import Tokenizer
@@ -82,6 +83,21 @@ def test_a_category_that_is_a_time_is_one_value_in_a_log_live_and_over_the_wire(
     told = batch.ids["device"].decode()
     assert live.ids["device"].decode().equals(told)
     assert wired.ids["device"].decode().equals(told)
+
+
+def test_a_flag_is_one_value_in_a_log_live_and_over_the_wire() -> None:
+    schema = magazine(drop=None)
+    flags = [True, None, False, True]
+    log = [{"reader": "ann", "at": 1.7e9, "what": "open", "device": flag} for flag in flags]
+    batch, table = clean(from_rows(log, schema), schema).events, _whole(events_to_table(client._events(log)), schema)
+    assert batch.ids["device"].decode().to_pylist() == ["true", None, "false", "true"]
+    for live in (clean(table, schema).events, events_of(log, schema, {}), events_of_table(table, schema, {})):
+        assert live.ids["device"].decode().equals(batch.ids["device"].decode())
+    tags = client._events([{"tags": [True, False]}])[0].columns["tags"]
+    assert list(tags.texts.values) == batch.ids["device"].values.cast(pa.string()).to_pylist()
+    mixed = [pb.Event(columns={"n": pb.Value(flag=True)}), pb.Event(columns={"n": pb.Value(integer=1)})]
+    with pytest.raises(InvalidRequest, match="column 'n' holds flags in some events and numbers in others"):
+        events_to_table(mixed)
 
 
 def _whole(table: pa.Table, schema: EventSchema) -> pa.Table:

@@ -163,7 +163,7 @@ def test_a_cell_that_is_no_value_is_refused() -> None:
     cells = {"a": np.datetime64("2017-01-02T03:04:05.5"), "b": np.int8(3), "c": True, "d": np.float32(0.5), "e": pd.NaT}
     values = module._events([cells])[0].columns
     assert values["a"].text.startswith("2017-01-02T03:04:05.5")
-    assert (values["b"].integer, values["c"].integer, values["d"].number) == (3, 1, 0.5)
+    assert (values["b"].integer, values["c"].flag, values["d"].number) == (3, True, 0.5)
     assert "e" not in values
 
 

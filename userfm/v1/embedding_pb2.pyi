@@ -81,18 +81,20 @@ class Ids(_message.Message):
     def __init__(self, integers: _Optional[_Union[Ids.Integers, _Mapping]] = ..., texts: _Optional[_Union[Ids.Texts, _Mapping]] = ...) -> None: ...
 
 class Value(_message.Message):
-    __slots__ = ("text", "integer", "number", "texts", "vector")
+    __slots__ = ("text", "integer", "number", "texts", "vector", "flag")
     TEXT_FIELD_NUMBER: _ClassVar[int]
     INTEGER_FIELD_NUMBER: _ClassVar[int]
     NUMBER_FIELD_NUMBER: _ClassVar[int]
     TEXTS_FIELD_NUMBER: _ClassVar[int]
     VECTOR_FIELD_NUMBER: _ClassVar[int]
+    FLAG_FIELD_NUMBER: _ClassVar[int]
     text: str
     integer: int
     number: float
     texts: Texts
     vector: bytes
-    def __init__(self, text: _Optional[str] = ..., integer: _Optional[int] = ..., number: _Optional[float] = ..., texts: _Optional[_Union[Texts, _Mapping]] = ..., vector: _Optional[bytes] = ...) -> None: ...
+    flag: bool
+    def __init__(self, text: _Optional[str] = ..., integer: _Optional[int] = ..., number: _Optional[float] = ..., texts: _Optional[_Union[Texts, _Mapping]] = ..., vector: _Optional[bytes] = ..., flag: bool = ...) -> None: ...
 
 class Texts(_message.Message):
     __slots__ = ("values",)
