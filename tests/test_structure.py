@@ -98,6 +98,16 @@ def test_imports_run_one_way() -> None:
     assert wrong == []
 
 
+def test_no_two_stages_of_tokenization_import_one_another() -> None:
+    stages = {
+        (found.module.split(".")[1], found.target.split(".")[1])
+        for found in IMPORTS
+        if found.module.count(".") > 1 and found.target.startswith("tokenization.") and found.target.count(".") > 1
+    }
+    tied = [(one, other) for one, other in stages if one != other and (other, one) in stages]
+    assert tied == [], tied
+
+
 def test_each_package_keeps_away_from_what_it_must_not_need() -> None:
     wrong = [
         f"{found.place}: {found.module} imports {found.target}"

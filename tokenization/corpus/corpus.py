@@ -36,6 +36,7 @@ from tokenization.corpus.manifest import Manifest, alone, writing
 from tokenization.corpus.opened import NOTHING, Onward, known_keys, newest_part, read_keys, read_open, revised
 from tokenization.corpus.parts import OPEN, Part, open_part, read_ids
 from tokenization.corpus.parts import Format as Format
+from tokenization.corpus.revised import RevisedPart
 from tokenization.corpus.rows import Place, complete, ends_of, join, place_users, read_as, stream_users
 from tokenization.corpus.writing import beside, check_growth, put_in_place, with_part
 from tokenization.errors import CorpusError, first_line, nearest
@@ -43,7 +44,7 @@ from tokenization.schema.event_schema import EventSchema
 from tokenization.tokenizer.facets import FacetKind
 from tokenization.tokenizer.split import Split
 from tokenization.tokenizer.tokenizer import Tokenizer
-from tokenization.tokenizer.translation import RevisedPart, translation, under
+from tokenization.tokenizer.translation import translation, under
 
 _BATCH = 1024
 """Users read at a time where all are asked for."""

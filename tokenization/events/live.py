@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -20,7 +20,6 @@ import numpy as np
 import pyarrow as pa
 
 from tokenization.arrays import Codes, Floats, Mask
-from tokenization.codes.vocabulary import Vocabulary
 from tokenization.events import clock
 from tokenization.events.cleaning import A_DAY, SECONDS, clean, dropped, entities_of, of_day_level, read_facets, refuse
 from tokenization.events.events import Events
@@ -31,6 +30,8 @@ from tokenization.sources.tables import from_rows, read_events
 
 Rows = Sequence[Mapping[str, object]]
 Column = Sequence[object]
+Finder = Callable[[Column], Ids | None]
+"""A column's values [n] over the ids of a vocabulary; None where it can't tell."""
 _NOTHING = pa.array([], pa.string())
 """What a column without any value is to `clean`, which reads it from an array of nulls."""
 _WHOLE = pa.int64()
@@ -47,11 +48,11 @@ class _Odd(Exception):
     """Something that only `clean` can judge."""
 
 
-def events_of(rows: Rows, schema: EventSchema, known: Mapping[str, Vocabulary]) -> Events:
+def events_of(rows: Rows, schema: EventSchema, known: Mapping[str, Finder]) -> Events:
     """Rows as mappings of column → value; what is left out is absent, and what the schema drops is left out.
 
     Args:
-        known: vocabularies, in which most values will be found at once.
+        known: by facet what finds values that a vocabulary has at once, and most have it.
 
     Raises:
         SourceError: a key that is no column, values that no column can hold together, or a row that makes no sense.
@@ -62,7 +63,7 @@ def events_of(rows: Rows, schema: EventSchema, known: Mapping[str, Vocabulary]) 
     return refuse(clean(from_rows(rows, schema), schema))
 
 
-def events_of_table(table: pa.Table, schema: EventSchema, known: Mapping[str, Vocabulary]) -> Events:
+def events_of_table(table: pa.Table, schema: EventSchema, known: Mapping[str, Finder]) -> Events:
     """The same of a small table; columns that the schema does not name are fine.
 
     Raises:
@@ -75,7 +76,7 @@ def events_of_table(table: pa.Table, schema: EventSchema, known: Mapping[str, Vo
     return refuse(clean(read_events(table, schema), schema))
 
 
-def _plain(columns: Mapping[str, Column], schema: EventSchema, known: Mapping[str, Vocabulary]) -> Events:
+def _plain(columns: Mapping[str, Column], schema: EventSchema, known: Mapping[str, Finder]) -> Events:
     if schema.event_id:
         raise _Odd
     users = _ids(columns[schema.user])
@@ -111,9 +112,9 @@ def _plain(columns: Mapping[str, Column], schema: EventSchema, known: Mapping[st
     return events.take(~np.logical_or.reduce(list(out.values()))) if out else events
 
 
-def _codable(name: str, values: Column, aliases: Mapping[str, str], known: Mapping[str, Vocabulary]) -> Ids:
+def _codable(name: str, values: Column, aliases: Mapping[str, str], known: Mapping[str, Finder]) -> Ids:
     """What is only ever asked for its codes. Ids that are renamed are in no vocabulary."""
-    found = known[name].find(values) if name in known and not aliases else None
+    found = known[name](values) if name in known and not aliases else None
     return _ids(values).renamed(aliases) if found is None else found
 
 

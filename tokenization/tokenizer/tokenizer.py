@@ -20,7 +20,7 @@ from tokenization.errors import SourceError, VocabularyError, nearest
 from tokenization.events.cleaning import clean, read_facets, refuse
 from tokenization.events.events import Events
 from tokenization.events.grouping import Groups, complete_before, join, resume
-from tokenization.events.live import A_FEW, events_of, events_of_table
+from tokenization.events.live import A_FEW, Finder, events_of, events_of_table
 from tokenization.ids import column_of
 from tokenization.items.content import ItemTable, TextVectors
 from tokenization.items.released import since_release
@@ -166,7 +166,7 @@ class Tokenizer:
         Raises:
             SourceError: a column is missing, or a row makes no sense (`cleaning.clean` tells good from bad).
         """
-        events = _events(events, self.schema, self.vocabularies)
+        events = _events(events, self.schema, self._finders)
         groups, joined = self._groups(events)
         if after is not None:
             groups = resume(groups, after)
@@ -196,6 +196,10 @@ class Tokenizer:
             merged.events,
             attributes,
         )
+
+    @cached_property
+    def _finders(self) -> dict[str, Finder]:
+        return {name: vocabulary.find for name, vocabulary in self.vocabularies.items()}
 
     @cached_property
     def _merging(self) -> Merging:
@@ -347,7 +351,7 @@ class Tokenizer:
         return loaded
 
 
-def _events(events: Events | TableLike, schema: EventSchema, known: Mapping[str, Vocabulary]) -> Events:
+def _events(events: Events | TableLike, schema: EventSchema, known: Mapping[str, Finder]) -> Events:
     if isinstance(events, Events):
         return events
     if isinstance(events, list):

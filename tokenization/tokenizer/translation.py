@@ -8,10 +8,8 @@ both, or there is no translation.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -22,7 +20,6 @@ from tokenization.codes.codecs import NumberCodec
 from tokenization.codes.counting import Seen
 from tokenization.codes.users import UserCodecs
 from tokenization.codes.vocabulary import ABSENT, FIRST, UNKNOWN, Vocabulary
-from tokenization.corpus.parts import OPEN, Part
 from tokenization.errors import SchemaError
 from tokenization.ids import Ids, as_type, one_chunk
 from tokenization.items.semantic_ids import ResidualKMeans
@@ -71,49 +68,6 @@ class Translation:
         there = [name for name in self.columns if name != LASTED or name in tokens.column_names]
         names = list(there if wanted is None else wanted)
         return pa.table({name: _translated(tokens, name, self.columns[name]) for name in names})
-
-
-@dataclass(frozen=True, eq=False)
-class RevisedPart:
-    """A part of a corpus with the columns of another revision; its rows are where they were."""
-
-    part: Part
-    translation: Translation
-
-    @property
-    def path(self) -> Path:
-        """Of the part itself."""
-        return self.part.path
-
-    @property
-    def rows(self) -> int:
-        """As many as it has."""
-        return self.part.rows
-
-    @property
-    def borders(self) -> Longs:
-        """Those of the part."""
-        return self.part.borders
-
-    @cached_property
-    def schema(self) -> pa.Schema:
-        """Of the wanted columns; what an older part lacks is lacking here too."""
-        return self._told.apply(self.part.schema.empty_table()).schema
-
-    def stream(self, begin: int, end: int, columns: Sequence[str]) -> Iterator[pa.Table]:
-        """The rows from `begin` to `end`, in pieces."""
-        for table in self.part.stream(begin, end, self._told.sources(columns)):
-            yield self._told.apply(table, columns)
-
-    def take(self, rows: Longs, columns: Sequence[str]) -> pa.Table:
-        """The given rows, in that order."""
-        return self._told.apply(self.part.take(rows, self._told.sources(columns)), columns)
-
-    @cached_property
-    def _told(self) -> Translation:
-        there = self.part.schema.names
-        columns = {**self.translation.columns, OPEN: Column(OPEN)}.items()
-        return Translation({name: told for name, told in columns if told.source is None or told.source in there})
 
 
 def under(tokenizer: Tokenizer, schema: EventSchema) -> Tokenizer:
