@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from tokenization.arrays import Floats, Longs, Mask, Vectors
 from tokenization.errors import SourceError
+from tokenization.hashing import mixed
 from tokenization.ids import Ids
 
 CODES_OF_A_VECTOR = 256
@@ -201,9 +202,6 @@ def _smallest(vectors: Vectors, keys: NDArray[np.uint64]) -> Sample:
 
 
 def _hashes(vectors: Vectors) -> NDArray[np.uint64]:
-    """[n] mixed sums of the bits of each vector, by the finaliser of splitmix64 (Steele et al., OOPSLA 2014)."""
+    """[n] mixed sums of the bits of each vector, as `hashing.mixed` does."""
     factors = np.random.default_rng(0).integers(1, 2**63, vectors.shape[1], dtype=np.uint64) | np.uint64(1)
-    mixed = (vectors.view(np.uint32).astype(np.uint64) * factors).sum(axis=1, dtype=np.uint64)
-    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
-        mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)
-    return np.asarray(mixed ^ (mixed >> np.uint64(31)))
+    return mixed((vectors.view(np.uint32).astype(np.uint64) * factors).sum(axis=1, dtype=np.uint64))

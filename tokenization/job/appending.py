@@ -8,10 +8,9 @@ tokenized again together with what comes. What comes too late even for that obey
 from __future__ import annotations
 
 import time
-from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tokenization.corpus.corpus import Corpus, append_corpus, compact
-from tokenization.corpus.opened import KEY, Onward
+from tokenization.corpus.opened import Onward
 from tokenization.errors import CorpusError, SourceError
 from tokenization.events.cleaning import Cleaned, Keys, clean, quarantine
 from tokenization.events.events import Events
@@ -31,6 +30,7 @@ from tokenization.job.layout import Log, Progress, on_this_machine
 from tokenization.job.partition import PART_ROWS
 from tokenization.job.saying import Again, Said, say
 from tokenization.job.steps import NO_MOMENTS, Survey
+from tokenization.job.surveying import Found, refuse, surveyed
 from tokenization.schema.event_schema import EventSchema
 from tokenization.schema.evolution import deciding
 from tokenization.schema.rules import Late
@@ -89,12 +89,11 @@ def append(
     users = None if users_path is None else read_users(users_path, schema)
     job = Appending(corpus, schema, time.time(), users)
     with on_this_machine(job, events_path, Path(out), part_rows, progress) as log:
-        found = _surveyed(log, progress)
-        if strict and found.reasons:
-            (reason, count), bad = found.reasons.most_common(1)[0], found.reasons.total()
-            raise SourceError(f"{bad} rows of {events_path} make no sense, {count} of them: {reason}")
+        found = surveyed(log, progress)
+        refuse(found.reasons if strict else {}, log.rows)
+        assert found.observed is not None
         items = None if items_path is None else read_items(items_path, schema)
-        tokenizer = grow_by(corpus.tokenizer, found.met, items)
+        tokenizer = grow_by(corpus.tokenizer, found.observed, items)
         told: dict[str, Any] = {**corpus.summary, "items": len(tokenizer.items.ids)}
         tables = _transformed(log, tokenizer, found, told, start, progress)
         refused, onward = log.refused.table(), Onward(log.open.tables(), log.keys.tables())
@@ -105,17 +104,13 @@ def append(
 
 @dataclass(frozen=True, eq=False)
 class Appending:
-    """What is done with each part of the new events. now: seconds since 1970 UTC, the same for all. users: as declared.
-
-    _standing: of each part by its first user, how far its users had come. A part is cleaned once, and then its users
-    are asked for again, maybe in smaller parts.
-    """
+    """What is done with each part of the new events. now: seconds since 1970 UTC, the same for all. users: as
+    declared."""
 
     corpus: Corpus
     schema: EventSchema
     now: float
     users: pa.Table | None
-    _standing: dict[Any, pa.Table] = field(default_factory=dict)
 
     def clean(self, table: pa.Table) -> Cleaned:
         """The rows of a part as events, with late ones as the schema says."""
@@ -123,7 +118,7 @@ class Appending:
         users = cleaned.events.users.rank()[0]
         if not len(users):
             return cleaned
-        after = self._standing[users[0].as_py()] = self.corpus.ends(users)
+        after = self.corpus.ends(users)
         if not late(cleaned.events, after).any():  # nor is any when more is known of the open groups
             return cleaned
         return settle_late(table, cleaned, after, self.schema, self._open(users))
@@ -142,9 +137,7 @@ class Appending:
         users = events.users.rank()[0]
         if not len(users):
             return say(tokenizer, events, self.users)
-        firsts = sorted(self._standing)
-        after = self._standing[firsts[max(bisect_right(firsts, users[0].as_py()) - 1, 0)]]
-        after = after.filter(pc.is_in(after["user_id"], value_set=as_type(users, self.corpus.user_ids.type)))
+        after = self.corpus.ends(users)
         opened = self._open(users)
         said = say(tokenizer, joined(opened, events), self.users, after)
         kept = {name: float(np.nansum(opened.numbers[name])) for name in sums(said.tokens.slice(0, 0), self.schema, {})}
@@ -155,38 +148,12 @@ class Appending:
         return from_table(self.corpus.open_events(users), self.schema, users.type)
 
 
-@dataclass(frozen=True, eq=False)
-class _Found:
-    """What is known of all parts before any token is made. rows: of the input. events: the sound ones."""
-
-    rows: int
-    events: int
-    reasons: Counter[str]
-    dropped: Counter[str]
-    met: Observed
-
-
-def _surveyed(log: Log, progress: Progress) -> _Found:
-    reasons, dropped, met, events, done = Counter[str](), Counter[str](), list[Observed](), 0, 0
-    for part in log.parts.survey():
-        reasons.update(part.quarantined["reason"].to_pylist())
-        dropped.update(part.dropped)
-        log.refused.add(part.quarantined)
-        log.keys.add(pa.table({KEY: part.keys}))
-        events += part.events
-        done += part.events + part.quarantined.num_rows + sum(part.dropped.values())
-        assert part.observed is not None
-        met = [part.observed if not met else met[0] | part.observed]
-        progress("check", done, log.rows)
-    return _Found(log.rows, events, reasons, dropped, met[0])
-
-
 def _transformed(
-    log: Log, tokenizer: Tokenizer, found: _Found, summary: dict[str, Any], start: float, progress: Progress
+    log: Log, tokenizer: Tokenizer, found: Found, summary: dict[str, Any], start: float, progress: Progress
 ) -> Iterator[pa.Table]:
     """The tokens part by part; with the last of them the summary, which is that of the corpus before, is complete."""
-    done = 0
-    progress("tokenize", 0, found.events)
+    done, sound = 0, found.events(log.rows)
+    progress("tokenize", 0, sound)
     for said in log.parts.transform(tokenizer):
         yield said.tokens
         log.open.add(said.open)
@@ -200,16 +167,16 @@ def _transformed(
             "users": summary["users"] + said.tokens.num_rows - said.again.users,
         }
         done += events
-        progress("tokenize", done, found.events)
+        progress("tokenize", done, sound)
     progress("write", 0, summary["users"])
     seconds = time.perf_counter() - start
     summary |= {
-        "events": summary["events"] + found.rows,
+        "events": summary["events"] + log.rows,
         "quarantined": dict(Counter(summary["quarantined"]) + found.reasons),
         "dropped": summary["dropped"] + found.dropped.total(),
         "dropped_by": dict(Counter(summary.get("dropped_by", {})) + found.dropped),
         "seconds": seconds,
-        "events_per_second": found.rows / seconds,
+        "events_per_second": log.rows / seconds,
     }
 
 

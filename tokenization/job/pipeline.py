@@ -9,34 +9,31 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import reduce
 from operator import or_
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tokenization.codes.counting import Moments
 from tokenization.corpus.corpus import FORMAT as CORPUS
 from tokenization.corpus.corpus import Corpus, Format, write_corpus
 from tokenization.corpus.declared import declared
-from tokenization.corpus.opened import KEY, Onward
+from tokenization.corpus.opened import Onward
 from tokenization.errors import CorpusError, SourceError
 from tokenization.items.content import TextVectors
 from tokenization.job.layout import Log, Progress, Where, on_this_machine
 from tokenization.job.partition import PART_ROWS
 from tokenization.job.steps import Job
+from tokenization.job.surveying import Found, refuse, surveyed, told
 from tokenization.schema.event_schema import EventSchema
 from tokenization.sources.files import stamp, stamps
 from tokenization.sources.tables import items_rule, read_items, read_users
-from tokenization.tokenizer.fitting import Observed
 from tokenization.tokenizer.split import resolve
 from tokenization.tokenizer.tokenizer import Tokenizer
 from tokenization.tokenizer.tokenizer_files import FORMAT as TOKENIZER
@@ -84,7 +81,7 @@ def tokenize(
     inputs = _Inputs.of(schema_path, events_path, items_path, users_path)
     _refuse_earlier(Path(out), inputs.schema)
     if (made := _already_made(Path(out), inputs.digest, format)) is not None:
-        _refuse(made.summary["quarantined"] if strict else {}, made.summary["events"])
+        refuse(made.summary["quarantined"] if strict else {}, made.summary["events"])
         progress("up to date", 1, 1)
         return made
     progress("read", 0, 1)
@@ -93,8 +90,11 @@ def tokenize(
     users = None if users_path is None else read_users(users_path, schema)
     job = Job(schema, time.time(), items, users)
     with _reading_texts(job) as texts, where(job, events_path, Path(out), part_rows, progress) as log:
-        found = _surveyed(log, progress)
-        _refuse(found.reasons if strict else {}, log.rows)
+        found = surveyed(log, progress)
+        if found.reasons.total() == log.rows:
+            said = told(found.reasons)
+            raise SourceError(f"none of the {log.rows:,} rows makes sense: {said}; mend the log, or its declaration")
+        refuse(found.reasons if strict else {}, log.rows)
         tokenizer = _fitted(log, job, found, texts, progress)
         # A corpus writes its summary when it has written the last of its tokens, and that one completes the summary.
         summary: dict[str, Any] = {"inputs": inputs.digest, "log": inputs.log}
@@ -117,49 +117,9 @@ class _Inputs:
     @classmethod
     def of(cls, schema: str | Path, events: str | Path, items: str | Path | None, users: str | Path | None) -> _Inputs:
         declared = EventSchema.from_yaml(schema)
-        told: list[object] = [CORPUS, TOKENIZER, declared.to_dict()]
-        told += [[str(source), stamps(source)] for source in (events, items, users) if source is not None]
-        return cls(declared, hashlib.sha256(json.dumps(told).encode()).hexdigest(), stamp(events))
-
-
-@dataclass(eq=False)
-class _Found:
-    """What the survey of all parts found: rows refused by reason, rows dropped by rule."""
-
-    reasons: Counter[str] = field(default_factory=Counter)
-    dropped: Counter[str] = field(default_factory=Counter)
-    moments: Moments = field(default_factory=lambda: Moments.of(np.zeros(0)))
-    observed: Observed | None = None
-
-
-def _surveyed(log: Log, progress: Progress) -> _Found:
-    found, done = _Found(), 0
-    for part in log.parts.survey():
-        found.reasons.update(part.quarantined["reason"].to_pylist())
-        found.dropped.update(part.dropped)
-        found.moments |= part.moments
-        if part.observed is not None:
-            found.observed = part.observed if found.observed is None else found.observed | part.observed
-        log.refused.add(part.quarantined)
-        log.keys.add(pa.table({KEY: part.keys}))
-        done += part.events + part.quarantined.num_rows + sum(part.dropped.values())
-        progress("check", done, log.rows)
-    if found.reasons.total() == log.rows:
-        told = _told(found.reasons)
-        raise SourceError(f"none of the {log.rows:,} rows makes sense: {told}; mend the log, or its declaration")
-    return found
-
-
-def _refuse(reasons: Mapping[str, int], rows: int) -> None:
-    if reasons:
-        raise SourceError(
-            f"{sum(reasons.values()):,} of {rows:,} rows make no sense: {_told(reasons)}; "
-            "mend the log, or leave out --strict and they are set aside"
-        )
-
-
-def _told(reasons: Mapping[str, int]) -> str:
-    return ", ".join(f"{reason} ({count:,})" for reason, count in Counter(reasons).most_common())
+        made_of: list[object] = [CORPUS, TOKENIZER, declared.to_dict()]
+        made_of += [[str(source), stamps(source)] for source in (events, items, users) if source is not None]
+        return cls(declared, hashlib.sha256(json.dumps(made_of).encode()).hexdigest(), stamp(events))
 
 
 @dataclass(eq=False)
@@ -193,7 +153,7 @@ def _reading_texts(job: Job) -> Iterator[_Texts]:
         yield texts
 
 
-def _fitted(log: Log, job: Job, found: _Found, texts: _Texts, progress: Progress) -> Tokenizer:
+def _fitted(log: Log, job: Job, found: Found, texts: _Texts, progress: Progress) -> Tokenizer:
     progress("fit", 0, 1)
     split = job.split or resolve(job.schema.split, found.moments)
     observed = found.observed or reduce(or_, log.parts.observe(split))
@@ -203,10 +163,10 @@ def _fitted(log: Log, job: Job, found: _Found, texts: _Texts, progress: Progress
 
 
 def _transformed(
-    log: Log, tokenizer: Tokenizer, found: _Found, summary: dict[str, Any], start: float, progress: Progress
+    log: Log, tokenizer: Tokenizer, found: Found, summary: dict[str, Any], start: float, progress: Progress
 ) -> Iterator[pa.Table]:
     """The tokens part by part, and after the last one the summary."""
-    events = log.rows - found.reasons.total() - found.dropped.total()
+    events = found.events(log.rows)
     done = tokens = users = 0
     kept: dict[str, float] = {}
     progress("tokenize", 0, events)
