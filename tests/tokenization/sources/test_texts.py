@@ -140,7 +140,7 @@ def test_a_day_that_is_appended_may_have_such_rows(
     tokenize(declared, write(tmp_path, [None] * 60), None, tmp_path / "corpus")
     (tmp_path / "day").mkdir()
     day = write(tmp_path / "day", list(bad))
-    with pytest.raises(SourceError, match=r"rows of .* make no sense"):
+    with pytest.raises(SourceError, match=r"rows make no sense"):
         append(declared, day, tmp_path / "corpus", strict=True)
     corpus = append(declared, day, tmp_path / "corpus")
     assert corpus.quarantine["reason"].to_pylist() == list(bad.values())
