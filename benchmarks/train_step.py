@@ -72,7 +72,7 @@ def _step(model: FoundationModel, recipe: Recipe, held: list[Lesson]) -> Callabl
     optimisers = Optimisers(model, recipe.optimisation)
 
     def step() -> None:
-        found = losses(model, held[0], recipe.optimisation.later_share, recipe.optimisation.embedding_share)
+        found = losses(model, held[0], recipe.objectives)
         addend, _ = global_loss(found, Ranks.alone())
         addend.backward()  # type: ignore[no-untyped-call]
         optimisers.step(1.0)

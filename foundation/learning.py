@@ -12,17 +12,22 @@ from torch import Tensor
 from foundation.affinity import candidate_lifts, pair_lifts
 from foundation.jagged import EventBatch, Requests
 from foundation.model import FoundationModel, UserStates
-from foundation.objectives import (
-    Negatives,
-    Shown,
-    Targets,
-    facet_cross_entropy,
-    negative_weights,
-    set_softmax,
-    shown,
-)
+from foundation.objectives.facets import facet_cross_entropy
+from foundation.objectives.softmax import negative_weights, set_softmax
+from foundation.objectives.targets import Negatives, Shown, Targets, shown
 from foundation.pooling import pooled_own
 from foundation.repeat import FIRST_ITEM
+
+
+@dataclass(frozen=True)
+class Objectives:
+    """What is learned besides the next items, as the share of each loss.
+
+    later: of each horizon ≥ 2. embedding: of the dot product of stored vectors, whose metric is that of the store.
+    """
+
+    later: float = 0.3
+    embedding: float = 0.3
 
 
 @dataclass(frozen=True)
@@ -85,23 +90,19 @@ class _Bonus:
     shown_A: Tensor | float
 
 
-def losses(model: FoundationModel, lesson: Lesson, later_share: float, embedding_share: float) -> list[Loss]:
-    """Losses of the next items (conditioned and bare), the stored embedding, later horizons and facets.
-
-    later_share: factor of each horizon ≥ 2. embedding_share: factor of the dot product of stored vectors, whose
-    metric is that of the store.
-    """
+def losses(model: FoundationModel, lesson: Lesson, objectives: Objectives) -> list[Loss]:
+    """Losses of the next items (conditioned and bare), the stored embedding, later horizons and facets."""
     targets = tuple(_with_items(target) for target in lesson.targets)
     said = _said(model, lesson, targets)
     now, *later = _contests(said, lesson, targets)
     told_RD, nothing = model.horizons[0](said.states.told_RD), _Bonus(0.0, 0.0)
     found = [
         Loss("next", *_item_loss(said, told_RD, now, _told_bonus(model, said, lesson, now)), share=1.0),
-        Loss("embedding", *_item_loss(said, _stored(model, said), now, nothing), share=embedding_share),
+        Loss("embedding", *_item_loss(said, _stored(model, said), now, nothing), share=objectives.embedding),
     ]
     for ahead, contest in enumerate(later, start=1):
         bare_RD = model.horizons[ahead](said.states.bare_RD)
-        found.append(Loss(f"next_{ahead + 1}", *_item_loss(said, bare_RD, contest, nothing), share=later_share))
+        found.append(Loss(f"next_{ahead + 1}", *_item_loss(said, bare_RD, contest, nothing), share=objectives.later))
     return found + _facet_losses(model, said.states, lesson.targets)
 
 

@@ -21,7 +21,7 @@ from torch import Tensor
 from foundation.config import FacetConfig, ItemConfig, ModelConfig
 from foundation.jagged import EventBatch, Requests, group_offsets, ranges, segment_ids
 from foundation.learning import Lesson
-from foundation.objectives import Negatives, Targets
+from foundation.objectives.targets import Negatives, Targets
 from foundation.repeat import FIRST_ITEM
 from tokenization.corpus.corpus import Corpus
 from tokenization.corpus.packing import pack

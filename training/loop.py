@@ -150,7 +150,7 @@ def _step(
     ranks: Ranks,
     factor: float,
 ) -> tuple[float, dict[str, float], float, int]:
-    found = losses(model, lesson, recipe.optimisation.later_share, recipe.optimisation.embedding_share)
+    found = losses(model, lesson, recipe.objectives)
     addend, parts = global_loss(found, ranks)
     total = sum(loss.share * parts[loss.name] for loss in found)
     if not math.isfinite(total):

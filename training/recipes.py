@@ -14,6 +14,7 @@ import numpy as np
 from foundation.config import ModelConfig, RepeatConfig
 from foundation.errors import ModelError
 from foundation.jagged import EventBatch
+from foundation.learning import Objectives
 from tokenization.corpus.corpus import Corpus
 from training.data import Sampling, Until, facet_configs, item_config, trainable_events
 from training.errors import TrainingError
@@ -24,7 +25,7 @@ class Optimisation:
     """How the weights move.
 
     rate: of AdamW on dense weights, table_rate: of SparseAdam on the rows of the item table. Both rise over
-    `warmup` steps and fall by a cosine to 2 %. later_share, embedding_share: see `foundation.learning.losses`.
+    `warmup` steps and fall by a cosine to 2 %.
     """
 
     rate: float = 6e-3
@@ -32,8 +33,6 @@ class Optimisation:
     weight_decay: float = 0.01
     warmup: int = 20
     clip: float = 1.0
-    later_share: float = 0.3
-    embedding_share: float = 0.3
 
 
 @dataclass(frozen=True)
@@ -46,6 +45,7 @@ class Recipe:
 
     model: ModelConfig
     sampling: Sampling = field(default_factory=Sampling)
+    objectives: Objectives = field(default_factory=Objectives)
     optimisation: Optimisation = field(default_factory=Optimisation)
     epochs: int = 8
     minutes: float = math.inf
@@ -62,8 +62,13 @@ class Recipe:
         try:
             values: dict[str, Any] = json.loads(text)
             model = ModelConfig.from_json(json.dumps(values.pop("model")))
-            sampling, optimisation = Sampling(**values.pop("sampling")), Optimisation(**values.pop("optimisation"))
-            return cls(model=model, sampling=sampling, optimisation=optimisation, **values)
+            return cls(
+                model=model,
+                sampling=Sampling(**values.pop("sampling")),
+                objectives=Objectives(**values.pop("objectives")),
+                optimisation=Optimisation(**values.pop("optimisation")),
+                **values,
+            )
         except (ValueError, TypeError, KeyError, AttributeError, ModelError) as error:
             raise TrainingError(f"this recipe can't be read ({error}): start a new run") from error
 

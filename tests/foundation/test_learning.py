@@ -10,9 +10,9 @@ from torch import Tensor
 
 from foundation.config import ModelConfig
 from foundation.jagged import EventBatch, Requests
-from foundation.learning import Lesson, Loss, losses
+from foundation.learning import Lesson, Loss, Objectives, losses
 from foundation.model import FoundationModel
-from foundation.objectives import Negatives, Targets
+from foundation.objectives.targets import Negatives, Targets
 from foundation.repeat import FIRST_ITEM
 
 
@@ -43,7 +43,7 @@ def lesson(config: ModelConfig, batch: EventBatch, asked: Requests) -> Lesson:
 
 
 def found(model: FoundationModel, lesson: Lesson) -> dict[str, Loss]:
-    return {loss.name: loss for loss in losses(model, lesson, later_share=0.3, embedding_share=0.2)}
+    return {loss.name: loss for loss in losses(model, lesson, Objectives(later=0.3, embedding=0.2))}
 
 
 def cross_entropy(logit_RV: Tensor, target: Targets) -> Tensor:

@@ -87,10 +87,10 @@ def recipe(kiosk_corpus: Corpus) -> Recipe:
         horizons=2,
     )
     sampling = data.Sampling(tokens=60, requests=4, negatives=24, negative_power=0.75, context_dropout=0.2)
-    optimisation = Optimisation(
-        rate=6e-3, table_rate=2e-2, weight_decay=0.01, warmup=5, clip=1.0, later_share=0.3, embedding_share=0.3
+    optimisation = Optimisation(rate=6e-3, table_rate=2e-2, weight_decay=0.01, warmup=5, clip=1.0)
+    return Recipe(
+        model, sampling, optimisation=optimisation, epochs=5, minutes=math.inf, checkpoint_seconds=math.inf, seed=3
     )
-    return Recipe(model, sampling, optimisation, epochs=5, minutes=math.inf, checkpoint_seconds=math.inf, seed=3)
 
 
 @pytest.fixture(scope="session")

@@ -58,7 +58,7 @@ WORKER = """
     found["broadcast"] = {name: weight.detach().clone() for name, weight in model.named_parameters()}
 
     _, lesson = next(lessons(training_set, recipe.model, recipe.sampling, recipe.seed, Position(), rank, ranks.count))
-    parts = losses(model, lesson, 0.3, 0.3)
+    parts = losses(model, lesson, recipe.objectives)
     addend, means = global_loss(parts, ranks)
     addend.backward()
     sum_gradients(Optimisers(model, recipe.optimisation).parameters, ranks)
@@ -136,7 +136,7 @@ def alone(kiosk_corpus: Corpus, recipe: Recipe, training_set: TrainingSet) -> tu
     union: dict[str, Loss] = {}
     for rank in range(RANKS):
         stream = lessons(training_set, recipe.model, recipe.sampling, recipe.seed, Position(), rank, RANKS)
-        for loss in losses(model, next(stream)[1], 0.3, 0.3):
+        for loss in losses(model, next(stream)[1], recipe.objectives):
             before = union.get(loss.name, replace(loss, total=torch.zeros(()), weight=torch.zeros(())))
             union[loss.name] = replace(loss, total=before.total + loss.total, weight=before.weight + loss.weight)
     addend, means = global_loss(list(union.values()), Ranks.alone())

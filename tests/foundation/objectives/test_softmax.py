@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from foundation.objectives import Negatives, Shown, facet_cross_entropy, negative_weights, set_softmax, shown
+from foundation.objectives.softmax import negative_weights, set_softmax
+from foundation.objectives.targets import Negatives, Shown, shown
 
 REQUESTS, ITEMS = 3, 12
 NOBODYS = (torch.zeros(0, dtype=torch.int64), torch.zeros(0, dtype=torch.int64))
@@ -104,14 +105,3 @@ def test_the_sampled_denominator_is_right_on_average() -> None:
     found = torch.stack(totals)
     error = found.std(0) / trials**0.5
     assert ((found.mean(0) - logit_RV.exp().sum(1)).abs() < 4 * error).all()
-
-
-def test_absent_facets_count_nothing() -> None:
-    logit_RC = torch.randn(2, 4, generator=torch.Generator().manual_seed(0)).requires_grad_()
-    row, code = torch.tensor([0, 0, 1]), torch.tensor([3, 0, 0])
-    total, weight = facet_cross_entropy(logit_RC, row, code, torch.tensor([0.5, 9.0, 9.0]))
-    torch.testing.assert_close(total, -0.5 * torch.log_softmax(logit_RC, 1)[0, 3])
-    assert weight == 0.5
-    total.backward()
-    assert logit_RC.grad is not None
-    assert not logit_RC.grad[1].any()
