@@ -4,13 +4,32 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
-from typing import Any, Self
+from dataclasses import asdict, dataclass, field, fields, replace
+from enum import StrEnum
+from typing import Any, Self, TypeVar
 
-from foundation.attention import Backend
 from foundation.errors import ModelError
 
-FORMAT = 1  # raised when a saved config.json changes meaning
+Part = TypeVar("Part")
+
+FORMAT = 2  # raised when a saved config.json changes meaning
+
+
+class Backend(StrEnum):
+    """How attention is computed; all agree with REFERENCE on values and gradients (`attention/backends.py`)."""
+
+    REFERENCE = "reference"  # one dense mask: plain, for tests and short streams
+    BLOCKED = "blocked"  # blocks of queries over the keys in their reach, any device
+    FLEX = "flex"  # FlexAttention: compiled for the mask; forward only on a CPU
+    XFORMERS = "xformers"  # the same blocks through xformers' memory-efficient attention, CUDA only
+
+
+class Rotary(StrEnum):
+    """What turns queries and keys."""
+
+    PLACE = "place"  # the ordinal of the group
+    TIME = "time"  # seconds since the user's first event
+    BOTH = "both"  # half of each head by one, half by the other
 
 
 @dataclass(frozen=True)
@@ -57,11 +76,40 @@ class RepeatConfig:
 
 
 @dataclass(frozen=True)
+class AttentionConfig:
+    """What a token sees of its user's past, see `attention/sight.py`.
+
+    windows: tokens that each layer reaches back, one number for all layers or one a layer; 0 = everything before.
+    sinks: so many of the user's first tokens are seen from everywhere. memory: slots into which each block of
+    `memory_block` tokens before the window is compressed, 0 = none; a token sees the newest `memory_reach` blocks.
+    rotary: what turns queries and keys. time_unit: seconds that turn as far as one group does.
+    """
+
+    windows: tuple[int, ...] = (256,)
+    sinks: int = 0
+    memory: int = 0
+    memory_block: int = 64
+    memory_reach: int = 128
+    rotary: Rotary = Rotary.PLACE
+    time_unit: float = 86_400.0
+
+    def __post_init__(self) -> None:
+        for name in ("sinks", "memory"):
+            if getattr(self, name) < 0:
+                raise ModelError(f"{name} must be at least 0, got {getattr(self, name)}")
+        for name in ("memory_block", "memory_reach", "time_unit"):
+            if not getattr(self, name) > 0:
+                raise ModelError(f"{name} must be above 0, got {getattr(self, name)}")
+        if not self.windows or min(self.windows) < 0:
+            raise ModelError(f"windows must be one number or one a layer, each at least 0, got {self.windows}")
+
+
+@dataclass(frozen=True)
 class ModelConfig:
     """Everything that decides the shape of a FoundationModel.
 
-    width D, layers, heads: of the trunk. window: tokens that attention reaches back. horizons: how many next
-    groups are predicted at once (multi-token prediction). targets: (facet, weight) besides the item.
+    width D, layers, heads: of the trunk. horizons: how many next groups are predicted at once (multi-token prediction).
+    targets: (facet, weight) besides the item.
     """
 
     facets: tuple[FacetConfig, ...]
@@ -71,20 +119,27 @@ class ModelConfig:
     width: int = 64
     layers: int = 2
     heads: int = 2
-    window: int = 256
+    attention: AttentionConfig = field(default_factory=AttentionConfig)
     horizons: int = 3
     backend: Backend = Backend.BLOCKED
 
     def __post_init__(self) -> None:
         if self.width % self.heads or (self.width // self.heads) % 2:
             raise ModelError(f"width {self.width} must split into {self.heads} heads of even width")
-        for field in ("layers", "window", "horizons"):
-            if getattr(self, field) < 1:
-                raise ModelError(f"{field} must be at least 1, got {getattr(self, field)}")
+        for name in ("layers", "horizons"):
+            if getattr(self, name) < 1:
+                raise ModelError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if len(self.attention.windows) not in (1, self.layers):
+            raise ModelError(f"{self.layers} layers take one window or {self.layers}, got {self.attention.windows}")
         names = [facet.name for facet in self.facets]
         for name in (self.item.facet, *(name for name, _ in self.targets)):
             if name not in names:
                 raise ModelError(f"facet {name!r} is not among the model's facets {names}")
+
+    @property
+    def windows(self) -> tuple[int, ...]:
+        """The window of each layer."""
+        return self.attention.windows * (self.layers // len(self.attention.windows))
 
     @property
     def tables(self) -> dict[str, tuple[int, ...]]:
@@ -117,38 +172,52 @@ class ModelConfig:
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        """Read `to_json`. Raises ModelError for another format, a missing or an unknown key."""
+        """Read `to_json`, of this format or an older one. Raises ModelError for anything else."""
         try:
             told: dict[str, Any] = json.loads(text)
             written = told.pop("format")
-            if written != FORMAT:
+            if written not in range(1, FORMAT + 1):
                 raise ModelError(
                     f"config.json has format {written}, this userfm reads {FORMAT}: install a userfm that wrote it"
                 )
-            item = {"semantic_ids": (), **told.pop("item")}
-            repeat = told.pop("repeat")
+            if written == 1:
+                told = _from_first_format(told)
             # What a file leaves out must not become a default that may have moved since it was written.
-            _see_that_whole(cls, told | {"item": item, "repeat": repeat})
-            _see_that_whole(RepeatConfig, repeat)
+            _see_that_whole(cls, told)
+            attention = _whole(AttentionConfig, told.pop("attention"))
             return cls(
                 facets=tuple(FacetConfig(**facet) for facet in told.pop("facets")),
-                item=ItemConfig(
-                    **{
-                        **item,
-                        "categories": tuple(map(tuple, item["categories"])),
-                        "semantic_ids": tuple(item["semantic_ids"]),
-                    }
-                ),
-                repeat=RepeatConfig(**{**repeat, "half_lives": tuple(repeat["half_lives"])}),
-                targets=tuple(map(tuple, told.pop("targets"))),
+                item=_whole(ItemConfig, told.pop("item")),
+                repeat=_whole(RepeatConfig, told.pop("repeat")),
+                attention=replace(attention, rotary=Rotary(attention.rotary)),
                 backend=Backend(told.pop("backend")),
-                **told,
+                **_tuples(told),
             )
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise ModelError(f"config.json can't be read ({error}): take a whole model directory") from error
 
 
+def _from_first_format(told: dict[str, Any]) -> dict[str, Any]:
+    """As it would be written now: one window for all layers, and nothing of what came later."""
+    without = {"windows": [told["window"]], "sinks": 0, "memory": 0, "memory_block": 64, "memory_reach": 128}
+    attention = {**without, "rotary": "place", "time_unit": 86_400.0}
+    kept = {name: value for name, value in told.items() if name != "window"}
+    return {**kept, "item": {"semantic_ids": (), **told["item"]}, "attention": attention}
+
+
+def _tuples(value: Any) -> Any:
+    """What JSON has as lists, as tuples."""
+    if isinstance(value, dict):
+        return {name: _tuples(one) for name, one in value.items()}
+    return tuple(_tuples(one) for one in value) if isinstance(value, list | tuple) else value
+
+
+def _whole(kind: type[Part], told: Mapping[str, Any]) -> Part:
+    _see_that_whole(kind, told)
+    return kind(**_tuples(told))
+
+
 def _see_that_whole(kind: type[Any], told: Mapping[str, Any]) -> None:
-    for field in fields(kind):
-        if field.name not in told:
-            raise KeyError(field.name)
+    for one in fields(kind):
+        if one.name not in told:
+            raise KeyError(one.name)

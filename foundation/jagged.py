@@ -117,6 +117,20 @@ class EventBatch:
 
 
 @dataclass(frozen=True)
+class Stream:
+    """What the trunk must know of a batch: who stands where.
+
+    border_G1: int64 packed index at which each group starts, and T. offset_B1: the same for users. place_T: int64
+    ordinal of each token's group. time_T: float64 seconds since the user's first event.
+    """
+
+    border_G1: Tensor
+    offset_B1: Tensor
+    place_T: Tensor
+    time_T: Tensor
+
+
+@dataclass(frozen=True)
 class Requests:
     """R moments at which something is asked of the model, ordered by user.
 
@@ -178,6 +192,11 @@ def group_offsets(batch: EventBatch) -> Tensor:
     new_T = torch.ones(batch.tokens, dtype=torch.bool, device=group_T.device)
     new_T[1:] = (user_T[1:] != user_T[:-1]) | (group_T[1:] != group_T[:-1])
     return torch.cat([new_T.nonzero().squeeze(1), batch.offset_B1[-1:]])
+
+
+def stream_of(batch: EventBatch) -> Stream:
+    """The trunk's view of a batch."""
+    return Stream(group_offsets(batch), batch.offset_B1, batch.group_T, batch.time_T)
 
 
 def segment_max(value_P: Tensor, segment_P: Tensor, segments: int) -> Tensor:

@@ -10,11 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from foundation.affinity import CategoryAffinity, candidate_lifts
-from foundation.attention import group_windows
 from foundation.conditioning import Conditioning
 from foundation.config import ModelConfig
 from foundation.embedding import EventEmbedding, ItemContent, ItemTower
-from foundation.jagged import EventBatch, Requests
+from foundation.jagged import EventBatch, Requests, stream_of
 from foundation.pooling import UserPooling, border_states, pooled_own
 from foundation.repeat import (
     FIRST_ITEM,
@@ -86,8 +85,7 @@ class FoundationModel(nn.Module):
 
     def forward(self, batch: EventBatch, requests: Requests) -> UserStates:
         """Encode the events and stop at the requests; states read tokens before `end_R` only."""
-        windows = group_windows(batch, self.config.window, self.config.backend)
-        x_TD = self.trunk(self.events(batch, self.tower), batch.group_T, windows)
+        x_TD = self.trunk(self.events(batch, self.tower), stream_of(batch))
         bare_RD = border_states(x_TD, batch, requests, self.empty_D)
         told_RD = self.conditioning(bare_RD, requests.context_RC)
         meetings = meet(batch, requests, self._columns, self.config.repeat)

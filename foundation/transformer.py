@@ -2,52 +2,108 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from foundation.attention import Backend, Windows, attend, rotate, rotations
+from foundation.attention.backends import Attend, lay_out
+from foundation.attention.memory import Memory
+from foundation.attention.rotary import rotate, rotations
+from foundation.attention.sight import Blocks, memory_blocks, no_blocks, see
 from foundation.config import ModelConfig
+from foundation.jagged import Stream
+
+
+@dataclass(frozen=True)
+class Turns:
+    """How far queries and keys are turned: those of the tokens, complex64 [T, 1, K / 2], and of the slots of memory
+    [M, 1, K / 2]."""
+
+    token_T1K: Tensor
+    slot_M1K: Tensor
 
 
 class Block(nn.Module):
     """Pre-norm attention and feed-forward: Xiong et al., arXiv:2002.04745; squared ReLU: So et al., Primer,
     arXiv:2109.08668."""
 
-    def __init__(self, width: int, heads: int) -> None:
+    def __init__(self, width: int, heads: int, memory: int) -> None:
         super().__init__()
         self.heads = heads
         self.attention_norm = nn.LayerNorm(width, bias=False)
         self.query_key_value = nn.Linear(width, 3 * width, bias=False)
         self.attention_out = nn.Linear(width, width, bias=False)
+        self.memory = Memory(memory, heads, width // heads) if memory else None
         self.feed_norm = nn.LayerNorm(width, bias=False)
         self.feed_in = nn.Linear(width, 4 * width, bias=False)
         self.feed_out = nn.Linear(4 * width, width, bias=False)
 
-    def forward(self, x_TD: Tensor, rotation_T1K: Tensor, windows: Windows, backend: Backend) -> Tensor:
+    def forward(self, x_TD: Tensor, turns: Turns, blocks: Blocks, attend: Attend) -> Tensor:
         """float [T, D] → float [T, D]."""
-        qkv_T3HK = self.query_key_value(self.attention_norm(x_TD)).unflatten(1, (3, self.heads, -1))
+        qkv_T3HK = self.projected(x_TD)
         # Queries and keys turn together, as twice as many heads.
-        q_THK, k_THK = rotate(qkv_T3HK[:, :2].flatten(1, 2), rotation_T1K).chunk(2, dim=1)
-        seen_THK = attend(q_THK, k_THK, qkv_T3HK[:, 2], windows, backend)
+        q_THK, k_SHK = rotate(qkv_T3HK[:, :2].flatten(1, 2), turns.token_T1K).chunk(2, dim=1)
+        v_SHK = qkv_T3HK[:, 2]
+        if self.memory is not None:
+            k_MHK, v_MHK = self.memory(qkv_T3HK[:, 1], v_SHK, blocks)
+            k_SHK = torch.cat([k_SHK, rotate(k_MHK, turns.slot_M1K)])
+            v_SHK = torch.cat([v_SHK, v_MHK])
+        return self.finished(x_TD, attend(q_THK, k_SHK, v_SHK))
+
+    def projected(self, x_TD: Tensor) -> Tensor:
+        """Queries, keys and values, float [T, 3, H, K], not yet turned."""
+        qkv_TQ: Tensor = self.query_key_value(self.attention_norm(x_TD))
+        return qkv_TQ.view(len(x_TD), 3, self.heads, x_TD.shape[1] // self.heads)
+
+    def finished(self, x_TD: Tensor, seen_THK: Tensor) -> Tensor:
+        """What attention has seen, added, and the feed-forward."""
         x_TD = x_TD + self.attention_out(seen_THK.flatten(1))
         feed_TD: Tensor = self.feed_out(F.relu(self.feed_in(self.feed_norm(x_TD))).square())
         return x_TD + feed_TD
 
 
 class Trunk(nn.Module):
-    """A stack of blocks over a packed stream; positions are group ordinals, so a group is a set."""
+    """A stack of blocks over a packed stream; places are group ordinals, so a group is a set."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.backend = config.backend
-        self.heads = config.heads
-        self.blocks = nn.ModuleList(Block(config.width, config.heads) for _ in range(config.layers))
+        self.config = config
+        # What sees everything needs no memory.
+        memories = [config.attention.memory if window else 0 for window in config.windows]
+        self.blocks = nn.ModuleList(Block(config.width, config.heads, memory) for memory in memories)
         self.norm = nn.LayerNorm(config.width, bias=False)
 
-    def forward(self, x_TD: Tensor, position_T: Tensor, windows: Windows) -> Tensor:
-        """float [T, D] → float [T, D]; a token reads its window only."""
-        rotation_T1K = rotations(position_T, x_TD.shape[1] // self.heads)
-        for block in self.blocks:
-            x_TD = block(x_TD, rotation_T1K, windows, self.backend)
-        normed_TD: Tensor = self.norm(x_TD)
+    def forward(self, x_TD: Tensor, stream: Stream) -> Tensor:
+        """float [T, D] → float [T, D]; a token reads nothing but its user's groups up to its own."""
+        normed_TD: Tensor = self.norm(self.layers(x_TD, stream)[-1])
         return normed_TD
+
+    def layers(self, x_TD: Tensor, stream: Stream) -> list[Tensor]:
+        """float [T, D] after each block, not yet normed."""
+        blocks, attends = self._lay_out(stream)
+        turns = self.turns(stream, blocks)
+        states = []
+        for block, window in zip(self.blocks, self.config.windows, strict=True):
+            x_TD = block(x_TD, turns, blocks, attends[window])
+            states.append(x_TD)
+        return states
+
+    def turns(self, stream: Stream, blocks: Blocks) -> Turns:
+        """A slot of memory stands where its block's last token stands."""
+        head_width = self.config.width // self.config.heads
+        token_T1K = rotations(stream.place_T, stream.time_T, self.config.attention, head_width)
+        return Turns(token_T1K, token_T1K[blocks.last_N].repeat_interleave(blocks.rank, 0))
+
+    def _lay_out(self, stream: Stream) -> tuple[Blocks, dict[int, Attend]]:
+        """Blocks of memory, and attention through each window that there is."""
+        config = self.config.attention
+        cut = (
+            memory_blocks(stream.border_G1, stream.offset_B1, config) if config.memory else no_blocks(stream.border_G1)
+        )
+        attends = {}
+        for window in set(self.config.windows):
+            sight = see(stream.border_G1, stream.offset_B1, config, window, cut)
+            attends[window] = lay_out(sight, len(stream.place_T), self.config.backend)
+        return cut, attends

@@ -22,6 +22,7 @@ from typing import Any
 import torch
 
 from foundation import pretrained
+from foundation.config import ModelConfig
 from foundation.model import FoundationModel
 from foundation.space import Space
 from tokenization.corpus.corpus import Corpus
@@ -278,11 +279,16 @@ def _threads(workers: int) -> int:
     return max(((os.cpu_count() or 1) - 1) // workers, 1)
 
 
+def _windows(model: ModelConfig) -> str:
+    seen = ["all that came before" if window == 0 else f"{window} tokens" for window in model.attention.windows]
+    return "windows of " + ", ".join(seen)
+
+
 def _card(run: Run, corpus: Corpus, progress: Progress) -> str:
     model, split = run.recipe.model, corpus.split
     return f"""# {corpus.tokenizer.schema.name}
 
-A userfm foundation model: {model.layers} layers of width {model.width}, windows of {model.window} tokens,
+A userfm foundation model: {model.layers} layers of width {model.width}, {_windows(model)},
 {model.horizons} horizons, trained {time.strftime("%Y-%m-%d", time.gmtime())}.
 
 - Corpus: {corpus.summary["events"]:,} events of {corpus.summary["users"]:,} users, {corpus.summary["items"]:,} items.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from difflib import get_close_matches
 from enum import StrEnum
@@ -11,7 +12,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from foundation.config import ModelConfig, RepeatConfig
+from foundation.config import AttentionConfig, ItemConfig, ModelConfig, RepeatConfig
 from foundation.errors import ModelError
 from foundation.jagged import EventBatch
 from foundation.learning import Objectives
@@ -98,7 +99,7 @@ def default(corpus: Corpus) -> Recipe:
         item=item,
         repeat=RepeatConfig(half_lives=half_lives, time_unit=gap),
         targets=targets,
-        window=64,
+        attention=AttentionConfig(windows=(64,), time_unit=gap),
     )
     return Recipe(model)
 
@@ -111,7 +112,7 @@ def small(corpus: Corpus) -> Recipe:
 
 
 def with_overrides(recipe: Recipe, overrides: dict[str, str]) -> Recipe:
-    """The recipe with fields replaced, written `model.width=128` or, where the name is unique, `width=128`.
+    """The recipe with fields replaced, written `model.width=128` or, where that means one setting, `width=128`.
 
     Raises TrainingError naming the nearest field for one that does not exist or a value of another type.
     """
@@ -123,31 +124,43 @@ def with_overrides(recipe: Recipe, overrides: dict[str, str]) -> Recipe:
 def _override(recipe: Recipe, key: str, value: str) -> Recipe:
     paths = _paths(recipe)
     found = [path for path in paths if path == key or path.split(".")[-1] == key]
+    # Of two settings of one name the outer one is meant: `width` is the model's.
+    found = [path for path in found if path.count(".") == min(one.count(".") for one in found)]
     if len(found) != 1:
         near = get_close_matches(key, [*paths, *(path.split(".")[-1] for path in paths)], n=1)
         hint = f"; did you mean {near[0]!r}?" if near else f": choose one of {', '.join(paths)}"
         raise TrainingError(f"the recipe has no single setting {key!r}{hint}")
-    *parents, name = found[0].split(".")
-    owner: Any = recipe if not parents else getattr(recipe, parents[0])
+    return _with(recipe, found[0].split("."), found[0], value)  # type: ignore[no-any-return]
+
+
+def _with(owner: Any, path: Sequence[str], setting: str, value: str) -> Any:
+    """The same dataclass with one field, however deep, as the text says."""
+    name, *deeper = path
     old = getattr(owner, name)
+    return replace(owner, **{name: _with(old, deeper, setting, value) if deeper else _read(old, setting, value)})
+
+
+def _read(old: Any, setting: str, value: str) -> Any:
+    """A text as a value of the type that stands there; whole numbers side by side are written `64,256`."""
+    numbers = isinstance(old, tuple)
     try:
-        new = type(old)(value)
+        return tuple(int(one) for one in value.split(",")) if numbers else type(old)(value)
     except ValueError as error:
-        raise TrainingError(f"setting {found[0]!r} takes a {type(old).__name__}, got {value!r}") from error
-    changed = replace(owner, **{name: new})
-    return changed if not parents else replace(recipe, **{parents[0]: changed})
+        kind = "list of whole numbers" if numbers else type(old).__name__
+        raise TrainingError(f"setting {setting!r} takes a {kind}, got {value!r}") from error
 
 
-def _paths(recipe: Recipe) -> list[str]:
-    """Settings of plain numbers and words, dotted."""
+def _paths(owner: Any, prefix: str = "") -> list[str]:
+    """Settings of plain numbers and words, and lists of whole numbers, dotted."""
     paths = []
-    for outer in fields(recipe):
-        value = getattr(recipe, outer.name)
+    for one in fields(owner):
+        value, name = getattr(owner, one.name), f"{prefix}{one.name}"
+        if isinstance(value, ItemConfig):
+            continue  # that is for the corpus to say
         if is_dataclass(value):
-            inner = [(f"{outer.name}.{one.name}", getattr(value, one.name)) for one in fields(value)]
-        else:
-            inner = [(outer.name, value)]
-        paths += [path for path, one in inner if isinstance(one, int | float | str)]
+            paths += _paths(value, f"{name}.")
+        elif isinstance(value, int | float | str) or (value and all(isinstance(part, int) for part in value)):
+            paths.append(name)
     return paths
 
 

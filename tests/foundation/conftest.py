@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from foundation.config import FacetConfig, ItemConfig, ModelConfig, RepeatConfig
+from foundation.config import AttentionConfig, FacetConfig, ItemConfig, ModelConfig, RepeatConfig
 from foundation.heads import Heads
 from foundation.jagged import EventBatch, Requests, group_offsets
 from foundation.model import FoundationModel
@@ -33,7 +33,7 @@ def config(kiosk_corpus: Corpus) -> ModelConfig:
         width=16,
         layers=2,
         heads=2,
-        window=12,
+        attention=AttentionConfig(windows=(12,)),
         horizons=3,
     )
 

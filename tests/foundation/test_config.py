@@ -5,13 +5,13 @@ from dataclasses import replace
 
 import pytest
 
-from foundation.attention import Backend
-from foundation.config import ModelConfig
+from foundation.config import AttentionConfig, Backend, ModelConfig, Rotary
 from foundation.errors import ModelError
 
 
 def test_a_config_is_read_as_it_was_written(config: ModelConfig) -> None:
-    other = replace(config, backend=Backend.REFERENCE, width=8)
+    attention = AttentionConfig((3, 0), sinks=2, memory=1, rotary=Rotary.BOTH)
+    other = replace(config, backend=Backend.REFERENCE, width=8, attention=attention)
     for one in (config, other):
         assert ModelConfig.from_json(one.to_json()) == one
 
@@ -28,7 +28,7 @@ def test_context_facets_are_found_by_their_role(config: ModelConfig) -> None:
         ({"width": 18, "heads": 4}, "width 18 must split into 4 heads"),
         ({"width": 6, "heads": 2}, "width 6 must split into 2 heads of even width"),
         ({"layers": 0}, "layers must be at least 1, got 0"),
-        ({"window": 0}, "window must be at least 1"),
+        ({"attention": AttentionConfig((3, 4, 5))}, r"2 layers take one window or 2, got \(3, 4, 5\)"),
         ({"horizons": 0}, "horizons must be at least 1"),
         ({"targets": (("colour", 0.1),)}, "facet 'colour' is not among the model's facets"),
     ],
@@ -57,7 +57,7 @@ def test_a_damaged_config_is_refused_with_a_sentence(config: ModelConfig, damage
 
 def test_a_config_of_another_format_says_so(config: ModelConfig) -> None:
     fields = {**json.loads(config.to_json()), "format": 99}
-    with pytest.raises(ModelError, match="has format 99, this userfm reads 1"):
+    with pytest.raises(ModelError, match="has format 99, this userfm reads 2"):
         ModelConfig.from_json(json.dumps(fields))
 
 
@@ -65,3 +65,24 @@ def test_a_config_of_another_format_says_so(config: ModelConfig) -> None:
 def test_what_is_no_config_is_refused(text: str) -> None:
     with pytest.raises(ModelError):
         ModelConfig.from_json(text)
+
+
+def test_a_config_of_the_first_format_is_read_as_what_it_meant(config: ModelConfig) -> None:
+    fields = {**json.loads(config.to_json()), "format": 1, "window": 12}
+    del fields["attention"], fields["item"]["semantic_ids"]
+    assert ModelConfig.from_json(json.dumps(fields)) == replace(config, attention=AttentionConfig((12,)))
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"windows": ()}, "windows must be one number or one a layer"),
+        ({"windows": (-1,)}, "each at least 0"),
+        ({"sinks": -1}, "sinks must be at least 0, got -1"),
+        ({"memory_block": 0}, "memory_block must be above 0, got 0"),
+        ({"time_unit": 0.0}, "time_unit must be above 0"),
+    ],
+)
+def test_attention_that_can_not_be_is_refused(changes: dict[str, object], sentence: str) -> None:
+    with pytest.raises(ModelError, match=sentence):
+        AttentionConfig(**changes)  # type: ignore[arg-type]

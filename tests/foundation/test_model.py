@@ -9,8 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from foundation.attention import Backend
-from foundation.config import ModelConfig
+from foundation.config import Backend, ModelConfig
 from foundation.embedding import ItemContent
 from foundation.jagged import EventBatch, Requests, group_offsets, requests_now, segment_ids
 from foundation.model import FoundationModel
@@ -123,7 +122,7 @@ def test_adding_later_events_changes_nothing(
 def test_the_order_inside_a_group_changes_nothing(model: FoundationModel, batch: EventBatch, asked: Requests) -> None:
     group_T = segment_ids(group_offsets(batch))
     assert group_T.bincount().max() > 3
-    assert group_T.bincount().max() <= model.config.window
+    assert group_T.bincount().max() <= model.config.attention.windows[0]
     key = group_T + torch.rand(batch.tokens, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     order = key.argsort()
     assert not torch.equal(order, torch.arange(batch.tokens))

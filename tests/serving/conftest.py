@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 import torch
 
-from foundation.config import FacetConfig, ItemConfig, ModelConfig, RepeatConfig
+from foundation.config import AttentionConfig, FacetConfig, ItemConfig, ModelConfig, RepeatConfig
 from foundation.model import FoundationModel
 from foundation.pretrained import item_content, save
 from foundation.space import Space
@@ -126,7 +126,7 @@ def model(tmp_path_factory: pytest.TempPathFactory, log: pa.Table) -> Path:
         targets=(("action", 0.1),),
         width=16,
         layers=1,
-        window=16,
+        attention=AttentionConfig(windows=(16,)),
         horizons=2,
     )
     torch.manual_seed(0)

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from foundation.config import ModelConfig, RepeatConfig
+from foundation.config import AttentionConfig, ModelConfig, RepeatConfig
 from tokenization.corpus.corpus import Corpus
 from training import data, pretrain
 from training.pretrain import Run
@@ -83,7 +83,7 @@ def recipe(kiosk_corpus: Corpus) -> Recipe:
         width=16,
         layers=1,
         heads=2,
-        window=16,
+        attention=AttentionConfig(windows=(16,)),
         horizons=2,
     )
     sampling = data.Sampling(tokens=60, requests=4, negatives=24, negative_power=0.75, context_dropout=0.2)

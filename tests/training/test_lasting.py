@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 import torch
 
-from foundation.config import ModelConfig, RepeatConfig
+from foundation.config import AttentionConfig, ModelConfig, RepeatConfig
 from foundation.jagged import EventBatch, group_offsets
 from foundation.learning import Lesson
 from foundation.model import FoundationModel
@@ -92,7 +92,7 @@ def config(tokenizer: Tokenizer) -> ModelConfig:
         width=16,
         layers=1,
         heads=2,
-        window=16,
+        attention=AttentionConfig(windows=(16,)),
         horizons=3,
     )
 

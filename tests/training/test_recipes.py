@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from foundation.config import Rotary
 from tokenization.corpus.corpus import Corpus, write_corpus
 from tokenization.tokenizer.tokenizer import Tokenizer
 from training.errors import TrainingError
@@ -51,6 +52,11 @@ def test_settings_are_replaced_by_name_or_by_path(kiosk_corpus: Corpus) -> None:
     assert (changed.model.width, changed.sampling.tokens, changed.optimisation.rate) == (128, 99, 1e-4)
     assert (changed.epochs, changed.seed) == (2, 7)
     assert with_overrides(changed, {"backend": "reference"}).model.backend == "reference"
+    sparse = with_overrides(recipe, {"windows": "64,0", "sinks": "4", "model.attention.memory": "2", "rotary": "both"})
+    assert sparse.model.attention == replace(
+        recipe.model.attention, windows=(64, 0), sinks=4, memory=2, rotary=Rotary.BOTH
+    )
+    assert with_overrides(recipe, {"layers": "1", "repeat.width": "8"}).model.repeat.width == 8
     assert with_overrides(recipe, {}) == recipe
 
 
@@ -60,6 +66,9 @@ def test_settings_are_replaced_by_name_or_by_path(kiosk_corpus: Corpus) -> None:
         ("widht", "64", "no single setting 'widht'; did you mean 'width'?"),
         ("model.widht", "64", "no single setting 'model.widht'; did you mean 'model.width'?"),
         ("zzz", "1", "no single setting 'zzz': choose one of"),
+        ("codes", "1", "no single setting 'codes'"),
+        ("windows", "64;0", "setting 'model.attention.windows' takes a list of whole numbers, got '64;0'"),
+        ("rotary", "sideways", "setting 'model.attention.rotary' takes a Rotary, got 'sideways'"),
         ("width", "wide", "setting 'model.width' takes a int, got 'wide'"),
         ("epochs", "2.5", "setting 'epochs' takes a int, got '2.5'"),
         ("backend", "magic", "setting 'model.backend' takes a Backend, got 'magic'"),

@@ -1,0 +1,118 @@
+"""What each token sees of its user: a sliding window of whole groups, the first groups, and memory of the rest.
+
+A token attends to its own group (a set: its members see one another) and to the groups before it, as far back as
+`window` tokens reach; to the sinks, the user's first groups of at most `sinks` tokens together; and to the slots of
+memory into which blocks are compressed that lie completely before its window. Each is one contiguous range of a stream
+of keys, first the T packed tokens, then the M slots: so a mask is six integers a token, whatever computes it. Borders
+move inward to group borders; only a group longer than the window is cut, in its canonical order, and the pieces then
+follow one another.
+
+Sliding windows: Beltagy et al., Longformer, arXiv:2004.05150. Sinks: Xiao et al., StreamingLLM, arXiv:2309.17453.
+Blocks behind the window: Rae et al., Compressive Transformers, arXiv:1911.05507.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from foundation.config import AttentionConfig
+from foundation.jagged import ranges_owner
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """The stream cut into N blocks of whole groups, each compressed into `rank` slots of memory.
+
+    token_NL: int64 packed index of each block's tokens; T, a row of padding, behind its end. last_N: int64 the last
+    token of each block, whose place and time are those of its slots. end_N: int64 first packed index behind each.
+    """
+
+    token_NL: Tensor
+    last_N: Tensor
+    end_N: Tensor
+    rank: int
+
+
+@dataclass(frozen=True)
+class Sight:
+    """What each of T tokens sees: keys `first` to `last` (exclusive) of three ranges that never overlap.
+
+    window, sinks, slots: int64 [T, 2]; those of `slots` count from 0 at the first slot of memory.
+    """
+
+    window_T2: Tensor
+    sinks_T2: Tensor
+    slots_T2: Tensor
+
+
+def see(border_G1: Tensor, offset_B1: Tensor, config: AttentionConfig, window: int, blocks: Blocks) -> Sight:
+    """What the tokens of a batch see through a window of so many tokens; 0 = everything up to their group.
+
+    border_G1: int64 packed index at which each group starts, and T. offset_B1: the same for users. blocks: as
+    `memory_blocks` cuts them, none where there is no memory.
+    """
+    if not window:
+        return _see_everything(border_G1, offset_B1)
+    cut_G1 = cut_groups(border_G1, window)
+    group_T = ranges_owner(cut_G1[1:] - cut_G1[:-1])
+    user_T = ranges_owner(offset_B1[1:] - offset_B1[:-1])
+    begin_T, end_T = offset_B1[:-1][user_T], cut_G1[1:][group_T]
+    # The first whole group that starts at or after end − window, and never another user's.
+    first_G = torch.searchsorted(cut_G1, cut_G1[1:] - window)
+    start_T = torch.maximum(cut_G1[first_G[group_T]], begin_T)
+    # As many of the first groups as are whole within so many tokens, and before the window.
+    sinks_B = border_G1[torch.searchsorted(border_G1, offset_B1[:-1] + config.sinks, right=True) - 1]
+    sinks_T = torch.minimum(torch.maximum(sinks_B[user_T], begin_T), start_T)
+    return Sight(_pairs(start_T, end_T), _pairs(begin_T, sinks_T), _slots(begin_T, start_T, blocks, config))
+
+
+def _see_everything(border_G1: Tensor, offset_B1: Tensor) -> Sight:
+    user_T = ranges_owner(offset_B1[1:] - offset_B1[:-1])
+    end_T = border_G1[1:][ranges_owner(border_G1[1:] - border_G1[:-1])]
+    begin_T = offset_B1[:-1][user_T]
+    return Sight(_pairs(begin_T, end_T), _pairs(begin_T, begin_T), torch.zeros_like(_pairs(begin_T, begin_T)))
+
+
+def _slots(begin_T: Tensor, start_T: Tensor, blocks: Blocks, config: AttentionConfig) -> Tensor:
+    """The slots of the newest blocks that end where the window starts, or before."""
+    first_T = torch.searchsorted(blocks.end_N, begin_T, right=True)
+    behind_T = torch.searchsorted(blocks.end_N, start_T, right=True)
+    first_T = torch.maximum(first_T, behind_T - config.memory_reach)
+    return _pairs(first_T, behind_T) * blocks.rank
+
+
+def memory_blocks(border_G1: Tensor, offset_B1: Tensor, config: AttentionConfig) -> Blocks:
+    """Blocks of whole groups. A group is in the block in which it starts, counting `memory_block` tokens a block from
+    the user's first: so what is in a block is known as soon as the next one begins, and never changes."""
+    user_G = torch.searchsorted(offset_B1, border_G1[:-1], right=True) - 1
+    place_G = (border_G1[:-1] - offset_B1[:-1][user_G]) // config.memory_block
+    new_G = torch.ones_like(user_G, dtype=torch.bool)
+    new_G[1:] = (user_G[1:] != user_G[:-1]) | (place_G[1:] != place_G[:-1])
+    start_N = border_G1[:-1][new_G]
+    end_N = torch.cat([start_N[1:], border_G1[-1:]])[: len(start_N)]
+    step_L = torch.arange(int((end_N - start_N).max()) if len(start_N) else 0, device=start_N.device)
+    token_NL = start_N[:, None] + step_L
+    token_NL = torch.where(token_NL < end_N[:, None], token_NL, border_G1[-1])
+    return Blocks(token_NL, end_N - 1, end_N, config.memory)
+
+
+def no_blocks(border_G1: Tensor) -> Blocks:
+    """Of a model without memory."""
+    nothing = border_G1[:0]
+    return Blocks(nothing[:, None], nothing, nothing, 0)
+
+
+def cut_groups(border_G1: Tensor, window: int) -> Tensor:
+    """Group offsets with every group longer than `window` cut into pieces of `window` tokens."""
+    length_G = border_G1[1:] - border_G1[:-1]
+    pieces_G = torch.clamp((length_G + window - 1) // window, min=1)
+    group_N = ranges_owner(pieces_G)
+    piece_N = torch.arange(len(group_N), device=border_G1.device) - (pieces_G.cumsum(0) - pieces_G)[group_N]
+    return torch.cat([border_G1[:-1][group_N] + piece_N * window, border_G1[-1:]])
+
+
+def _pairs(first_T: Tensor, last_T: Tensor) -> Tensor:
+    return torch.stack([first_T, last_T], dim=1)
