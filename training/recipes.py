@@ -123,7 +123,7 @@ def with_overrides(recipe: Recipe, overrides: dict[str, str]) -> Recipe:
 
 def _override(recipe: Recipe, key: str, value: str) -> Recipe:
     paths = _paths(recipe)
-    found = [path for path in paths if path == key or path.split(".")[-1] == key]
+    found = [path for path in paths if path == key or path.endswith(f".{key}")]
     # Of two settings of one name the outer one is meant: `width` is the model's.
     found = [path for path in found if path.count(".") == min(one.count(".") for one in found)]
     if len(found) != 1:
