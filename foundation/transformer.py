@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from foundation.attention.backends import Attend, lay_out
 from foundation.attention.memory import Memory
 from foundation.attention.rotary import rotate, rotations
-from foundation.attention.sight import Blocks, memory_blocks, no_blocks, see
+from foundation.attention.sight import Blocks, memory_blocks, no_blocks, see, sink_ends
 from foundation.config import ModelConfig
 from foundation.jagged import Stream
 
@@ -94,16 +94,15 @@ class Trunk(nn.Module):
         """A slot of memory stands where its block's last token stands."""
         head_width = self.config.width // self.config.heads
         token_T1K = rotations(stream.place_T, stream.time_T, self.config.attention, head_width)
-        return Turns(token_T1K, token_T1K[blocks.last_N].repeat_interleave(blocks.rank, 0))
+        return Turns(token_T1K, token_T1K[blocks.end_N - 1].repeat_interleave(blocks.rank, 0))
 
     def _lay_out(self, stream: Stream) -> tuple[Blocks, dict[int, Attend]]:
         """Blocks of memory, and attention through each window that there is."""
         config = self.config.attention
-        cut = (
-            memory_blocks(stream.border_G1, stream.offset_B1, config) if config.memory else no_blocks(stream.border_G1)
-        )
-        attends = {}
+        border_G1, offset_B1 = stream.border_G1, stream.offset_B1
+        cut = memory_blocks(border_G1, offset_B1, config) if config.memory else no_blocks(offset_B1)
+        sink_B, attends = sink_ends(border_G1, offset_B1, config), {}
         for window in set(self.config.windows):
-            sight = see(stream.border_G1, stream.offset_B1, config, window, cut)
+            sight = see(border_G1, offset_B1, sink_B, cut, window, config)
             attends[window] = lay_out(sight, len(stream.place_T), self.config.backend)
         return cut, attends

@@ -26,13 +26,14 @@ from foundation.jagged import ranges_owner
 class Blocks:
     """The stream cut into N blocks of whole groups, each compressed into `rank` slots of memory.
 
-    token_NL: int64 packed index of each block's tokens; T, a row of padding, behind its end. last_N: int64 the last
-    token of each block, whose place and time are those of its slots. end_N: int64 first packed index behind each.
+    token_NL: int64 packed index of each block's tokens; T, a row of padding, behind its end. end_N: int64 first packed
+    index behind each; the token before has the place and the time of the block's slots. offset_B1: int64 first block of
+    each user, and N.
     """
 
     token_NL: Tensor
-    last_N: Tensor
     end_N: Tensor
+    offset_B1: Tensor
     rank: int
 
 
@@ -48,11 +49,13 @@ class Sight:
     slots_T2: Tensor
 
 
-def see(border_G1: Tensor, offset_B1: Tensor, config: AttentionConfig, window: int, blocks: Blocks) -> Sight:
+def see(
+    border_G1: Tensor, offset_B1: Tensor, sink_B: Tensor, blocks: Blocks, window: int, config: AttentionConfig
+) -> Sight:
     """What the tokens of a batch see through a window of so many tokens; 0 = everything up to their group.
 
-    border_G1: int64 packed index at which each group starts, and T. offset_B1: the same for users. blocks: as
-    `memory_blocks` cuts them, none where there is no memory.
+    border_G1: int64 packed index at which each group starts, and T. offset_B1: the same for users. sink_B: `sink_ends`.
+    blocks: `memory_blocks`, or `no_blocks` of a model without memory.
     """
     if not window:
         return _see_everything(border_G1, offset_B1)
@@ -63,10 +66,20 @@ def see(border_G1: Tensor, offset_B1: Tensor, config: AttentionConfig, window: i
     # The first whole group that starts at or after end − window, and never another user's.
     first_G = torch.searchsorted(cut_G1, cut_G1[1:] - window)
     start_T = torch.maximum(cut_G1[first_G[group_T]], begin_T)
-    # As many of the first groups as are whole within so many tokens, and before the window.
-    sinks_B = border_G1[torch.searchsorted(border_G1, offset_B1[:-1] + config.sinks, right=True) - 1]
-    sinks_T = torch.minimum(torch.maximum(sinks_B[user_T], begin_T), start_T)
-    return Sight(_pairs(start_T, end_T), _pairs(begin_T, sinks_T), _slots(begin_T, start_T, blocks, config))
+    behind_T = torch.searchsorted(blocks.end_N, start_T, right=True)
+    oldest_T = torch.maximum(blocks.offset_B1[:-1][user_T], behind_T - config.memory_reach)
+    return Sight(
+        window_T2=_pairs(start_T, end_T),
+        sinks_T2=_pairs(begin_T, torch.minimum(sink_B[user_T], start_T)),
+        slots_T2=_pairs(oldest_T, behind_T) * blocks.rank,
+    )
+
+
+def sink_ends(border_G1: Tensor, offset_B1: Tensor, config: AttentionConfig) -> Tensor:
+    """int64 [B]: packed index behind each user's sinks, as many of the first groups as are whole within so many
+    tokens."""
+    sink_B = border_G1[torch.searchsorted(border_G1, offset_B1[:-1] + config.sinks, right=True) - 1]
+    return torch.minimum(sink_B, offset_B1[1:])
 
 
 def _see_everything(border_G1: Tensor, offset_B1: Tensor) -> Sight:
@@ -76,33 +89,35 @@ def _see_everything(border_G1: Tensor, offset_B1: Tensor) -> Sight:
     return Sight(_pairs(begin_T, end_T), _pairs(begin_T, begin_T), torch.zeros_like(_pairs(begin_T, begin_T)))
 
 
-def _slots(begin_T: Tensor, start_T: Tensor, blocks: Blocks, config: AttentionConfig) -> Tensor:
-    """The slots of the newest blocks that end where the window starts, or before."""
-    first_T = torch.searchsorted(blocks.end_N, begin_T, right=True)
-    behind_T = torch.searchsorted(blocks.end_N, start_T, right=True)
-    first_T = torch.maximum(first_T, behind_T - config.memory_reach)
-    return _pairs(first_T, behind_T) * blocks.rank
-
-
 def memory_blocks(border_G1: Tensor, offset_B1: Tensor, config: AttentionConfig) -> Blocks:
     """Blocks of whole groups. A group is in the block in which it starts, counting `memory_block` tokens a block from
     the user's first: so what is in a block is known as soon as the next one begins, and never changes."""
-    user_G = torch.searchsorted(offset_B1, border_G1[:-1], right=True) - 1
-    place_G = (border_G1[:-1] - offset_B1[:-1][user_G]) // config.memory_block
+    first_G = border_G1[:-1]
+    user_G = torch.searchsorted(offset_B1, first_G, right=True) - 1
+    place_G = (first_G - offset_B1[:-1][user_G]) // config.memory_block
+    start_N = first_G[changes(user_G, place_G)]
+    end_N = torch.cat([start_N[1:], border_G1[-1:]])[: len(start_N)]
+    return blocks_of(start_N, end_N, offset_B1, config.memory)
+
+
+def no_blocks(offset_B1: Tensor) -> Blocks:
+    """Of a model without memory."""
+    return Blocks(offset_B1[:0, None], offset_B1[:0], torch.zeros_like(offset_B1), 0)
+
+
+def blocks_of(start_N: Tensor, end_N: Tensor, offset_B1: Tensor, rank: int) -> Blocks:
+    """Blocks from `start` to `end`, packed indices in the order of users; offset_B1: packed index of each user."""
+    longest = int((end_N - start_N).max()) if len(start_N) else 0
+    token_NL = start_N[:, None] + torch.arange(longest, device=start_N.device)
+    token_NL = torch.where(token_NL < end_N[:, None], token_NL, offset_B1[-1])
+    return Blocks(token_NL, end_N, torch.searchsorted(start_N, offset_B1), rank)
+
+
+def changes(user_G: Tensor, place_G: Tensor) -> Tensor:
+    """bool [G]: where another user or another place begins."""
     new_G = torch.ones_like(user_G, dtype=torch.bool)
     new_G[1:] = (user_G[1:] != user_G[:-1]) | (place_G[1:] != place_G[:-1])
-    start_N = border_G1[:-1][new_G]
-    end_N = torch.cat([start_N[1:], border_G1[-1:]])[: len(start_N)]
-    step_L = torch.arange(int((end_N - start_N).max()) if len(start_N) else 0, device=start_N.device)
-    token_NL = start_N[:, None] + step_L
-    token_NL = torch.where(token_NL < end_N[:, None], token_NL, border_G1[-1])
-    return Blocks(token_NL, end_N - 1, end_N, config.memory)
-
-
-def no_blocks(border_G1: Tensor) -> Blocks:
-    """Of a model without memory."""
-    nothing = border_G1[:0]
-    return Blocks(nothing[:, None], nothing, nothing, 0)
+    return new_G
 
 
 def cut_groups(border_G1: Tensor, window: int) -> Tensor:

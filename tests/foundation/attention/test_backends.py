@@ -11,7 +11,7 @@ from torch import Tensor
 from foundation.attention import blocked
 from foundation.attention.backends import CAPABILITIES, REFERENCE_TOKENS, lay_out
 from foundation.attention.reference import visible
-from foundation.attention.sight import Sight, memory_blocks, no_blocks, see
+from foundation.attention.sight import Sight, memory_blocks, no_blocks, see, sink_ends
 from foundation.config import AttentionConfig, Backend
 from foundation.errors import UnsupportedAttention
 from tests.foundation.attention.conftest import CONFIGS, USERS, Users, borders, offsets
@@ -23,8 +23,8 @@ LONG: Users = [[3] * 300, [1, 2], [], [5] * 90]
 def sight_of(users: Users, config: AttentionConfig) -> tuple[Sight, int, int]:
     """The sight of all tokens, how many they are, and the slots of memory behind them."""
     border_G1, offset_B1 = borders(users), offsets(users)
-    blocks = memory_blocks(border_G1, offset_B1, config) if config.memory else no_blocks(border_G1)
-    sight = see(border_G1, offset_B1, config, config.windows[0], blocks)
+    blocks = memory_blocks(border_G1, offset_B1, config) if config.memory else no_blocks(offset_B1)
+    sight = see(border_G1, offset_B1, sink_ends(border_G1, offset_B1, config), blocks, config.windows[0], config)
     return sight, int(border_G1[-1]), len(blocks.end_N) * blocks.rank
 
 

@@ -5,7 +5,7 @@ import itertools
 import torch
 from hypothesis import given, settings
 
-from foundation.attention.sight import cut_groups, memory_blocks, no_blocks, see
+from foundation.attention.sight import cut_groups, memory_blocks, no_blocks, see, sink_ends
 from foundation.config import AttentionConfig
 from tests.foundation.attention.conftest import CONFIGS, USERS, Users, borders, offsets, seen_by
 
@@ -16,8 +16,8 @@ def test_a_token_sees_whole_groups_of_its_user_its_sinks_and_memory_and_nothing_
     users: Users, config: AttentionConfig
 ) -> None:
     border_G1, offset_B1 = borders(users), offsets(users)
-    blocks = memory_blocks(border_G1, offset_B1, config) if config.memory else no_blocks(border_G1)
-    sight = see(border_G1, offset_B1, config, config.windows[0], blocks)
+    blocks = memory_blocks(border_G1, offset_B1, config) if config.memory else no_blocks(offset_B1)
+    sight = see(border_G1, offset_B1, sink_ends(border_G1, offset_B1, config), blocks, config.windows[0], config)
     tokens = int(border_G1[-1])
     held = [{token for token in row if token < tokens} for row in blocks.token_NL.tolist()]
     for token, expected in enumerate(seen_by(users, config)):
@@ -58,8 +58,9 @@ def test_windows_reach_further_the_wider_they_are() -> None:
     users: Users = [[2] * 20]
     spans = []
     for window in (2, 8, 40, 0):
-        blocks = no_blocks(borders(users))
-        window_T2 = see(borders(users), offsets(users), AttentionConfig((window,)), window, blocks).window_T2
+        border_G1, offset_B1 = borders(users), offsets(users)
+        sight = see(border_G1, offset_B1, offset_B1[:-1], no_blocks(offset_B1), window, AttentionConfig((window,)))
+        window_T2 = sight.window_T2
         spans.append(int((window_T2[:, 1] - window_T2[:, 0]).max()))
     assert spans == [2, 8, 40, 40]
 
@@ -68,6 +69,6 @@ def test_memory_is_of_the_newest_blocks_only() -> None:
     users: Users = [[1] * 100]
     config = AttentionConfig((10,), memory=2, memory_block=10, memory_reach=3)
     blocks = memory_blocks(borders(users), offsets(users), config)
-    slots_T2 = see(borders(users), offsets(users), config, 10, blocks).slots_T2
+    slots_T2 = see(borders(users), offsets(users), offsets(users)[:-1], blocks, 10, config).slots_T2
     assert slots_T2[99].tolist() == [12, 18]  # the window holds 90 to 99, the blocks before it end at 90, 80 and 70
     assert torch.equal((slots_T2[:, 1] - slots_T2[:, 0]).unique(), torch.tensor([0, 2, 4, 6]))
