@@ -21,6 +21,7 @@ from benchmarks.measure import Measured
 from training.tables import STYLES
 
 MODULES = {
+    "attention": "benchmarks.attention",
     "merging": "benchmarks.merging",
     "semantic_ids": "benchmarks.semantic_ids",
     "serve": "benchmarks.serve",
