@@ -20,8 +20,8 @@ from torch import Tensor
 
 from foundation.config import FacetConfig, ItemConfig, ModelConfig
 from foundation.jagged import EventBatch, Requests, group_offsets, ranges, segment_ids
-from foundation.learning import Lesson
-from foundation.objectives.targets import Negatives, Targets
+from foundation.learning import Lesson, Objectives
+from foundation.objectives.targets import Negatives
 from foundation.repeat import FIRST_ITEM
 from tokenization.corpus.corpus import Corpus
 from tokenization.corpus.packing import pack
@@ -29,6 +29,9 @@ from tokenization.corpus.windows import cut_windows
 from tokenization.tokenizer.split import Split
 from tokenization.tokenizer.tokenizer import Tokenizer
 from training.errors import TrainingError
+from training.targets import begun, targets_ahead, targets_in_window
+
+ALONE = Objectives()  # nothing but what is always learned
 
 
 @dataclass(frozen=True)
@@ -209,6 +212,7 @@ def lessons(
     start: Position,
     rank: int = 0,
     ranks: int = 1,
+    objectives: Objectives = ALONE,
 ) -> Iterator[tuple[Position, Lesson]]:
     """Endless lessons of one rank, each with the position after it; every rank takes as many steps an epoch."""
     training_set = in_windows(training_set, sampling.tokens)
@@ -221,7 +225,8 @@ def lessons(
             draw = np.random.default_rng([seed, epoch, batch + rank])
             shared = np.random.default_rng([seed, epoch, batch, 1])
             negatives = draw_negatives(training_set.count_V, sampling, shared)
-            yield Position(epoch, batch + ranks), make_lesson(training_set, config, sampling, users, negatives, draw)
+            lesson = make_lesson(training_set, config, sampling, users, negatives, draw, objectives)
+            yield Position(epoch, batch + ranks), lesson
         epoch, first = epoch + 1, 0
 
 
@@ -232,9 +237,13 @@ def make_lesson(
     users: np.ndarray,
     negatives: Negatives,
     draw: np.random.Generator,
+    objectives: Objectives = ALONE,
 ) -> Lesson:
     """The events of some rows, with requests made at the beginning of random groups, and what these and the groups that
-    began next hold."""
+    began next hold.
+
+    Requests stand at many borders of each user, so whatever is asked of them is asked densely.
+    """
     row_B = torch.from_numpy(np.sort(users))
     batch = select_users(training_set.events, row_B)
     border_G1 = group_offsets(batch)
@@ -249,11 +258,12 @@ def make_lesson(
         time_R=batch.begin_T[first_G[asked_R]],
         context_RC=_drop_context(context_RC, sampling.context_dropout, draw),
     )
-    order_G = torch.from_numpy(np.lexsort((batch.begin_T[first_G].numpy(), owner_G.numpy())))
-    targets = tuple(
-        _targets_ahead(batch, border_G1, order_G, asked_R, ahead, config) for ahead in range(config.horizons)
-    )
-    return Lesson(batch, requests, targets, negatives)
+    groups = begun(batch, border_G1)
+    targets = tuple(targets_ahead(batch, groups, asked_R, ahead, config) for ahead in range(config.horizons))
+    if not objectives.future:
+        return Lesson(batch, requests, targets, negatives)
+    future = targets_in_window(batch, groups, asked_R, config, objectives)
+    return Lesson(batch, requests, targets, negatives, future)
 
 
 def select_users(events: EventBatch, users_N: Tensor) -> EventBatch:
@@ -325,27 +335,3 @@ def _drop_context(context_RC: Tensor, dropout: float, draw: np.random.Generator)
     keep_R1 = draw.random((len(context_RC), 1)) >= dropout
     keep_RC = draw.random(tuple(context_RC.shape)) >= dropout / 2
     return torch.where(torch.from_numpy(keep_R1 & keep_RC), context_RC, 0)
-
-
-def _targets_ahead(
-    batch: EventBatch, border_G1: Tensor, order_G: Tensor, asked_R: Tensor, ahead: int, config: ModelConfig
-) -> Targets:
-    """Events of the group that begins `ahead` groups after the asked one, where the user has it.
-
-    order_G: groups by user, then in the order in which they begin; of those that begin together the first to be
-    complete comes first. A group that is open when the request is made is not ahead of it.
-    """
-    place_G = torch.empty_like(order_G)
-    place_G[order_G] = torch.arange(len(order_G))
-    owner_G = batch.user_T[border_G1[:-1]]
-    place_R = place_G[asked_R] + ahead
-    group_R = order_G[torch.clamp(place_R, max=len(order_G) - 1)]
-    there_R = (place_R < len(order_G)) & (owner_G[group_R] == owner_G[asked_R])
-    length_R = torch.where(there_R, border_G1[group_R + 1] - border_G1[group_R], 0)
-    token_E = ranges(border_G1[group_R], length_R)
-    request_E = segment_ids(torch.cat([length_R.new_zeros(1), length_R.cumsum(0)]))
-    names = [facet.name for facet in config.facets]
-    facets = [names.index(name) for name, _ in config.targets]
-    # A basket counts as the square root of its size: neither lines nor baskets rule alone.
-    weight_E = length_R[request_E].float().rsqrt()
-    return Targets(request_E, batch.facet_TF[token_E, config.item_column], batch.facet_TF[token_E][:, facets], weight_E)

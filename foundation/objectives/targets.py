@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -21,6 +22,16 @@ class Targets:
     facet_EF: Tensor
     weight_E: Tensor
 
+    def picked(self, keep_E: Tensor) -> Self:
+        """Some of them, by mask."""
+        return replace(self, **{field.name: getattr(self, field.name)[keep_E] for field in fields(self)})
+
+    @classmethod
+    def none(cls) -> Self:
+        """Nothing that is asked for."""
+        nothing = torch.zeros(0, dtype=torch.int64)
+        return cls(nothing, nothing, torch.zeros(0, 0, dtype=torch.int64), torch.zeros(0))
+
 
 @dataclass(frozen=True)
 class Negatives:
@@ -29,6 +40,9 @@ class Negatives:
 
     code_M: Tensor
     log_expected_M: Tensor
+
+    def __len__(self) -> int:
+        return len(self.code_M)
 
 
 @dataclass(frozen=True)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import pytest
 import torch
 from torch import Tensor
 
 from foundation.config import ModelConfig
+from foundation.errors import ModelError
 from foundation.jagged import EventBatch, Requests
 from foundation.learning import Lesson, Loss, Objectives, losses
 from foundation.model import FoundationModel
@@ -100,6 +101,32 @@ def test_facet_losses_are_cross_entropies_over_their_codes(model: FoundationMode
             torch.testing.assert_close(
                 mean(every[name + suffix]), (loss * weight).sum() / weight.sum(), rtol=1e-4, atol=1e-5
             )
+
+
+def test_over_all_items_the_future_loss_is_that_of_the_stored_dot_product_for_the_window(
+    model: FoundationModel, lesson: Lesson
+) -> None:
+    window = Targets(*(torch.cat([getattr(t, field.name) for t in lesson.targets]) for field in fields(Targets)))
+    objectives = Objectives(future=0.5)
+    loss = {one.name: one for one in losses(model, replace(lesson, future=window), objectives)}["future"]
+    states = model(lesson.batch, lesson.requests)
+    expected = cross_entropy(model.user_vectors(states) @ model.item_vectors().T, window)
+    torch.testing.assert_close(mean(loss), expected, rtol=1e-4, atol=1e-4)
+    assert loss.share == 0.5
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"later": -0.1}, "objective 'later' must be at least 0, got -0.1"),
+        ({"stale_seconds": 0.0}, "objective 'stale_seconds' must be above 0"),
+        ({"future_groups": 0}, "objective 'future_groups' must be above 0"),
+        ({"future_seconds": float("nan")}, "objective 'future_seconds' must be at least 0, got nan"),
+    ],
+)
+def test_objectives_that_make_no_sense_are_refused(settings: dict[str, float], sentence: str) -> None:
+    with pytest.raises(ModelError, match=sentence):
+        Objectives(**settings)  # type: ignore[arg-type]
 
 
 def test_each_request_learns_as_if_it_were_alone(model: FoundationModel, lesson: Lesson) -> None:
