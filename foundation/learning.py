@@ -18,10 +18,12 @@ from foundation.objectives.contests import (
     Candidates,
     Contest,
     Vectors,
+    against_impressions,
     candidates,
     contest,
     contest_logits,
-    with_items,
+    shown_in_vain,
+    wanted,
 )
 from foundation.objectives.facets import facet_cross_entropy
 from foundation.objectives.softmax import set_softmax
@@ -43,6 +45,9 @@ class Objectives:
     seconds until it begins. β = ln 2 / `stale_seconds`, where `stale_seconds` is how old a vector may be when it is
     served: what a vector that old would be asked for counts half of what a fresh one is. (Where a log has positions
     instead of times, seconds are positions.)
+
+    impressions: the weight with which items of the asked group that met no interest (an action of `feedback` 0) compete
+    with what did, in the losses of the next items and of the embedding; 1 as much as anything else that is shown.
     """
 
     later: float = 0.3
@@ -51,6 +56,7 @@ class Objectives:
     future_seconds: float = 28 * DAY
     future_groups: int = 16
     stale_seconds: float = 7 * DAY
+    impressions: float = 0.0
 
     def __post_init__(self) -> None:
         for one in fields(self):
@@ -101,10 +107,12 @@ class _Said:
 
 def losses(model: FoundationModel, lesson: Lesson, objectives: Objectives) -> list[Loss]:
     """Losses of the next items (conditioned and bare), the stored embedding, later horizons and facets."""
-    first, *later = (with_items(target) for target in lesson.targets)
-    future = with_items(lesson.future)
-    said = _said(model, lesson, (first, *later, future))
+    first, *later = (wanted(target) for target in lesson.targets)
+    future, vain = wanted(lesson.future), shown_in_vain(lesson.targets[0])
+    said = _said(model, lesson, (first, *later, future, vain))
     now = contest(said.candidates, lesson.negatives, first, said.states.own)
+    if objectives.impressions:
+        now = against_impressions(said.candidates, now, vain, objectives.impressions)
     told_RD, stored_RD = model.horizons[0](said.states.told_RD), _stored(model, said)
     found = [
         Loss("next", *_item_loss(said, told_RD, now, _told_bonus(model, said, now)), share=1.0),

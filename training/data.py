@@ -11,7 +11,7 @@ by it at the first horizon. Later horizons go by the order in which groups begin
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 import numpy as np
@@ -29,6 +29,7 @@ from tokenization.corpus.windows import cut_windows
 from tokenization.tokenizer.split import Split
 from tokenization.tokenizer.tokenizer import Tokenizer
 from training.errors import TrainingError
+from training.feedback import Feedback, feedback_of
 from training.targets import begun, targets_ahead, targets_in_window
 
 ALONE = Objectives()  # nothing but what is always learned
@@ -71,13 +72,15 @@ class TrainingSet:
     """All events that training may read, packed.
 
     count_V: float64 meetings of each item code among them. end: epoch seconds of the last event. fresh_B: int64 tokens
-    at the beginning of each row that only remind, and are not predicted; 0 but in windows of long histories.
+    at the beginning of each row that only remind, and are not predicted; 0 but in windows of long histories. feedback:
+    what an event's action says of interest in its item.
     """
 
     events: EventBatch
     count_V: np.ndarray
     end: float
     fresh_B: Tensor
+    feedback: Feedback = field(default_factory=Feedback)
 
     @property
     def users(self) -> int:
@@ -97,13 +100,15 @@ def read_training_set(corpus: Corpus, config: ModelConfig, until: Until = Until.
 
     Raises TrainingError where nothing is left.
     """
-    events = EventBatch.from_tokens(corpus.tokens(), [facet.name for facet in config.facets])
+    facets = [facet.name for facet in config.facets]
+    events = EventBatch.from_tokens(corpus.tokens(), facets)
     events = trainable_events(events, corpus.split, until)
     count_V = np.bincount(events.facet_TF[:, config.item_column].numpy(), minlength=config.item.codes)
     count_V[:FIRST_ITEM] = 0
     time_T = events.time_T + events.start_B[events.user_T]
     end = float(time_T.max()) if events.tokens else 0.0
-    training_set = TrainingSet(events, count_V.astype(np.float64), end, torch.zeros(events.users, dtype=torch.int64))
+    fresh_B, feedback = torch.zeros(events.users, dtype=torch.int64), feedback_of(corpus.tokenizer, facets)
+    training_set = TrainingSet(events, count_V.astype(np.float64), end, fresh_B, feedback)
     if not training_set.users or not count_V.any():
         raise TrainingError(
             f"no user has two groups of events one after the other, with an item, before the {until} part: "
@@ -258,11 +263,11 @@ def make_lesson(
         time_R=batch.begin_T[first_G[asked_R]],
         context_RC=_drop_context(context_RC, sampling.context_dropout, draw),
     )
-    groups = begun(batch, border_G1)
-    targets = tuple(targets_ahead(batch, groups, asked_R, ahead, config) for ahead in range(config.horizons))
+    groups, feedback = begun(batch, border_G1), training_set.feedback
+    targets = tuple(targets_ahead(batch, groups, asked_R, ahead, config, feedback) for ahead in range(config.horizons))
     if not objectives.future:
         return Lesson(batch, requests, targets, negatives)
-    future = targets_in_window(batch, groups, asked_R, config, objectives)
+    future = targets_in_window(batch, groups, asked_R, config, objectives, feedback)
     return Lesson(batch, requests, targets, negatives, future)
 
 

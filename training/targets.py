@@ -13,6 +13,7 @@ from foundation.config import ModelConfig
 from foundation.jagged import EventBatch, ranges, ranges_owner
 from foundation.learning import Objectives
 from foundation.objectives.targets import Targets
+from training.feedback import Feedback
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,9 @@ def begun(batch: EventBatch, border_G1: Tensor) -> Begun:
     return Begun(border_G1, owner_G, order_G, place_G, begin_G)
 
 
-def targets_ahead(batch: EventBatch, groups: Begun, asked_R: Tensor, ahead: int, config: ModelConfig) -> Targets:
+def targets_ahead(
+    batch: EventBatch, groups: Begun, asked_R: Tensor, ahead: int, config: ModelConfig, feedback: Feedback
+) -> Targets:
     """Events of the group that begins `ahead` groups after the asked one, where the user has it.
 
     A group that is open when the request is made is not ahead of it.
@@ -51,11 +54,17 @@ def targets_ahead(batch: EventBatch, groups: Begun, asked_R: Tensor, ahead: int,
     names = [facet.name for facet in config.facets]
     facets = [names.index(name) for name, _ in config.targets]
     facet_EF = batch.facet_TF[token_E]
-    return Targets(request_E, facet_EF[:, config.item_column], facet_EF[:, facets], weight_E)
+    item_E, reward_E = facet_EF[:, config.item_column], feedback.rewards(facet_EF)
+    return Targets(request_E, item_E, facet_EF[:, facets], weight_E, reward_E)
 
 
 def targets_in_window(
-    batch: EventBatch, groups: Begun, asked_R: Tensor, config: ModelConfig, objectives: Objectives
+    batch: EventBatch,
+    groups: Begun,
+    asked_R: Tensor,
+    config: ModelConfig,
+    objectives: Objectives,
+    feedback: Feedback,
 ) -> Targets:
     """Events of all groups that begin within `future_seconds` of each request, at most `future_groups` of them.
 
@@ -71,8 +80,9 @@ def targets_in_window(
     fresh_K = torch.exp(-math.log(2) / objectives.stale_seconds * wait_K).float()
     length_K = groups.border_G1[1:] - groups.border_G1[:-1]
     weight_E = weight_E * torch.repeat_interleave(fresh_K, length_K[group_RK[within_RK]])
-    no_facet = batch.facet_TF.new_zeros(len(token_E), 0)
-    return Targets(request_E, batch.facet_TF[token_E, config.item_column], no_facet, weight_E)
+    facet_EF = batch.facet_TF[token_E]
+    item_E, reward_E = facet_EF[:, config.item_column], feedback.rewards(facet_EF)
+    return Targets(request_E, item_E, facet_EF[:, :0], weight_E, reward_E)
 
 
 def _group_ahead(groups: Begun, asked_R: Tensor, ahead: int | Tensor) -> tuple[Tensor, Tensor]:

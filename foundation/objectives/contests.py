@@ -1,20 +1,21 @@
 """Who competes in a softmax over items, and what a state says of them.
 
 Every request's contest has the step's M negatives, weighted by their proposal, and pairs that are always shown: its
-user's own items and its targets, with weight one.
+user's own items and its targets, with weight one, and what it was shown in vain.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from foundation.affinity import candidate_lifts
 from foundation.objectives.softmax import CHUNK, negative_columns, negative_weights, pair_logits
-from foundation.objectives.targets import Negatives, Shown, Targets, shown
+from foundation.objectives.targets import Negatives, Shown, Targets, shown, with_impressions
 from foundation.repeat import FIRST_ITEM, OwnItems
 
 
@@ -40,12 +41,16 @@ class Vectors:
 
 @dataclass(frozen=True)
 class Contest:
-    """What competes to be the targets: negatives, and shown pairs with their columns among the candidates."""
+    """What competes to be the targets: negatives, and shown pairs with their columns among the candidates.
+
+    log_weight_A: of the shown pairs; 0 of all but impressions.
+    """
 
     target: Targets
     pairs: Shown
     column_A: Tensor
     negatives: Negatives
+    log_weight_A: Tensor | float = 0.0
 
 
 @dataclass(frozen=True)
@@ -56,9 +61,15 @@ class Bonus:
     shown_A: Tensor | float = 0.0
 
 
-def with_items(target: Targets) -> Targets:
-    """The targets that are items."""
-    return target.picked(target.item_E >= FIRST_ITEM)
+def wanted(target: Targets) -> Targets:
+    """The targets that are items somebody was interested in, by as much as they were."""
+    some = target.picked((target.item_E >= FIRST_ITEM) & (target.reward_E > 0))
+    return replace(some, weight_E=some.weight_E * some.reward_E)
+
+
+def shown_in_vain(target: Targets) -> Targets:
+    """The events with an item in which nobody was interested."""
+    return target.picked((target.item_E >= FIRST_ITEM) & (target.reward_E == 0))
 
 
 def candidates(own_P: Tensor, negatives: Negatives, targets: Sequence[Targets], codes: int) -> Candidates:
@@ -74,11 +85,23 @@ def candidates(own_P: Tensor, negatives: Negatives, targets: Sequence[Targets], 
 
 
 def contest(among: Candidates, negatives: Negatives, target: Targets, own: OwnItems | None) -> Contest:
-    """The contest for some targets (`with_items`). own: items of the users that compete too; None: none do."""
+    """The contest for some targets (`wanted`). own: items of the users that compete too; None: none do."""
     nobodys = target.request_E[:0], target.item_E[:0]
     mine = nobodys if own is None else (own.request_P, own.code_P)
     pairs = shown(mine, (target.request_E, target.item_E), len(among.column_V))
     return Contest(target, pairs, among.column_V[pairs.code_A], negatives)
+
+
+def against_impressions(among: Candidates, contest: Contest, vain: Targets, weight: float) -> Contest:
+    """The contest in which what was shown in vain competes too, as if it stood there `weight` times.
+
+    Where it is among the user's own items or the targets it competes already, with weight one.
+    """
+    pairs = with_impressions(contest.pairs, (vain.request_E, vain.item_E), len(among.column_V))
+    more = len(pairs.row_A) - len(contest.pairs.row_A)
+    weight_A = torch.zeros(len(pairs.row_A), device=pairs.row_A.device)
+    weight_A[len(weight_A) - more :] = math.log(weight)
+    return replace(contest, pairs=pairs, column_A=among.column_V[pairs.code_A], log_weight_A=weight_A)
 
 
 def contest_logits(
@@ -89,7 +112,7 @@ def contest_logits(
     float [R, M], logits of the negatives with their log weights, or, of more than `chunk` negatives, the log Σ exp of
     each chunk of them; and float [A], logits of the shown pairs.
     """
-    negatives, pairs = contest.negatives, contest.pairs
+    negatives, pairs, extra_A = contest.negatives, contest.pairs, bonus.shown_A + contest.log_weight_A
     if len(negatives) > chunk:
 
         def columns(part: slice) -> Tensor:
@@ -98,10 +121,10 @@ def contest_logits(
 
         negative_RK = negative_columns(columns, negatives, pairs, len(state_RD), chunk)
         shown_A = pair_logits(state_RD, among.item_ND, pairs.row_A, contest.column_A)
-        return negative_RK, shown_A + among.popularity_N[contest.column_A] + bonus.shown_A
+        return negative_RK, shown_A + among.popularity_N[contest.column_A] + extra_A
     # A dense product is faster on every device than gathering a vector for each pair.
     logit_RN = state_RD @ among.item_ND.T + among.popularity_N
     lift_RM = candidate_lifts(bonus.lifts, among.category_NC[: len(negatives)])
     weight_RM = negative_weights(negatives, pairs, len(state_RD)) + lift_RM
     negative_RM = logit_RN[:, : len(negatives)] + weight_RM
-    return negative_RM, logit_RN[pairs.row_A, contest.column_A] + bonus.shown_A
+    return negative_RM, logit_RN[pairs.row_A, contest.column_A] + extra_A

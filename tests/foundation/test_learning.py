@@ -30,7 +30,8 @@ def targets_of(config: ModelConfig, batch: EventBatch, requests: Requests, ahead
     names = [facet.name for facet in config.facets]
     facets = batch.facet_TF[tokens][:, [names.index(name) for name, _ in config.targets]]
     weight = 0.5 + torch.rand(len(rows), generator=torch.Generator().manual_seed(ahead))
-    return Targets(torch.tensor(rows), batch.facet_TF[tokens, config.item_column], facets, weight)
+    ones = torch.ones(len(rows))
+    return Targets(torch.tensor(rows), batch.facet_TF[tokens, config.item_column], facets, weight, ones)
 
 
 @pytest.fixture(scope="module")
@@ -140,7 +141,7 @@ def test_each_request_learns_as_if_it_were_alone(model: FoundationModel, lesson:
         targets = tuple(
             Targets(
                 torch.zeros(int((t.request_E == row).sum()), dtype=torch.int64),
-                *(getattr(t, name)[t.request_E == row] for name in ("item_E", "facet_EF", "weight_E")),
+                *(getattr(t, name)[t.request_E == row] for name in ("item_E", "facet_EF", "weight_E", "reward_E")),
             )
             for t in lesson.targets
         )
@@ -164,7 +165,8 @@ def test_every_weight_gets_a_gradient(model: FoundationModel, lesson: Lesson) ->
 
 def test_a_lesson_without_a_target_weighs_nothing(model: FoundationModel, lesson: Lesson) -> None:
     none = torch.zeros(0, dtype=torch.int64)
-    nothing = Targets(none, none, torch.zeros(0, len(model.config.targets), dtype=torch.int64), torch.zeros(0))
+    no_facet, no_weight = torch.zeros(0, len(model.config.targets), dtype=torch.int64), torch.zeros(0)
+    nothing = Targets(none, none, no_facet, no_weight, no_weight)
     for loss in found(model, replace(lesson, targets=(nothing,) * 3)).values():
         assert (loss.total.item(), loss.weight.item()) == (0.0, 0.0)
 

@@ -16,6 +16,7 @@ from foundation.jagged import EventBatch, group_offsets
 from foundation.learning import Objectives
 from foundation.objectives.targets import Targets
 from training.data import Sampling, TrainingSet, draw_negatives, make_lesson
+from training.feedback import Feedback
 from training.recipes import Recipe
 from training.targets import begun, targets_in_window
 
@@ -58,7 +59,7 @@ def test_the_window_holds_the_groups_that_begin_in_it_each_by_its_age(
     groups, begins = len(border_G1) - 1, batch.begin_T[border_G1[:-1]].tolist()
     owners = batch.user_T[border_G1[:-1]].tolist()
     objectives = Objectives(future=1.0, future_seconds=seconds, future_groups=most, stale_seconds=4.0)
-    found = targets_in_window(batch, begun(batch, border_G1), torch.arange(groups), CONFIG, objectives)
+    found = targets_in_window(batch, begun(batch, border_G1), torch.arange(groups), CONFIG, objectives, Feedback())
     expected = []
     for asked in range(groups):
         # Who began before, or together and was complete earlier, was open or over when the request was made.
