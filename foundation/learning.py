@@ -48,6 +48,10 @@ class Objectives:
 
     impressions: the weight with which items of the asked group that met no interest (an action of `feedback` 0) compete
     with what did, in the losses of the next items and of the embedding; 1 as much as anything else that is shown.
+
+    in_batch: 1 lets the targets of a batch be negatives of its other requests, beside those that are drawn.
+    full_below: where the log has no more items than this, all of them are negatives, and nothing is sampled. Proposals
+    and papers: training/negatives.py.
     """
 
     later: float = 0.3
@@ -57,6 +61,8 @@ class Objectives:
     future_groups: int = 16
     stale_seconds: float = 7 * DAY
     impressions: float = 0.0
+    in_batch: int = 0
+    full_below: int = 0
 
     def __post_init__(self) -> None:
         for one in fields(self):

@@ -30,6 +30,7 @@ from tokenization.tokenizer.split import Split
 from tokenization.tokenizer.tokenizer import Tokenizer
 from training.errors import TrainingError
 from training.feedback import Feedback, feedback_of
+from training.negatives import Proposal, among_batch, asked_chances, drawn, whole_catalogue
 from training.targets import begun, targets_ahead, targets_in_window
 
 ALONE = Objectives()  # nothing but what is always learned
@@ -222,6 +223,9 @@ def lessons(
     """Endless lessons of one rank, each with the position after it; every rank takes as many steps an epoch."""
     training_set = in_windows(training_set, sampling.tokens)
     epoch, first = start.epoch, start.batch
+    everything = whole_catalogue(training_set.count_V)
+    full = len(everything) <= objectives.full_below
+    proposal = batch_proposal(training_set, config, sampling, seed) if objectives.in_batch and not full else None
     while True:
         order = batches(training_set, sampling, seed, epoch)
         whole = max(len(order) // ranks, 1) * ranks
@@ -229,8 +233,10 @@ def lessons(
             users = order[(batch + rank) % len(order)]
             draw = np.random.default_rng([seed, epoch, batch + rank])
             shared = np.random.default_rng([seed, epoch, batch, 1])
-            negatives = draw_negatives(training_set.count_V, sampling, shared)
+            negatives = everything if full else draw_negatives(training_set.count_V, sampling, shared)
             lesson = make_lesson(training_set, config, sampling, users, negatives, draw, objectives)
+            if proposal is not None:
+                lesson = replace(lesson, negatives=among_batch(negatives, lesson.targets[0], proposal))
             yield Position(epoch, batch + ranks), lesson
         epoch, first = epoch + 1, 0
 
@@ -284,15 +290,23 @@ def _select(events: EventBatch, first_N: Tensor, length_N: Tensor, start_N: Tens
 
 
 def draw_negatives(count_V: np.ndarray, sampling: Sampling, draw: np.random.Generator) -> Negatives:
-    """Distinct items drawn with replacement ∝ count ** power, with the log of their expected number."""
-    share_V = count_V**sampling.negative_power
-    share_V = share_V / share_V.sum()
-    drawn = np.searchsorted(np.cumsum(share_V), draw.random(sampling.negatives), side="right")
-    code_M = np.unique(np.minimum(drawn, len(count_V) - 1))
-    code_M = code_M[share_V[code_M] > 0]
-    # Probability of being among the draws at all, since duplicates are dropped.
-    log_expected_M = np.log(-np.expm1(sampling.negatives * np.log1p(-np.minimum(share_V[code_M], 1 - 1e-9))))
-    return Negatives(torch.from_numpy(code_M), torch.from_numpy(log_expected_M).float())
+    """The negatives of one step."""
+    return drawn(count_V, sampling.negatives, sampling.negative_power, draw)
+
+
+def batch_proposal(training_set: TrainingSet, config: ModelConfig, sampling: Sampling, seed: int) -> Proposal:
+    """The chance of each item to be a negative where the targets of a batch are negatives too.
+
+    training_set: of `in_windows`. Counted in batches of the first epoch, so that whoever resumes counts the same.
+    """
+    events = training_set.events
+    first_G = group_offsets(events)[:-1]
+    askable_G = _askable(events, first_G, events.user_T[first_G], training_set.fresh_B)
+    reward_T = training_set.feedback.rewards(events.facet_TF)
+    number, codes = len(batches(training_set, sampling, seed, 0)), len(training_set.count_V)
+    asked_V = asked_chances(events, config.item_column, askable_G, reward_T, sampling.requests, number, codes)
+    draws = Proposal.of_draws(training_set.count_V, sampling.negatives, sampling.negative_power)
+    return replace(draws, asked_V=asked_V)
 
 
 def _askable(events: EventBatch, first_G: Tensor, owner_G: Tensor, fresh_B: Tensor) -> Tensor:
