@@ -26,6 +26,7 @@ from foundation.objectives.contests import (
     wanted,
 )
 from foundation.objectives.facets import facet_cross_entropy
+from foundation.objectives.gaps import gap_bins, gaps
 from foundation.objectives.softmax import set_softmax
 from foundation.objectives.targets import Negatives, Targets
 from foundation.pooling import pooled_own
@@ -52,6 +53,9 @@ class Objectives:
     in_batch: 1 lets the targets of a batch be negatives of its other requests, beside those that are drawn.
     full_below: where the log has no more items than this, all of them are negatives, and nothing is sampled. Proposals
     and papers: training/negatives.py.
+
+    category, gap, intent: of each of the categories, of the time until the next group and of each intent, where the
+    model has such heads (`category_targets`, `gap_bins` and `intents` of ModelConfig).
     """
 
     later: float = 0.3
@@ -63,6 +67,9 @@ class Objectives:
     impressions: float = 0.0
     in_batch: int = 0
     full_below: int = 0
+    category: float = 0.1
+    gap: float = 0.1
+    intent: float = 0.1
 
     def __post_init__(self) -> None:
         for one in fields(self):
@@ -132,7 +139,9 @@ def losses(model: FoundationModel, lesson: Lesson, objectives: Objectives) -> li
         then = contest(said.candidates, lesson.negatives, target, None)
         bare_RD = model.horizons[ahead](said.states.bare_RD)
         found.append(Loss(f"next_{ahead + 1}", *_item_loss(said, bare_RD, then), share=objectives.later))
-    return found + _facet_losses(model, said.states, lesson.targets)
+    for others in (_facet_losses, _gap_losses, _intent_losses):
+        found += others(model, lesson, said.states, objectives)
+    return found
 
 
 def _said(model: FoundationModel, lesson: Lesson, targets: Sequence[Targets]) -> _Said:
@@ -167,15 +176,53 @@ def _stored(model: FoundationModel, said: _Said) -> Tensor:
     return stored_RD
 
 
-def _facet_losses(model: FoundationModel, states: UserStates, targets: Sequence[Targets]) -> list[Loss]:
-    """Facets are predicted from the bare state: a context facet would otherwise be told what it should guess."""
-    found = []
-    for column, ((name, share), head) in enumerate(zip(model.config.targets, model.facet_heads, strict=True)):
-        for horizon, target in enumerate(targets):
-            logit_RC = head(model.horizons[horizon](states.bare_RD))
-            code_E = target.facet_EF[:, column]
-            code_E = torch.where(code_E < logit_RC.shape[1], code_E, 1)
-            total, weight = facet_cross_entropy(logit_RC, target.request_E, code_E, target.weight_E)
-            suffix = "" if horizon == 0 else f"_{horizon + 1}"
-            found.append(Loss(f"{name}{suffix}", total, weight, share / len(targets)))
+def _facet_losses(model: FoundationModel, lesson: Lesson, states: UserStates, objectives: Objectives) -> list[Loss]:
+    """Facets, and categories of items, of the next groups. They are predicted from the bare state: a context facet
+    would otherwise be told what it should guess."""
+    found, horizons, config = [], len(lesson.targets), model.config
+    for horizon, target in enumerate(lesson.targets):
+        state_RD = model.horizons[horizon](states.bare_RD)
+        suffix = "" if horizon == 0 else f"_{horizon + 1}"
+        for column, ((name, share), head) in enumerate(zip(config.targets, model.facet_heads, strict=True)):
+            loss = _code_loss(head(state_RD), target, target.facet_EF[:, column])
+            found.append(Loss(f"{name}{suffix}", *loss, share / horizons))
+        liked = wanted(target)
+        for name, head in zip(config.category_targets, model.category_heads, strict=True):
+            loss = _code_loss(head(state_RD), liked, _category(model, name, liked))
+            found.append(Loss(f"category.{name}{suffix}", *loss, objectives.category / horizons))
     return found
+
+
+def _gap_losses(model: FoundationModel, lesson: Lesson, states: UserStates, objectives: Objectives) -> list[Loss]:
+    """The time until the next group, where that is predicted."""
+    if model.gap_head is None:
+        return []
+    gap_R, there_R = gaps(lesson.batch, lesson.requests)
+    bin_R = gap_bins(gap_R, model.config.repeat.time_unit, model.config.gap_bins)
+    loss_R = F.cross_entropy(model.gap_head(model.horizons[0](states.bare_RD)), bin_R, reduction="none")
+    weight_R = there_R.to(loss_R.dtype)
+    return [Loss("gap", (loss_R * weight_R).sum(), weight_R.sum(), objectives.gap)]
+
+
+def _intent_losses(model: FoundationModel, lesson: Lesson, states: UserStates, objectives: Objectives) -> list[Loss]:
+    """What the next group is about: facets of all its events, categories of the items that were wanted."""
+    facets = [name for name, _ in model.config.targets]
+    found, target, liked = [], lesson.targets[0], wanted(lesson.targets[0])
+    for name, logit_RC in zip(model.config.intents, states.intents, strict=True):
+        if name in facets:
+            loss = _code_loss(logit_RC, target, target.facet_EF[:, facets.index(name)])
+        else:
+            loss = _code_loss(logit_RC, liked, _category(model, name, liked))
+        found.append(Loss(f"intent.{name}", *loss, objectives.intent))
+    return found
+
+
+def _code_loss(logit_RC: Tensor, target: Targets, code_E: Tensor) -> tuple[Tensor, Tensor]:
+    """Codes that came after training are learned as unknown, 1."""
+    code_E = torch.where(code_E < logit_RC.shape[1], code_E, 1)
+    return facet_cross_entropy(logit_RC, target.request_E, code_E, target.weight_E)
+
+
+def _category(model: FoundationModel, name: str, target: Targets) -> Tensor:
+    level = [category for category, _ in model.config.item.categories].index(name)
+    return model.tower.category_VC[target.item_E, level]
