@@ -25,6 +25,7 @@ from foundation.objectives.contests import (
     shown_in_vain,
     wanted,
 )
+from foundation.objectives.distillation import contest_divergence
 from foundation.objectives.facets import facet_cross_entropy
 from foundation.objectives.gaps import gap_bins, gaps
 from foundation.objectives.softmax import set_softmax
@@ -56,6 +57,11 @@ class Objectives:
 
     category, gap, intent: of each of the categories, of the time until the next group and of each intent, where the
     model has such heads (`category_targets`, `gap_bins` and `intents` of ModelConfig).
+
+    layerwise: of the next items from the bare states after the trunk's earlier layers, divided among them: deep
+    supervision, Lee et al., Deeply-Supervised Nets, arXiv:1409.5185. distill: of these states' scores drawn towards
+    those of the last layer (`objectives.distillation`), divided likewise. Both pass through the last layer's own norm
+    and projection, so they have no weights.
     """
 
     later: float = 0.3
@@ -70,6 +76,8 @@ class Objectives:
     category: float = 0.1
     gap: float = 0.1
     intent: float = 0.1
+    layerwise: float = 0.0
+    distill: float = 0.0
 
     def __post_init__(self) -> None:
         for one in fields(self):
@@ -108,7 +116,8 @@ class Loss:
 class _Said:
     """What the model says of a lesson: the users' states, and the vectors of all candidates.
 
-    own_OD: vectors of the distinct own items. place_P: each own item's row among them.
+    own_OD: vectors of the distinct own items. place_P: each own item's row among them. earlier: bare states after the
+    earlier layers, where something is learned of them.
     """
 
     states: UserStates
@@ -116,13 +125,14 @@ class _Said:
     among: Vectors
     own_OD: Tensor
     place_P: Tensor
+    earlier: tuple[Tensor, ...]
 
 
 def losses(model: FoundationModel, lesson: Lesson, objectives: Objectives) -> list[Loss]:
     """Losses of the next items (conditioned and bare), the stored embedding, later horizons and facets."""
     first, *later = (wanted(target) for target in lesson.targets)
     future, vain = wanted(lesson.future), shown_in_vain(lesson.targets[0])
-    said = _said(model, lesson, (first, *later, future, vain))
+    said = _said(model, lesson, (first, *later, future, vain), objectives)
     now = contest(said.candidates, lesson.negatives, first, said.states.own)
     if objectives.impressions:
         now = against_impressions(said.candidates, now, vain, objectives.impressions)
@@ -139,18 +149,26 @@ def losses(model: FoundationModel, lesson: Lesson, objectives: Objectives) -> li
         then = contest(said.candidates, lesson.negatives, target, None)
         bare_RD = model.horizons[ahead](said.states.bare_RD)
         found.append(Loss(f"next_{ahead + 1}", *_item_loss(said, bare_RD, then), share=objectives.later))
+    found += _layer_losses(model, said, now, objectives)
     for others in (_facet_losses, _gap_losses, _intent_losses):
         found += others(model, lesson, said.states, objectives)
     return found
 
 
-def _said(model: FoundationModel, lesson: Lesson, targets: Sequence[Targets]) -> _Said:
-    states = model(lesson.batch, lesson.requests)
+def _said(model: FoundationModel, lesson: Lesson, targets: Sequence[Targets], objectives: Objectives) -> _Said:
+    if objectives.layerwise or objectives.distill:
+        states, earlier = model.with_layers(lesson.batch, lesson.requests)
+        if not earlier:
+            raise ModelError(
+                "a trunk of one layer has no earlier one to learn: give `layers` 2, or leave out both shares"
+            )
+    else:
+        states, earlier = model(lesson.batch, lesson.requests), ()
     found = candidates(states.own.code_P, lesson.negatives, targets, model.tower.codes)
     code_N = found.code_N
     among = Vectors(model.tower(code_N), model.tower.popularity(code_N), model.tower.category_VC[code_N])
     column_O, place_P = torch.unique(found.column_V[states.own.code_P], return_inverse=True)
-    return _Said(states, found, among, among.item_ND[column_O], place_P)
+    return _Said(states, found, among, among.item_ND[column_O], place_P, earlier)
 
 
 def _item_loss(said: _Said, state_RD: Tensor, contest: Contest, bonus: Bonus | None = None) -> tuple[Tensor, Tensor]:
@@ -174,6 +192,20 @@ def _stored(model: FoundationModel, said: _Said) -> Tensor:
     bare_P = model.bare_repeat(own.feature_PX, own.request_P, bare_RD, said.own_OD, said.place_P)
     stored_RD: Tensor = model.pooling(bare_RD, pooled_own(own, bare_P, len(bare_RD), said.own_OD, said.place_P))
     return stored_RD
+
+
+def _layer_losses(model: FoundationModel, said: _Said, now: Contest, objectives: Objectives) -> list[Loss]:
+    """What the earlier layers of the trunk say of the next items: beside what came, and beside the last layer."""
+    found, last_RD = [], model.horizons[0](said.states.bare_RD)
+    for depth, bare_RD in enumerate(said.earlier, start=1):
+        state_RD = model.horizons[0](bare_RD)
+        if objectives.layerwise:
+            share = objectives.layerwise / len(said.earlier)
+            found.append(Loss(f"layer_{depth}", *_item_loss(said, state_RD, now), share))
+        if objectives.distill:
+            share = objectives.distill / len(said.earlier)
+            found.append(Loss(f"distill_{depth}", *contest_divergence(last_RD, state_RD, said.among, now), share))
+    return found
 
 
 def _facet_losses(model: FoundationModel, lesson: Lesson, states: UserStates, objectives: Objectives) -> list[Loss]:

@@ -94,6 +94,16 @@ class FoundationModel(nn.Module):
     def forward(self, batch: EventBatch, requests: Requests) -> UserStates:
         """Encode the events and stop at the requests; states read tokens before `end_R` only."""
         x_TD = self.trunk(self.events(batch, self.tower), stream_of(batch))
+        return self._states(x_TD, batch, requests)
+
+    def with_layers(self, batch: EventBatch, requests: Requests) -> tuple[UserStates, tuple[Tensor, ...]]:
+        """`forward`, and the bare states after each earlier block of the trunk, float [R, D] each, normed as it is."""
+        layers = self.trunk.layers(self.events(batch, self.tower), stream_of(batch))
+        *earlier, x_TD = (self.trunk.norm(layer_TD) for layer_TD in layers)
+        states = tuple(border_states(layer_TD, batch, requests, self.empty_D) for layer_TD in earlier)
+        return self._states(x_TD, batch, requests), states
+
+    def _states(self, x_TD: Tensor, batch: EventBatch, requests: Requests) -> UserStates:
         bare_RD, intents = border_states(x_TD, batch, requests, self.empty_D), ()
         if self.intents is not None:
             bare_RD, intents = self.intents(bare_RD)

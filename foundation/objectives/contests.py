@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from foundation.affinity import candidate_lifts
-from foundation.objectives.softmax import CHUNK, negative_columns, negative_weights, pair_logits
+from foundation.objectives.softmax import CHUNK, chunks, log_sum_exp, negative_weights, pair_logits, recomputed
 from foundation.objectives.targets import Negatives, Shown, Targets, shown, with_impressions
 from foundation.repeat import FIRST_ITEM, OwnItems
 
@@ -110,16 +110,15 @@ def contest_logits(
     """What a state says of a contest, as `set_softmax` reads it.
 
     float [R, M], logits of the negatives with their log weights, or, of more than `chunk` negatives, the log Σ exp of
-    each chunk of them; and float [A], logits of the shown pairs.
+    each chunk of them; and float [A], logits of the shown pairs with theirs.
     """
     negatives, pairs, extra_A = contest.negatives, contest.pairs, bonus.shown_A + contest.log_weight_A
     if len(negatives) > chunk:
 
-        def columns(part: slice) -> Tensor:
-            dot_RC = state_RD @ among.item_ND[part].T + among.popularity_N[part]
-            return dot_RC + candidate_lifts(bonus.lifts, among.category_NC[part])
+        def reduced(part: slice) -> Tensor:
+            return log_sum_exp(weighted_logits(state_RD, among, contest, part, bonus.lifts))
 
-        negative_RK = negative_columns(columns, negatives, pairs, len(state_RD), chunk)
+        negative_RK = torch.stack([recomputed(reduced, part) for part in chunks(len(negatives), chunk)], dim=1)
         shown_A = pair_logits(state_RD, among.item_ND, pairs.row_A, contest.column_A)
         return negative_RK, shown_A + among.popularity_N[contest.column_A] + extra_A
     # A dense product is faster on every device than gathering a vector for each pair.
@@ -128,3 +127,14 @@ def contest_logits(
     weight_RM = negative_weights(negatives, pairs, len(state_RD)) + lift_RM
     negative_RM = logit_RN[:, : len(negatives)] + weight_RM
     return negative_RM, logit_RN[pairs.row_A, contest.column_A] + extra_A
+
+
+def weighted_logits(
+    state_RD: Tensor, among: Vectors, contest: Contest, part: slice, lifts: tuple[Tensor, ...] = ()
+) -> Tensor:
+    """float [R, C]: logits of some of the negatives, with their log weights."""
+    negatives = contest.negatives
+    some = Negatives(negatives.code_M[part], negatives.log_expected_M[part])
+    logit_RC = state_RD @ among.item_ND[part].T + among.popularity_N[part]
+    logit_RC = logit_RC + candidate_lifts(lifts, among.category_NC[part])
+    return logit_RC + negative_weights(some, contest.pairs, len(state_RD))

@@ -57,21 +57,9 @@ def set_softmax(
     return (loss_E * weight_E).sum(), weight_E.sum()
 
 
-def negative_columns(
-    columns: Callable[[slice], Tensor], negatives: Negatives, pairs: Shown, requests: int, chunk: int = CHUNK
-) -> Tensor:
-    """log Σ exp of the weighted negatives in each chunk of them, float [R, ⌈M / chunk⌉], for `set_softmax`.
-
-    columns: logits float [R, C] of some of the negatives; it is called again in the backward pass.
-    """
-
-    def reduced(part: slice) -> Tensor:
-        some = Negatives(negatives.code_M[part], negatives.log_expected_M[part])
-        return log_sum_exp(columns(part) + negative_weights(some, pairs, requests))
-
-    starts = range(0, len(negatives), chunk)
-    parts = [slice(start, min(start + chunk, len(negatives))) for start in starts]
-    return torch.stack([recomputed(reduced, part) for part in parts], dim=1)
+def chunks(number: int, size: int) -> list[slice]:
+    """0 .. number in parts of at most `size`; one empty part of nothing."""
+    return [slice(start, min(start + size, number)) for start in range(0, max(number, 1), size)]
 
 
 def pair_logits(state_RD: Tensor, item_ND: Tensor, row_A: Tensor, column_A: Tensor) -> Tensor:
@@ -80,8 +68,7 @@ def pair_logits(state_RD: Tensor, item_ND: Tensor, row_A: Tensor, column_A: Tens
     def dots(part: slice) -> Tensor:
         return (state_RD[row_A[part]] * item_ND[column_A[part]]).sum(1)
 
-    starts = range(0, max(len(row_A), 1), PAIRS)
-    return torch.cat([recomputed(dots, slice(start, start + PAIRS)) for start in starts])
+    return torch.cat([recomputed(dots, part) for part in chunks(len(row_A), PAIRS)])
 
 
 def log_sum_exp(logit_RC: Tensor) -> Tensor:

@@ -14,7 +14,9 @@ from foundation.jagged import EventBatch, Requests
 from foundation.learning import Lesson, Loss, Objectives, losses
 from foundation.model import FoundationModel
 from foundation.objectives.targets import Negatives, Targets
+from foundation.pretrained import item_content
 from foundation.repeat import FIRST_ITEM
+from tokenization.corpus.corpus import Corpus
 
 
 def targets_of(config: ModelConfig, batch: EventBatch, requests: Requests, ahead: int) -> Targets:
@@ -114,6 +116,56 @@ def test_over_all_items_the_future_loss_is_that_of_the_stored_dot_product_for_th
     expected = cross_entropy(model.user_vectors(states) @ model.item_vectors().T, window)
     torch.testing.assert_close(mean(loss), expected, rtol=1e-4, atol=1e-4)
     assert loss.share == 0.5
+
+
+def test_earlier_layers_learn_the_next_items_by_the_last_ones_projection(
+    model: FoundationModel, lesson: Lesson
+) -> None:
+    every = {loss.name: loss for loss in losses(model, lesson, Objectives(layerwise=0.4, distill=0.6))}
+    states, (earlier_RD,) = model.with_layers(lesson.batch, lesson.requests)
+    early_RV, last_RV = (
+        model.horizons[0](state_RD) @ model.item_vectors()[:, :-1].T + model.item_vectors()[:, -1]
+        for state_RD in (earlier_RD, states.bare_RD)
+    )
+    torch.testing.assert_close(mean(every["layer_1"]), cross_entropy(early_RV, lesson.targets[0]), rtol=1e-4, atol=1e-4)
+    told_RV, said_RV = (torch.log_softmax(logit_RV[:, FIRST_ITEM:], 1) for logit_RV in (last_RV, early_RV))
+    divergence = (told_RV.exp() * (told_RV - said_RV)).sum(1).mean()
+    torch.testing.assert_close(mean(every["distill_1"]), divergence, rtol=1e-4, atol=1e-4)
+    assert (every["layer_1"].share, every["distill_1"].share) == (0.4, 0.6)
+    # What is learned of the first layer moves the first block and not the second.
+    blocks = [[*block.parameters()] for block in model.trunk.blocks]
+    for name in ("layer_1", "distill_1"):
+        gradients = [
+            torch.autograd.grad(every[name].total, part, retain_graph=True, allow_unused=True) for part in blocks
+        ]
+        assert all(gradient is not None and gradient.any() for gradient in gradients[0])
+        assert all(gradient is None for gradient in gradients[1])
+
+
+def test_they_change_nothing_else(model: FoundationModel, lesson: Lesson) -> None:
+    plain, more = (
+        {loss.name: loss.total for loss in losses(model, lesson, objectives)}
+        for objectives in (Objectives(), Objectives(layerwise=0.4, distill=0.6))
+    )
+    assert set(more) - set(plain) == {"layer_1", "distill_1"}
+    assert all(torch.equal(more[name], total) for name, total in plain.items())
+
+
+def test_an_earlier_layer_reads_nothing_of_what_it_is_asked_for(model: FoundationModel, lesson: Lesson) -> None:
+    requests = replace(lesson.requests, user_R=lesson.requests.user_R[:1], end_R=lesson.requests.end_R[:1])
+    requests = replace(requests, time_R=requests.time_R[:1], context_RC=requests.context_RC[:1])
+    ahead_T1 = torch.arange(lesson.batch.tokens)[:, None] >= requests.end_R
+    facet_TF = torch.where(ahead_T1, lesson.batch.facet_TF.flip(0), lesson.batch.facet_TF)
+    before, after = (
+        model.with_layers(batch, requests)[1][0] for batch in (lesson.batch, replace(lesson.batch, facet_TF=facet_TF))
+    )
+    torch.testing.assert_close(before, after)
+
+
+def test_a_single_layer_has_no_earlier_one(config: ModelConfig, kiosk_corpus: Corpus, lesson: Lesson) -> None:
+    shallow = FoundationModel(replace(config, layers=1), item_content(kiosk_corpus.tokenizer.items))
+    with pytest.raises(ModelError, match="a trunk of one layer has no earlier one to learn: give `layers` 2"):
+        losses(shallow, lesson, Objectives(distill=0.1))
 
 
 @pytest.mark.parametrize(
