@@ -68,8 +68,9 @@ def targets_in_window(
 ) -> Targets:
     """Events of all groups that begin within `future_seconds` of each request, at most `future_groups` of them.
 
-    The asked group is the first of them; groups that are open when the request is made are not ahead of it. Each counts
-    exp(−β Δt), Δt the float64 seconds from the request to its beginning and β = ln 2 / `stale_seconds`, as in
+    The asked group is the first of them; groups that are open when the request is made are not ahead of it. Nothing
+    lies beyond what the run may learn from, nor, of a long history, beyond the row that the request stands in. Each
+    counts exp(−β Δt), Δt the float64 seconds from the request to its beginning and β = ln 2 / `stale_seconds`, as in
     `Objectives`. Nothing is asked here of other facets: `facet_EF` has no column.
     """
     group_RK, there_RK = _group_ahead(groups, asked_R[:, None], torch.arange(objectives.future_groups))

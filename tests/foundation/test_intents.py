@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from foundation.jagged import EventBatch, Requests
 from foundation.learning import Lesson, Objectives, losses
 from foundation.model import FoundationModel
 from foundation.objectives.targets import Negatives, Targets
-from foundation.pretrained import item_content
+from foundation.pretrained import item_content, load, save
 from foundation.repeat import FIRST_ITEM
 from tokenization.corpus.corpus import Corpus
 
@@ -144,3 +145,13 @@ def test_every_weight_of_them_gets_a_gradient_and_items_move_the_guess(model: Fo
         assert gradient.any()
     for gradient in torch.autograd.grad(every["next"].total, list(model.intents.parameters())):
         assert gradient.any()
+
+
+def test_a_saved_model_has_them(
+    model: FoundationModel, kiosk_corpus: Corpus, batch: EventBatch, asked: Requests, tmp_path: Path
+) -> None:
+    save(model, kiosk_corpus.tokenizer, tmp_path, "kiosk", 1, 5.0, "# Card\n")
+    read = load(tmp_path).model
+    assert read.config == model.config
+    with torch.inference_mode():
+        assert torch.equal(read.user_vectors(read(batch, asked)), model.user_vectors(model(batch, asked)))

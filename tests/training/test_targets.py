@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from dataclasses import fields, replace
+from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 import torch
 from hypothesis import given
@@ -15,7 +18,9 @@ from foundation.config import FacetConfig, ItemConfig, ModelConfig, RepeatConfig
 from foundation.jagged import EventBatch, group_offsets
 from foundation.learning import Objectives
 from foundation.objectives.targets import Targets
-from training.data import Sampling, TrainingSet, draw_negatives, make_lesson
+from tests.conftest import Kiosk
+from tokenization.corpus.corpus import Corpus, write_corpus
+from training.data import Position, Sampling, TrainingSet, draw_negatives, lessons, make_lesson, read_training_set
 from training.feedback import Feedback
 from training.recipes import Recipe
 from training.targets import begun, targets_in_window
@@ -102,3 +107,23 @@ def test_a_longer_window_asks_for_more_and_nothing_where_it_is_not_learned(
     ]
     assert lengths[0] == 0
     assert lengths == sorted(set(lengths))
+
+
+def test_no_window_and_no_proposal_reaches_into_what_is_held_out(
+    kiosk: Kiosk, kiosk_corpus: Corpus, training_set: TrainingSet, recipe: Recipe, tmp_path: Path
+) -> None:
+    held = pa.array(np.array(kiosk.events["time"]) >= kiosk_corpus.split.validation)
+    article = kiosk.events["article"].combine_chunks()
+    other_articles = pc.if_else(pc.and_(held, pc.is_valid(article)), 101, article)
+    changed = kiosk.events.set_column(kiosk.events.schema.get_field_index("article"), "article", other_articles)
+    tokens = kiosk_corpus.tokenizer.transform(changed)
+    other = read_training_set(write_corpus(tmp_path / "corpus", [tokens], kiosk_corpus.tokenizer, {}), recipe.model)
+    objectives = Objectives(future=1.0, future_seconds=1e9, future_groups=100, in_batch=1)
+    one, two = (
+        next(lessons(found, recipe.model, recipe.sampling, recipe.seed, Position(), objectives=objectives))[1]
+        for found in (training_set, other)
+    )
+    assert len(one.future.item_E) > len(one.targets[0].item_E)
+    for field in fields(Targets):
+        assert torch.equal(getattr(one.future, field.name), getattr(two.future, field.name))
+    assert torch.equal(one.negatives.log_expected_M, two.negatives.log_expected_M)
