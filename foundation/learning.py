@@ -172,7 +172,8 @@ def _said(model: FoundationModel, lesson: Lesson, targets: Sequence[Targets], ob
     own_N = torch.zeros(len(code_N), dtype=torch.bool, device=own_P.device)
     own_N[own_P] = True
     place_P = (own_N.cumsum(0) - 1)[own_P]
-    return _Said(states, found, among, among.item_ND[own_N], place_P, earlier)
+    own_OD = among.item_ND.index_select(0, own_N.nonzero().squeeze(1))
+    return _Said(states, found, among, own_OD, place_P, earlier)
 
 
 def _item_loss(said: _Said, state_RD: Tensor, contest: Contest, bonus: Bonus | None = None) -> tuple[Tensor, Tensor]:
