@@ -105,7 +105,14 @@ def train(
     broadcast(model, ranks)
     steps = total_steps(training_set, recipe, ranks)
     stream = lessons(
-        training_set, recipe.model, recipe.sampling, recipe.seed, progress.position, ranks.rank, ranks.count
+        training_set,
+        recipe.model,
+        recipe.sampling,
+        recipe.seed,
+        progress.position,
+        ranks.rank,
+        ranks.count,
+        recipe.objectives,
     )
     saved, clock = time.monotonic(), time.monotonic()
     device = model.empty_D.device
