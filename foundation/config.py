@@ -32,6 +32,20 @@ class Rotary(StrEnum):
     BOTH = "both"  # half of each head by one, half by the other
 
 
+class Groups(StrEnum):
+    """How the trunk reads the events of a group."""
+
+    SET = "set"  # at one position, each seeing all
+    SEQUENCE = "sequence"  # one after another in canonical order, each seeing those before it: to compare with
+
+
+class Switch(StrEnum):
+    """Whether a part of the model exists."""
+
+    ON = "on"
+    OFF = "off"
+
+
 @dataclass(frozen=True)
 class FacetConfig:
     """One column of a token: its name, how many codes it has (0 absent, 1 unknown) and its role.
@@ -109,7 +123,9 @@ class ModelConfig:
     """Everything that decides the shape of a FoundationModel.
 
     width D, layers, heads: of the trunk. horizons: how many next groups are predicted at once (multi-token prediction).
-    targets: (facet, weight) besides the item.
+    targets: (facet, weight) besides the item. attributes: (name, number of codes) of what is known of users. groups:
+    how events of one group are read. repeat_path: whether own items return by a score of their own, `repeat`; off in
+    domains that do not repeat. category_affinity: whether items gain by how much of their categories a user takes.
     """
 
     facets: tuple[FacetConfig, ...]
@@ -122,6 +138,10 @@ class ModelConfig:
     attention: AttentionConfig = field(default_factory=AttentionConfig)
     horizons: int = 3
     backend: Backend = Backend.BLOCKED
+    attributes: tuple[tuple[str, int], ...] = ()
+    groups: Groups = Groups.SET
+    repeat_path: Switch = Switch.ON
+    category_affinity: Switch = Switch.ON
 
     def __post_init__(self) -> None:
         if self.width % self.heads or (self.width // self.heads) % 2:
@@ -140,6 +160,16 @@ class ModelConfig:
     def windows(self) -> tuple[int, ...]:
         """The window of each layer."""
         return self.attention.windows * (self.layers // len(self.attention.windows))
+
+    @property
+    def facet_names(self) -> tuple[str, ...]:
+        """The columns of `facet_TF`."""
+        return tuple(facet.name for facet in self.facets)
+
+    @property
+    def attribute_names(self) -> tuple[str, ...]:
+        """The columns of `attribute_BA`."""
+        return tuple(name for name, _ in self.attributes)
 
     @property
     def tables(self) -> dict[str, tuple[int, ...]]:
@@ -191,6 +221,9 @@ class ModelConfig:
                 repeat=_whole(RepeatConfig, told.pop("repeat")),
                 attention=replace(attention, rotary=Rotary(attention.rotary)),
                 backend=Backend(told.pop("backend")),
+                groups=Groups(told.pop("groups")),
+                repeat_path=Switch(told.pop("repeat_path")),
+                category_affinity=Switch(told.pop("category_affinity")),
                 **_tuples(told),
             )
         except (ValueError, TypeError, KeyError, AttributeError) as error:
@@ -202,7 +235,8 @@ def _from_first_format(told: dict[str, Any]) -> dict[str, Any]:
     without = {"windows": [told["window"]], "sinks": 0, "memory": 0, "memory_block": 64, "memory_reach": 128}
     attention = {**without, "rotary": "place", "time_unit": 86_400.0}
     kept = {name: value for name, value in told.items() if name != "window"}
-    return {**kept, "item": {"semantic_ids": (), **told["item"]}, "attention": attention}
+    parts = {"attributes": [], "groups": "set", "repeat_path": "on", "category_affinity": "on"}
+    return {**parts, **kept, "item": {"semantic_ids": (), **told["item"]}, "attention": attention}
 
 
 def _tuples(value: Any) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
@@ -11,18 +11,20 @@ from torch import Tensor, nn
 
 from foundation.affinity import CategoryAffinity, candidate_lifts
 from foundation.conditioning import Conditioning
-from foundation.config import ModelConfig
+from foundation.config import Groups, ModelConfig, Switch
 from foundation.embedding import EventEmbedding, ItemContent, ItemTower
-from foundation.jagged import EventBatch, Requests, stream_of
+from foundation.jagged import EventBatch, Requests, as_sequence, stream_of
 from foundation.pooling import UserPooling, border_states, pooled_own
 from foundation.repeat import (
     FIRST_ITEM,
     Columns,
+    NoRepeat,
     OwnItems,
     RepeatPath,
     feature_count,
     meet,
     own_items,
+    own_pairs,
     slow_decay,
     told_feature_count,
 )
@@ -33,8 +35,8 @@ from foundation.transformer import Trunk
 class UserStates:
     """What the model knows of R requests.
 
-    bare_RD: without, told_RD: with the request's context. own: the users' earlier items. shares: of each category
-    in their histories, one float [R, S] for each kind of category.
+    bare_RD: without, told_RD: with the request's context; both know the user's attributes. own: the users' earlier
+    items. shares: of each category in their histories, one float [R, S] for each kind of category.
     """
 
     bare_RD: Tensor
@@ -57,17 +59,19 @@ class FoundationModel(nn.Module):
         self.events = EventEmbedding(config)
         self.trunk = Trunk(config)
         self.empty_D = nn.Parameter(torch.zeros(config.width))
-        self.conditioning = Conditioning(config)
+        context = [(facet.table or facet.name, facet.size) for facet in config.context]
+        self.conditioning = Conditioning(config.width, context)
         # Two paths: what is stored may not know the request, what answers it should.
-        self.bare_repeat = RepeatPath(config.repeat, config.width, feature_count(config.repeat))
-        told_features = told_feature_count(config.repeat, len(config.context))
-        self.told_repeat = RepeatPath(config.repeat, config.width, told_features)
-        self.affinity = CategoryAffinity(config.item, content)
-        self.pooling = UserPooling(config.width)
+        self.bare_repeat = _repeat(config, feature_count(config.repeat))
+        self.told_repeat = _repeat(config, told_feature_count(config.repeat, len(config.context)))
+        weighed = config.item if config.category_affinity is Switch.ON else replace(config.item, categories=())
+        self.affinity = CategoryAffinity(weighed, content)
+        self.pooling = UserPooling(config.width, own=config.repeat_path is Switch.ON)
         # One projection a horizon over a shared trunk and item table: Gloeckle et al., arXiv:2404.19737.
         self.horizons = nn.ModuleList(nn.Linear(config.width, config.width) for _ in range(config.horizons))
         sizes = {facet.name: facet.size for facet in config.facets}
         self.facet_heads = nn.ModuleList(nn.Linear(config.width, sizes[name]) for name, _ in config.targets)
+        self.attributes = Conditioning(config.width, config.attributes) if config.attributes else None
 
     @classmethod
     def from_pretrained(cls, path: str | Path) -> Self:
@@ -85,11 +89,16 @@ class FoundationModel(nn.Module):
 
     def forward(self, batch: EventBatch, requests: Requests) -> UserStates:
         """Encode the events and stop at the requests; states read tokens before `end_R` only."""
-        x_TD = self.trunk(self.events(batch, self.tower), stream_of(batch))
-        bare_RD = border_states(x_TD, batch, requests, self.empty_D)
+        read = batch if self.config.groups is Groups.SET else as_sequence(batch)
+        x_TD = self.trunk(self.events(read, self.tower), stream_of(read))
+        bare_RD = border_states(x_TD, read, requests, self.empty_D)
+        if self.attributes is not None:
+            bare_RD = self.attributes(bare_RD, batch.attribute_BA[requests.user_R])
         told_RD = self.conditioning(bare_RD, requests.context_RC)
         meetings = meet(batch, requests, self._columns, self.config.repeat)
-        own = own_items(batch, requests, meetings, self._columns, self.config.repeat)
+        own = own_pairs(meetings)
+        if self.config.repeat_path is Switch.ON:
+            own = own_items(batch, requests, meetings, self._columns, self.config.repeat)
         slow = slow_decay(self.config.repeat)
         shares = self.affinity.shares(batch, len(requests), meetings, self._columns.item, self.tower.category_VC, slow)
         return UserStates(bare_RD, told_RD, own, shares)
@@ -125,3 +134,7 @@ class FoundationModel(nn.Module):
     def _own_vectors(self, own: OwnItems) -> tuple[Tensor, Tensor]:
         code_N, place_P = torch.unique(own.code_P, return_inverse=True)
         return self.tower(code_N), place_P
+
+
+def _repeat(config: ModelConfig, features: int) -> RepeatPath | NoRepeat:
+    return RepeatPath(config.repeat, config.width, features) if config.repeat_path is Switch.ON else NoRepeat()

@@ -138,13 +138,12 @@ def read_items(source: TableLike, schema: EventSchema) -> pa.Table:
     return _read_all(_scan(source, columns, ids, "item"), source, "item")
 
 
-def read_users(source: TableLike, schema: EventSchema) -> pa.Table:
+def read_users(source: TableLike, rule: UsersRule) -> pa.Table:
     """The columns of the users table that `schema.users` declares.
 
     Raises:
-        SourceError: as `read_events`; also where the schema declares no users.
+        SourceError: as `read_events`.
     """
-    rule = users_rule(schema)
     columns = tuple(dict.fromkeys((rule.id, *rule.categories, *rule.numbers)))
     return _read_all(_scan(source, columns, frozenset({rule.id, *rule.categories}), "user"), source, "user")
 
