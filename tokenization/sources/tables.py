@@ -144,8 +144,13 @@ def read_users(source: TableLike, rule: UsersRule) -> pa.Table:
     Raises:
         SourceError: as `read_events`.
     """
-    columns = tuple(dict.fromkeys((rule.id, *rule.categories, *rule.numbers)))
-    return _read_all(_scan(source, columns, frozenset({rule.id, *rule.categories}), "user"), source, "user")
+    ids = frozenset({rule.id, *rule.categories})
+    return _read_all(_scan(source, columns_of_users(rule), ids, "user"), source, "user")
+
+
+def columns_of_users(rule: UsersRule) -> tuple[str, ...]:
+    """The columns of a users table that are read."""
+    return tuple(dict.fromkeys((rule.id, *rule.categories, *rule.numbers)))
 
 
 def users_rule(schema: EventSchema) -> UsersRule:

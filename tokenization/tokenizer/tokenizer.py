@@ -30,7 +30,15 @@ from tokenization.merging.merging import Merging, settle
 from tokenization.merging.pairs import PairTable
 from tokenization.schema.event_schema import EventSchema
 from tokenization.schema.rules import ClockFacet, UsersRule
-from tokenization.sources.tables import TableLike, items_rule, read_events, read_items, read_users, users_rule
+from tokenization.sources.tables import (
+    TableLike,
+    columns_of_users,
+    items_rule,
+    read_events,
+    read_items,
+    read_users,
+    users_rule,
+)
 from tokenization.tokenizer import fitting, tokenizer_files
 from tokenization.tokenizer.encoding import distances, encode, encode_facet, merge_events, merge_keys, place_of
 from tokenization.tokenizer.facets import LASTED, Facet, Role, facets_of, merging_of
@@ -206,6 +214,11 @@ class Tokenizer:
             SourceError: as `sources.tables.read_users`.
         """
         return read_users(users, self._of_users)
+
+    @property
+    def user_columns(self) -> tuple[str, ...]:
+        """The columns of `read_users`."""
+        return columns_of_users(self._of_users)
 
     def without_events(self, users: pa.Table) -> pa.Table:
         """What `transform` gives, for users without an event: a row with empty lists each, in the order of their ids.
