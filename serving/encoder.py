@@ -26,7 +26,9 @@ from serving.ids import canonical
 from serving.index import Ranking, top
 from serving.rows import Float32s
 from tokenization.codes.vocabulary import UNKNOWN
+from tokenization.corpus.newcomers import rule_of_users
 from tokenization.errors import UserfmError, nearest
+from tokenization.sources.tables import columns_of_users
 
 Cell = str | int | float | list[str] | list[float] | None
 
@@ -109,7 +111,8 @@ class Encoder:
         tokenizer = self._subgraph.tokenizer
         events = _complete(events, tokenizer.schema.columns, "the schema")
         if users is not None:
-            users = _complete(users, tokenizer.user_columns, "the users table")
+            columns = columns_of_users(rule_of_users(tokenizer.schema))
+            users = _complete(users, columns, "the users table")
         return self._subgraph.tokenize(events, users)
 
     def _context(self, batch: EventBatch, at: float | None, context: Mapping[str, Cell]) -> Tensor | None:

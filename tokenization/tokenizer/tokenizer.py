@@ -21,7 +21,7 @@ from tokenization.events.cleaning import clean, read_facets, refuse
 from tokenization.events.events import Events
 from tokenization.events.grouping import Groups, complete_before, join, resume
 from tokenization.events.live import A_FEW, Finder, events_of, events_of_table
-from tokenization.ids import Ids, column_of
+from tokenization.ids import column_of
 from tokenization.items.content import ItemTable, TextVectors
 from tokenization.items.released import since_release
 from tokenization.items.semantic_ids import ResidualKMeans
@@ -29,16 +29,8 @@ from tokenization.merging.adjacency import ItemClass, continues
 from tokenization.merging.merging import Merging, settle
 from tokenization.merging.pairs import PairTable
 from tokenization.schema.event_schema import EventSchema
-from tokenization.schema.rules import ClockFacet, UsersRule
-from tokenization.sources.tables import (
-    TableLike,
-    columns_of_users,
-    items_rule,
-    read_events,
-    read_items,
-    read_users,
-    users_rule,
-)
+from tokenization.schema.rules import ClockFacet
+from tokenization.sources.tables import TableLike, items_rule, read_events, read_items, read_users, users_rule
 from tokenization.tokenizer import fitting, tokenizer_files
 from tokenization.tokenizer.encoding import distances, encode, encode_facet, merge_events, merge_keys, place_of
 from tokenization.tokenizer.facets import LASTED, Facet, Role, facets_of, merging_of
@@ -206,38 +198,6 @@ class Tokenizer:
             merged.events,
             attributes,
         )
-
-    def read_users(self, users: TableLike) -> pa.Table:
-        """The columns that `schema.users` declares of a table of users; their ids alone where it declares none.
-
-        Raises:
-            SourceError: as `sources.tables.read_users`.
-        """
-        return read_users(users, self._of_users)
-
-    @property
-    def user_columns(self) -> tuple[str, ...]:
-        """The columns of `read_users`."""
-        return columns_of_users(self._of_users)
-
-    def without_events(self, users: pa.Table) -> pa.Table:
-        """What `transform` gives, for users without an event: a row with empty lists each, in the order of their ids.
-
-        Args:
-            users: as `read_users` gives them.
-
-        Raises:
-            SourceError: a row without an id, or one id twice.
-        """
-        ids = Ids.of(users.column(self._of_users.id), self._of_users.id).rank()[0]
-        nobody = self.encode([])
-        attributes = self.users.encode(self._of_users, users, ids)
-        offsets = np.zeros(len(ids) + 1, np.int64)
-        return replace(nobody, users=ids, offsets=offsets, attributes=attributes).table()
-
-    @property
-    def _of_users(self) -> UsersRule:
-        return self.schema.users or UsersRule(id=self.schema.user)
 
     @cached_property
     def _finders(self) -> dict[str, Finder]:
