@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from foundation.config import Groups, ModelConfig, Switch
+from foundation.config import AttentionConfig, Groups, ModelConfig, Rotary, Switch
 from foundation.embedding import ItemContent
 from foundation.jagged import EventBatch, as_sequence, group_offsets, segment_ids
 from foundation.learning import Lesson, Objectives, losses
@@ -29,6 +29,10 @@ VARIANTS = {
     "sequence": {"groups": Groups.SEQUENCE},
     "no repeat path": {"repeat_path": Switch.OFF},
     "no affinity": {"category_affinity": Switch.OFF},
+    "memory": {
+        "attributes": ATTRIBUTES,
+        "attention": AttentionConfig(windows=(6,), sinks=5, memory=2, memory_block=6, rotary=Rotary.BOTH),
+    },
     "bare": {"repeat_path": Switch.OFF, "category_affinity": Switch.OFF, "groups": Groups.SEQUENCE},
 }
 Make = Callable[[str], FoundationModel]
@@ -95,7 +99,7 @@ def test_nothing_that_is_to_come_is_read(make: Make, name: str, users: list[list
 
 @given(users=USERS, seed=st.integers(0, 999))
 @settings(max_examples=12)
-@pytest.mark.parametrize("name", ["plain", "attributes", "no repeat path", "no affinity"])
+@pytest.mark.parametrize("name", ["plain", "attributes", "no repeat path", "no affinity", "memory"])
 def test_no_output_knows_the_order_inside_a_group(make: Make, name: str, users: list[list[int]], seed: int) -> None:
     model = make(name)
     batch = drawn(users, model.config, seed)
