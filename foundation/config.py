@@ -14,8 +14,16 @@ from tokenization.errors import nearest
 Part = TypeVar("Part")
 
 FORMAT = 2  # raised when a saved config.json changes meaning
-_SINCE_FORMAT: dict[str, Any] = {"intents": (), "category_targets": (), "gap_bins": 0}
-"""What a file lacks that was written before these fields were: it is off."""
+_SINCE_FIRST: Mapping[str, Any] = {
+    "attributes": (),
+    "groups": "set",
+    "repeat_path": "on",
+    "category_affinity": "on",
+    "intents": (),
+    "category_targets": (),
+    "gap_bins": 0,
+}
+"""What a file of the first format lacks, as it meant it."""
 
 
 class Backend(StrEnum):
@@ -33,6 +41,20 @@ class Rotary(StrEnum):
     PLACE = "place"  # the ordinal of the group
     TIME = "time"  # seconds since the user's first event
     BOTH = "both"  # half of each head by one, half by the other
+
+
+class Groups(StrEnum):
+    """How the trunk reads the events of a group."""
+
+    SET = "set"  # at one position, each seeing all
+    SEQUENCE = "sequence"  # one after another in canonical order, each seeing those before it: to compare with
+
+
+class Switch(StrEnum):
+    """Whether a part of the model exists."""
+
+    ON = "on"
+    OFF = "off"
 
 
 @dataclass(frozen=True)
@@ -112,7 +134,9 @@ class ModelConfig:
     """Everything that decides the shape of a FoundationModel.
 
     width D, layers, heads: of the trunk. horizons: how many next groups are predicted at once (multi-token prediction).
-    targets: (facet, weight) besides the item.
+    targets: (facet, weight) besides the item. attributes: (name, number of codes) of what is known of users. groups:
+    how events of one group are read. repeat_path: whether own items return by a score of their own, `repeat`; off in
+    domains that do not repeat. category_affinity: whether items gain by how much of their categories a user takes.
 
     Off by default: intents, names of target facets or item categories that lead to the item (`foundation.intents`).
     category_targets: item categories that are predicted of the next groups. gap_bins: so many bins in which the time
@@ -129,6 +153,10 @@ class ModelConfig:
     attention: AttentionConfig = field(default_factory=AttentionConfig)
     horizons: int = 3
     backend: Backend = Backend.BLOCKED
+    attributes: tuple[tuple[str, int], ...] = ()
+    groups: Groups = Groups.SET
+    repeat_path: Switch = Switch.ON
+    category_affinity: Switch = Switch.ON
     intents: tuple[str, ...] = ()
     category_targets: tuple[str, ...] = ()
     gap_bins: int = 0
@@ -167,6 +195,16 @@ class ModelConfig:
         return self.attention.windows * (self.layers // len(self.attention.windows))
 
     @property
+    def facet_names(self) -> tuple[str, ...]:
+        """The columns of `facet_TF`."""
+        return tuple(facet.name for facet in self.facets)
+
+    @property
+    def attribute_names(self) -> tuple[str, ...]:
+        """The columns of `attribute_BA`."""
+        return tuple(name for name, _ in self.attributes)
+
+    @property
     def tables(self) -> dict[str, tuple[int, ...]]:
         """Columns of `facet_TF` that read each table of embeddings, without that of the items."""
         found: dict[str, tuple[int, ...]] = {}
@@ -199,7 +237,7 @@ class ModelConfig:
     def from_json(cls, text: str) -> Self:
         """Read `to_json`, of this format or an older one. Raises ModelError for anything else."""
         try:
-            told: dict[str, Any] = {**_SINCE_FORMAT, **json.loads(text)}
+            told: dict[str, Any] = json.loads(text)
             written = told.pop("format")
             if written not in range(1, FORMAT + 1):
                 raise ModelError(
@@ -216,6 +254,9 @@ class ModelConfig:
                 repeat=_whole(RepeatConfig, told.pop("repeat")),
                 attention=replace(attention, rotary=Rotary(attention.rotary)),
                 backend=Backend(told.pop("backend")),
+                groups=Groups(told.pop("groups")),
+                repeat_path=Switch(told.pop("repeat_path")),
+                category_affinity=Switch(told.pop("category_affinity")),
                 **_tuples(told),
             )
         except (ValueError, TypeError, KeyError, AttributeError) as error:
@@ -227,7 +268,7 @@ def _from_first_format(told: dict[str, Any]) -> dict[str, Any]:
     without = {"windows": [told["window"]], "sinks": 0, "memory": 0, "memory_block": 64, "memory_reach": 128}
     attention = {**without, "rotary": "place", "time_unit": 86_400.0}
     kept = {name: value for name, value in told.items() if name != "window"}
-    return {**kept, "item": {"semantic_ids": (), **told["item"]}, "attention": attention}
+    return {**_SINCE_FIRST, **kept, "item": {"semantic_ids": (), **told["item"]}, "attention": attention}
 
 
 def _tuples(value: Any) -> Any:

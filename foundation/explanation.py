@@ -69,7 +69,7 @@ def _scores(
 
 def _without(history: EventBatch, position: int) -> EventBatch:
     keep_T = torch.arange(history.tokens) != position
-    return history.picked(keep_T, torch.tensor([0, history.tokens - 1]), history.start_B)
+    return history.picked(keep_T, torch.tensor([0, history.tokens - 1]), torch.arange(1))
 
 
 def _joined(histories: list[EventBatch]) -> EventBatch:
@@ -82,4 +82,5 @@ def _joined(histories: list[EventBatch]) -> EventBatch:
         torch.cat([history.group_T for history in histories]),
         torch.cat([length_B.new_zeros(1), length_B.cumsum(0)]),
         torch.cat([history.start_B for history in histories]),
+        torch.cat([history.attribute_BA for history in histories]),
     )

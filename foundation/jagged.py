@@ -9,7 +9,8 @@ Shape legend of the whole package (a name's suffix is its shape):
     D  width of the model              V  codes of the candidate vocabulary (0 absent, 1 unknown)
     H  attention heads                 K  width of one head
     N  candidates, or blocks           W  attention window in tokens
-    E  pairs (request, target)         1  added to a size: offsets, first 0, last the total
+    E  pairs (request, target)         A  attributes of a user
+    1  added to a size: offsets, first 0, last the total
 """
 
 from __future__ import annotations
@@ -42,6 +43,8 @@ class EventBatch:
     group_T: int64 ordinal of the token's group in the user's life, from 0; equal = simultaneous.
     offset_B1: int64; user b owns tokens offset_B1[b] to offset_B1[b + 1].
     start_B: float64 epoch seconds of each user's first event (0 for a user without one).
+    attribute_BA: int64 codes of what is known of each user beside the events, the same at every moment: 0 absent,
+        1 unknown. A may be 0.
     """
 
     facet_TF: Tensor
@@ -51,6 +54,7 @@ class EventBatch:
     group_T: Tensor
     offset_B1: Tensor
     start_B: Tensor
+    attribute_BA: Tensor
 
     @property
     def users(self) -> int:
@@ -71,8 +75,9 @@ class EventBatch:
         """The same batch with every tensor on `device`."""
         return moved(self, device)
 
-    def picked(self, token_N: Tensor, offset_B1: Tensor, start_B: Tensor) -> Self:
-        """A batch of these tokens, by mask or by index, that belong to users as `offset_B1` and `start_B` say."""
+    def picked(self, token_N: Tensor, offset_B1: Tensor, user_B: Tensor) -> Self:
+        """A batch of these tokens, by mask or by index, as `offset_B1` cuts them into rows; user_B: int64, the user of
+        this batch whose events each row holds, and whose clock and attributes it keeps."""
         return replace(
             self,
             facet_TF=self.facet_TF[token_N],
@@ -81,16 +86,20 @@ class EventBatch:
             opening_T=self.opening_T[token_N],
             group_T=self.group_T[token_N],
             offset_B1=offset_B1,
-            start_B=start_B,
+            start_B=self.start_B[user_B],
+            attribute_BA=self.attribute_BA[user_B],
         )
 
     @classmethod
-    def from_tokens(cls, tokens: pa.Table, facets: Sequence[str]) -> Self:
+    def from_tokens(cls, tokens: pa.Table, facets: Sequence[str], attributes: Sequence[str] = ()) -> Self:
         """Pack a token table (one row per user, list columns) into a batch.
 
-        Raises ModelError naming the facet that the table lacks.
+        attributes: of users, read from columns `user.<name>`. Whoever tokenizes with the model's tokenizer has them,
+        full of zeros where nobody said anything of the users; so a table without them is of another tokenizer.
+        Raises ModelError naming the facet or attribute that the table lacks.
         """
-        missing = [name for name in ("time", "group", *facets) if name not in tokens.column_names]
+        told = [f"user.{name}" for name in attributes]
+        missing = [name for name in ("time", "group", *facets, *told) if name not in tokens.column_names]
         if missing:
             raise ModelError(
                 f"the token table has no column {missing[0]!r}: tokenize the events with the tokenizer "
@@ -101,18 +110,18 @@ class EventBatch:
         has_events = offset_B1[1:] > offset_B1[:-1]
         start_B = np.zeros(tokens.num_rows)
         start_B[has_events] = time_T[offset_B1[:-1][has_events]]
-        columns = [_values(tokens, name).astype(np.int64) for name in facets]
         group_T = _values(tokens, "group").astype(np.int64)
         time_T = time_T - np.repeat(start_B, np.diff(offset_B1))
         begin_T, opening_T = began(time_T, lasted_of(tokens), _firsts(group_T, offset_B1))
         return cls(
-            facet_TF=torch.from_numpy(np.stack(columns, axis=1) if columns else np.zeros((len(time_T), 0), np.int64)),
+            facet_TF=_matrix([_values(tokens, name) for name in facets], len(time_T)),
             time_T=torch.from_numpy(time_T),
             begin_T=torch.from_numpy(begin_T),
             opening_T=torch.from_numpy(opening_T),
             group_T=torch.from_numpy(group_T),
             offset_B1=torch.from_numpy(offset_B1),
             start_B=torch.from_numpy(start_B),
+            attribute_BA=_matrix([tokens.column(name).to_numpy() for name in told], tokens.num_rows),
         )
 
 
@@ -199,6 +208,13 @@ def stream_of(batch: EventBatch) -> Stream:
     return Stream(group_offsets(batch), batch.offset_B1, batch.group_T, batch.time_T)
 
 
+def as_sequence(batch: EventBatch) -> EventBatch:
+    """The same batch with every token a group of its own, in canonical order: what is left of sets when their members
+    are read one after another. `group_T` and `group_offsets` of it are the positions and borders of a sequence."""
+    position_T = torch.arange(batch.tokens, device=batch.group_T.device) - batch.offset_B1[:-1][batch.user_T]
+    return replace(batch, group_T=position_T)
+
+
 def segment_max(value_P: Tensor, segment_P: Tensor, segments: int) -> Tensor:
     """Largest value of each segment, −inf for an empty one; [segments]."""
     out = torch.full((segments,), -torch.inf, dtype=value_P.dtype, device=value_P.device)
@@ -235,6 +251,12 @@ def _firsts(group_T: np.ndarray, offset_B1: np.ndarray) -> np.ndarray:
     first_T[1:] = np.diff(group_T) != 0
     first_T[offset_B1[:-1][offset_B1[:-1] < len(group_T)]] = True
     return np.flatnonzero(first_T)
+
+
+def _matrix(columns: Sequence[np.ndarray], rows: int) -> Tensor:
+    """int64 [rows, columns], also of no column."""
+    matrix = np.stack(columns, axis=1).astype(np.int64) if columns else np.zeros((rows, 0), np.int64)
+    return torch.from_numpy(matrix)
 
 
 def _values(tokens: pa.Table, name: str) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
@@ -11,19 +11,21 @@ from torch import Tensor, nn
 
 from foundation.affinity import CategoryAffinity, candidate_lifts
 from foundation.conditioning import Conditioning
-from foundation.config import ModelConfig
+from foundation.config import Groups, ModelConfig, Switch
 from foundation.embedding import EventEmbedding, ItemContent, ItemTower
 from foundation.intents import Intents
-from foundation.jagged import EventBatch, Requests, stream_of
+from foundation.jagged import EventBatch, Requests, as_sequence, stream_of
 from foundation.pooling import UserPooling, border_states, pooled_own
 from foundation.repeat import (
     FIRST_ITEM,
     Columns,
+    NoRepeat,
     OwnItems,
     RepeatPath,
     feature_count,
     meet,
     own_items,
+    own_pairs,
     slow_decay,
     told_feature_count,
 )
@@ -34,8 +36,9 @@ from foundation.transformer import Trunk
 class UserStates:
     """What the model knows of R requests.
 
-    bare_RD: without, told_RD: with the request's context. own: the users' earlier items. shares: of each category
-    in their histories, one float [R, S] for each kind of category. intents: logits of each, float [R, C].
+    bare_RD: without, told_RD: with the request's context; both know the user's attributes. own: the users' earlier
+    items. shares: of each category in their histories, one float [R, S] for each kind of category. intents: logits of
+    each, float [R, C].
     """
 
     bare_RD: Tensor
@@ -59,13 +62,14 @@ class FoundationModel(nn.Module):
         self.events = EventEmbedding(config)
         self.trunk = Trunk(config)
         self.empty_D = nn.Parameter(torch.zeros(config.width))
-        self.conditioning = Conditioning(config)
+        context = [(facet.table or facet.name, facet.size) for facet in config.context]
+        self.conditioning = Conditioning(config.width, context)
         # Two paths: what is stored may not know the request, what answers it should.
-        self.bare_repeat = RepeatPath(config.repeat, config.width, feature_count(config.repeat))
-        told_features = told_feature_count(config.repeat, len(config.context))
-        self.told_repeat = RepeatPath(config.repeat, config.width, told_features)
-        self.affinity = CategoryAffinity(config.item, content)
-        self.pooling = UserPooling(config.width)
+        self.bare_repeat = _repeat(config, feature_count(config.repeat))
+        self.told_repeat = _repeat(config, told_feature_count(config.repeat, len(config.context)))
+        weighed = config.item if config.category_affinity is Switch.ON else replace(config.item, categories=())
+        self.affinity = CategoryAffinity(weighed, content)
+        self.pooling = UserPooling(config.width, own=config.repeat_path is Switch.ON)
         # One projection a horizon over a shared trunk and item table: Gloeckle et al., arXiv:2404.19737.
         self.horizons = nn.ModuleList(nn.Linear(config.width, config.width) for _ in range(config.horizons))
         sizes = {facet.name: facet.size for facet in config.facets}
@@ -76,6 +80,7 @@ class FoundationModel(nn.Module):
         )
         self.gap_head = nn.Linear(config.width, config.gap_bins) if config.gap_bins else None
         self.intents = Intents(config) if config.intents else None
+        self.attributes = Conditioning(config.width, config.attributes) if config.attributes else None
 
     @classmethod
     def from_pretrained(cls, path: str | Path) -> Self:
@@ -93,23 +98,32 @@ class FoundationModel(nn.Module):
 
     def forward(self, batch: EventBatch, requests: Requests) -> UserStates:
         """Encode the events and stop at the requests; states read tokens before `end_R` only."""
-        x_TD = self.trunk(self.events(batch, self.tower), stream_of(batch))
-        return self._states(x_TD, batch, requests)
+        read = self._read(batch)
+        x_TD = self.trunk(self.events(read, self.tower), stream_of(read))
+        return self.states(border_states(x_TD, read, requests, self.empty_D), batch, requests)
 
     def with_layers(self, batch: EventBatch, requests: Requests) -> tuple[UserStates, tuple[Tensor, ...]]:
-        """`forward`, and the bare states after each earlier block of the trunk, float [R, D] each, normed as it is."""
-        layers = self.trunk.layers(self.events(batch, self.tower), stream_of(batch))
-        *earlier, x_TD = (self.trunk.norm(layer_TD) for layer_TD in layers)
-        states = tuple(border_states(layer_TD, batch, requests, self.empty_D) for layer_TD in earlier)
-        return self._states(x_TD, batch, requests), states
+        """`forward`, and the border states after each earlier block of the trunk, float [R, D] each, normed alike."""
+        read = self._read(batch)
+        layers = self.trunk.layers(self.events(read, self.tower), stream_of(read))
+        *earlier, last_RD = (border_states(self.trunk.norm(x_TD), read, requests, self.empty_D) for x_TD in layers)
+        return self.states(last_RD, batch, requests), tuple(earlier)
 
-    def _states(self, x_TD: Tensor, batch: EventBatch, requests: Requests) -> UserStates:
-        bare_RD, intents = border_states(x_TD, batch, requests, self.empty_D), ()
+    def _read(self, batch: EventBatch) -> EventBatch:
+        return batch if self.config.groups is Groups.SET else as_sequence(batch)
+
+    def states(self, border_RD: Tensor, batch: EventBatch, requests: Requests) -> UserStates:
+        """What follows from the trunk's states at the borders, float [R, D]: of the batch only what is no state."""
+        bare_RD, intents = border_RD, ()
+        if self.attributes is not None:
+            bare_RD = self.attributes(bare_RD, batch.attribute_BA[requests.user_R])
         if self.intents is not None:
             bare_RD, intents = self.intents(bare_RD)
         told_RD = self.conditioning(bare_RD, requests.context_RC)
         meetings = meet(batch, requests, self._columns, self.config.repeat)
-        own = own_items(batch, requests, meetings, self._columns, self.config.repeat)
+        own = own_pairs(meetings)
+        if self.config.repeat_path is Switch.ON:
+            own = own_items(batch, requests, meetings, self._columns, self.config.repeat)
         slow = slow_decay(self.config.repeat)
         shares = self.affinity.shares(batch, len(requests), meetings, self._columns.item, self.tower.category_VC, slow)
         return UserStates(bare_RD, told_RD, own, shares, intents)
@@ -145,3 +159,7 @@ class FoundationModel(nn.Module):
     def _own_vectors(self, own: OwnItems) -> tuple[Tensor, Tensor]:
         code_N, place_P = torch.unique(own.code_P, return_inverse=True)
         return self.tower(code_N), place_P
+
+
+def _repeat(config: ModelConfig, features: int) -> RepeatPath | NoRepeat:
+    return RepeatPath(config.repeat, config.width, features) if config.repeat_path is Switch.ON else NoRepeat()

@@ -38,14 +38,14 @@ def pooled_own(own: OwnItems, repeat_P: Tensor, requests: int, item_ND: Tensor, 
 
 class UserPooling(nn.Module):
     """What is stored of a user: a projection of the bare state plus the user's own items, so that the dot product
-    finds them again."""
+    finds them again. Without `own`, as where no repeat path says which of them return, the state alone."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, own: bool = True) -> None:
         super().__init__()
         self.state = nn.Linear(width, width)
-        self.own_gain = nn.Parameter(torch.tensor(5.0))
+        self.own_gain = nn.Parameter(torch.tensor(5.0)) if own else None
 
     def forward(self, bare_RD: Tensor, own_RD: Tensor) -> Tensor:
         """float [R, D]; own_RD: `pooled_own`."""
-        pooled_RD: Tensor = self.state(bare_RD) + self.own_gain * own_RD
-        return pooled_RD
+        pooled_RD: Tensor = self.state(bare_RD)
+        return pooled_RD if self.own_gain is None else pooled_RD + self.own_gain * own_RD

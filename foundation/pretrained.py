@@ -121,7 +121,8 @@ def _trained_sizes(config: ModelConfig) -> dict[str, int]:
     """How many codes each vocabulary had in training, as `Tokenizer.prefix_fingerprint` takes them."""
     facets = {facet.name: facet.size for facet in config.facets}
     categories = {f"item.{name}": size for name, size in config.item.categories}
-    return facets | {config.item.facet: config.item.codes} | categories
+    attributes = {f"user.{name}": size for name, size in config.attributes}
+    return facets | {config.item.facet: config.item.codes} | categories | attributes
 
 
 def _content(items: ItemTable, codes: int) -> Iterator[np.ndarray]:

@@ -103,6 +103,16 @@ class RepeatPath(nn.Module):
         return logit_P1.squeeze(1)
 
 
+class NoRepeat(nn.Module):
+    """What stands where the repeat path is off: own items have no bonus, and no parameter."""
+
+    def forward(
+        self, feature_PX: Tensor, request_P: Tensor, state_RD: Tensor, item_ND: Tensor, place_P: Tensor
+    ) -> Tensor:
+        """float [P], zeros; takes what `RepeatPath` takes."""
+        return feature_PX.new_zeros(len(request_P))
+
+
 def feature_count(config: RepeatConfig) -> int:
     """X of `OwnItems.feature_PX`."""
     return 3 * len(config.half_lives) + 6
@@ -154,6 +164,12 @@ def own_items(
     context_PX = _context_features(batch, requests, meetings, columns.context, slow_decay(config))
     told_PX = torch.cat([feature_PX, context_PX], dim=1)
     return OwnItems(meetings.request_P, meetings.code_P, feature_PX, told_PX)
+
+
+def own_pairs(meetings: Meetings) -> OwnItems:
+    """The same items without any feature, for a model that has no repeat path: they only compete in its losses."""
+    none_P0 = meetings.weight_EX.new_zeros(len(meetings.request_P), 0)
+    return OwnItems(meetings.request_P, meetings.code_P, none_P0, none_P0)
 
 
 def _decay(

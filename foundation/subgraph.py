@@ -14,6 +14,7 @@ from foundation.model import FoundationModel, UserStates
 from foundation.pretrained import Pretrained, load
 from foundation.space import Space
 from tokenization.codes.vocabulary import UNKNOWN
+from tokenization.corpus.newcomers import with_newcomers
 from tokenization.sources.tables import TableLike
 from tokenization.tokenizer.tokenizer import Tokenizer
 
@@ -47,14 +48,20 @@ class Subgraph(nn.Module):
         self.model.requires_grad_(True)
         return self
 
-    def tokenize(self, events: TableLike) -> tuple[pa.Array, EventBatch]:
-        """Raw events (Arrow, pandas, polars) with the schema's columns → (user ids, batch), one row per user."""
-        return self.pack(self.tokenizer.transform(events))
+    def tokenize(self, events: TableLike, users: TableLike | None = None) -> tuple[pa.Array, EventBatch]:
+        """Raw events (Arrow, pandas, polars) with the schema's columns → (user ids, batch), one row per user.
+
+        users: what is known of users, as the schema's `users` declares. Whoever stands there and has no event gets a
+        row too, and so a vector: that of the attributes, or where nothing is known, that of nobody.
+        """
+        if users is None:
+            return self.pack(self.tokenizer.transform(events))
+        return self.pack(with_newcomers(self.tokenizer, events, users))
 
     def pack(self, tokens: pa.Table) -> tuple[pa.Array, EventBatch]:
         """Rows of a token table → (user ids, batch); items admitted after training read as unknown."""
         config = self.model.config
-        batch = EventBatch.from_tokens(tokens, [facet.name for facet in config.facets])
+        batch = EventBatch.from_tokens(tokens, config.facet_names, config.attribute_names)
         item_T = batch.facet_TF[:, config.item_column]
         item_T[item_T >= self.model.tower.codes] = UNKNOWN
         return tokens.column("user_id").combine_chunks(), batch

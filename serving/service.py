@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+import pyarrow as pa
 
 from serving.engine import Engine
 from serving.errors import InvalidRequest
@@ -18,6 +20,7 @@ from serving.wire import (
     matrix_to_proto,
     moment,
     space_to_proto,
+    users_to_table,
     vectors_from_proto,
 )
 from serving.worker import Worker
@@ -31,8 +34,8 @@ _ENTITIES = {pb.ENTITY_USER: Entity.USER, pb.ENTITY_ITEM: Entity.ITEM}
 class Limits:
     """The largest request that is answered.
 
-    `ids` of a Lookup; `queries` of a Search or Score; `k` results for each; `events` of an Encode or Score;
-    `request_bytes` of any; `waiting` requests to compute, beyond which new ones are refused.
+    `ids` of a Lookup; `queries` of a Search or Score; `k` results for each; `events` of an Encode or Score, with
+    the rows of users; `request_bytes` of any; `waiting` requests to compute, beyond which new ones are refused.
     """
 
     ids: int = 4_096
@@ -74,10 +77,10 @@ class EmbeddingService(EmbeddingServiceServicer):  # type: ignore[misc]
         )
 
     async def Encode(self, request: pb.EncodeRequest, context: Any) -> pb.EncodeResponse:
-        """Vectors of the users in the events."""
-        encoder, events = self._engine.encoder, self._events(request.events)
-        at = moment(request)
-        encoded = await self._encoding.run(lambda: encoder.encode(events_to_table(events), at))
+        """Vectors of the users in the request."""
+        encoder, at = self._engine.encoder, moment(request)
+        asked = self._asked(request)
+        encoded = await self._encoding.run(lambda: encoder.encode(*asked(), at))
         return pb.EncodeResponse(
             space=self._space, users=ids_to_proto(encoded.users), vectors=matrix_to_proto(encoded.vectors_BD)
         )
@@ -103,9 +106,9 @@ class EmbeddingService(EmbeddingServiceServicer):  # type: ignore[misc]
         """Items ranked by the head of one surface."""
         encoder, k, surface = self._engine.encoder, self._k(request.k), request.WhichOneof("surface")
         if surface == "home":
-            home, events = request.home, self._events(request.home.events)
-            at, values = moment(home), context_to_values(home.context)
-            scored = await self._encoding.run(lambda: encoder.home(events_to_table(events), at, values, k))
+            asked = self._asked(request.home)
+            at, values = moment(request.home), context_to_values(request.home.context)
+            scored = await self._encoding.run(lambda: encoder.home(*asked(), at, values, k))
             return pb.ScoreResponse(
                 space=self._space, users=ids_to_proto(scored.users), rankings=_rankings(scored.rankings)
             )
@@ -132,9 +135,13 @@ class EmbeddingService(EmbeddingServiceServicer):  # type: ignore[misc]
             encodes=self._engine.encodes,
         )
 
-    def _events(self, events: Sequence[pb.Event]) -> Sequence[pb.Event]:
-        _at_most(len(events), self._limits.events, "events")
-        return events
+    def _asked(
+        self, request: pb.EncodeRequest | pb.ScoreRequest.Home
+    ) -> Callable[[], tuple[pa.Table, pa.Table | None]]:
+        """What makes the tables of events and of users, off the event loop."""
+        what = "events and users" if request.users else "events"
+        _at_most(len(request.events) + len(request.users), self._limits.events, what)
+        return lambda: (events_to_table(request.events), users_to_table(request.users))
 
     def _k(self, k: int) -> int:
         _at_most(k, self._limits.k, "results (k)")

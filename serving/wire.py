@@ -6,7 +6,7 @@ Shapes: N rows, D width of the space.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -84,9 +84,12 @@ def moment(message: pb.EncodeRequest | pb.ScoreRequest.Home) -> float | None:
 
 def events_to_table(events: Sequence[pb.Event]) -> pa.Table:
     """Events as columns; a cell that an event leaves out is null. Raises InvalidRequest for a column of mixed kinds."""
-    rows = [event.columns for event in events]
-    names = dict.fromkeys(name for row in rows for name in row)
-    return pa.table({name: _column(name, (cell(row[name]) if name in row else None for row in rows)) for name in names})
+    return _table([event.columns for event in events], "events")
+
+
+def users_to_table(users: Sequence[pb.User]) -> pa.Table | None:
+    """The same of what is known of users; None where the request knows nothing."""
+    return _table([user.columns for user in users], "users") if users else None
 
 
 def context_to_values(context: Mapping[str, pb.Value]) -> dict[str, Cell]:
@@ -111,25 +114,30 @@ def cell(value: pb.Value) -> Cell:
             return single
 
 
-def _column(name: str, cells: Iterable[Cell]) -> pa.Array:
-    values = list(cells)
+def _table(rows: Sequence[Mapping[str, pb.Value]], what: str) -> pa.Table:
+    names = dict.fromkeys(name for row in rows for name in row)
+    cells = {name: [cell(row[name]) if name in row else None for row in rows] for name in names}
+    return pa.table({name: _column(name, column, what) for name, column in cells.items()})
+
+
+def _column(name: str, values: list[Cell], what: str) -> pa.Array:
     kinds = {type(value) for value in values if value is not None}
     if list in kinds:
-        return _lists(name, values, kinds)
+        return _lists(name, values, kinds, what)
     if str in kinds and len(kinds) > 1:
-        raise InvalidRequest(f"column {name!r} holds text in some events and numbers in others; send one of them")
+        raise InvalidRequest(f"column {name!r} holds text in some {what} and numbers in others; send one of them")
     if bool in kinds and len(kinds) > 1:
-        raise InvalidRequest(f"column {name!r} holds flags in some events and numbers in others; send one of them")
+        raise InvalidRequest(f"column {name!r} holds flags in some {what} and numbers in others; send one of them")
     if float in kinds:
         return pa.array([float(v) if isinstance(v, int | float) else None for v in values], pa.float64())
     told = {str: pa.string(), bool: pa.bool_(), int: pa.int64()}
     return pa.array(values, told[kinds.pop()] if kinds else pa.null())
 
 
-def _lists(name: str, values: list[Cell], kinds: set[type]) -> pa.Array:
+def _lists(name: str, values: list[Cell], kinds: set[type], what: str) -> pa.Array:
     if len(kinds) > 1:
-        raise InvalidRequest(f"column {name!r} holds lists in some events and single values in others; send one kind")
+        raise InvalidRequest(f"column {name!r} holds lists in some {what} and single values in others; send one kind")
     members = {type(member) for value in values if isinstance(value, list) for member in value}
     if len(members) > 1:
-        raise InvalidRequest(f"column {name!r} holds texts in some events and vectors in others; send one of them")
+        raise InvalidRequest(f"column {name!r} holds texts in some {what} and vectors in others; send one of them")
     return pa.array(values, pa.list_(pa.float32() if float in members else pa.string()))

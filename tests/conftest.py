@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 # Before torch is imported, here and in every process that a test starts: on tensors so small more threads than one
@@ -48,11 +49,12 @@ DECLARATION: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Kiosk:
-    """What somebody brings: a declaration, a log and a table of items."""
+    """What somebody brings: a declaration, a log and a table of items; `users` is what is known of them."""
 
     schema: EventSchema
     events: pa.Table
     items: pa.Table
+    users: pa.Table
 
 
 def _visit(draw: np.random.Generator, customer: int, day: int) -> list[dict[str, Any]]:
@@ -96,15 +98,42 @@ def kiosk() -> Kiosk:
             "brand": [("plain", "fancy")[n // len(KINDS) % 2] for n in number],
         }
     )
-    return Kiosk(EventSchema.from_dict(DECLARATION), events, items)
+    return Kiosk(EventSchema.from_dict(DECLARATION), events, items, pa.table({"customer": pa.array([], pa.string())}))
 
 
 @pytest.fixture(scope="session")
 def kiosk_corpus(kiosk: Kiosk, tmp_path_factory: pytest.TempPathFactory) -> Corpus:
     """The kiosk's log as a corpus."""
     tokenizer = Tokenizer.fit(kiosk.schema, kiosk.events, kiosk.items)
-    tokens = tokenizer.transform(kiosk.events)
+    return _corpus(tokenizer, tokenizer.transform(kiosk.events), tmp_path_factory.mktemp("kiosk") / "corpus")
+
+
+@pytest.fixture(scope="session")
+def club(kiosk: Kiosk) -> Kiosk:
+    """The kiosk with a members' file: what kind each likes, and an age. The last two customers are no members; of one
+    kind there is a member who has bought nothing yet (new-apple, ..)."""
+    schema = EventSchema.from_dict({**DECLARATION, "users": {"categories": ["likes"], "numbers": ["age"]}})
+    members = CUSTOMERS - 2
+    users = pa.table(
+        {
+            "customer": [f"c{n:02d}" for n in range(members)] + [f"new-{kind}" for kind in KINDS],
+            "likes": [KINDS[n % len(KINDS)] for n in range(members)] + list(KINDS),
+            "age": pa.array([20.0 + n for n in range(members)] + [None] * len(KINDS), pa.float64()),
+        }
+    )
+    return Kiosk(schema, kiosk.events, kiosk.items, users)
+
+
+@pytest.fixture(scope="session")
+def club_corpus(club: Kiosk, tmp_path_factory: pytest.TempPathFactory) -> Corpus:
+    """The same log as a corpus that has what is known of its users."""
+    tokenizer = Tokenizer.fit(club.schema, club.events, club.items, users=club.users)
+    tokens = tokenizer.transform(club.events, club.users)
+    return _corpus(tokenizer, tokens, tmp_path_factory.mktemp("club") / "corpus")
+
+
+def _corpus(tokenizer: Tokenizer, tokens: pa.Table, folder: Path) -> Corpus:
     count = len(tokens["events"].combine_chunks().flatten())
-    summary = {"events": kiosk.events.num_rows, "tokens": count, "users": tokens.num_rows}
-    summary["items"] = len(tokenizer.items.ids)
-    return write_corpus(tmp_path_factory.mktemp("kiosk") / "corpus", [tokens], tokenizer, summary)
+    events = int(np.sum(tokens["events"].combine_chunks().flatten().to_numpy()))
+    summary = {"events": events, "tokens": count, "users": tokens.num_rows, "items": len(tokenizer.items.ids)}
+    return write_corpus(folder, [tokens], tokenizer, summary)

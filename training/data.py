@@ -28,6 +28,7 @@ from tokenization.corpus.packing import pack
 from tokenization.corpus.windows import cut_windows
 from tokenization.tokenizer.split import Split
 from tokenization.tokenizer.tokenizer import Tokenizer
+from training.dropout import some_new, some_told
 from training.errors import TrainingError
 from training.feedback import Feedback, feedback_of
 from training.negatives import Proposal, among_batch, asked_chances, drawn, whole_catalogue
@@ -42,7 +43,8 @@ class Sampling:
 
     tokens: budget of a batch. requests: group borders drawn per user and batch. negatives: drawn per batch with
     probability ∝ count ** negative_power. context_dropout: share of requests that are told nothing; of the rest,
-    each context facet is hidden with half that probability.
+    each context facet is hidden with half that probability. attribute_dropout: the same of users and what is known of
+    them. history_dropout: share of requests that read no event, as those of a new user.
     """
 
     tokens: int = 8_192
@@ -50,6 +52,8 @@ class Sampling:
     negatives: int = 2_048
     negative_power: float = 0.75
     context_dropout: float = 0.2
+    attribute_dropout: float = 0.2
+    history_dropout: float = 0.0
 
 
 class Until(StrEnum):
@@ -101,14 +105,13 @@ def read_training_set(corpus: Corpus, config: ModelConfig, until: Until = Until.
 
     Raises TrainingError where nothing is left.
     """
-    facets = [facet.name for facet in config.facets]
-    events = EventBatch.from_tokens(corpus.tokens(), facets)
+    events = EventBatch.from_tokens(corpus.tokens(), config.facet_names, config.attribute_names)
     events = trainable_events(events, corpus.split, until)
     count_V = np.bincount(events.facet_TF[:, config.item_column].numpy(), minlength=config.item.codes)
     count_V[:FIRST_ITEM] = 0
     time_T = events.time_T + events.start_B[events.user_T]
     end = float(time_T.max()) if events.tokens else 0.0
-    fresh_B, feedback = torch.zeros(events.users, dtype=torch.int64), feedback_of(corpus.tokenizer, facets)
+    fresh_B, feedback = torch.zeros(events.users, dtype=torch.int64), feedback_of(corpus.tokenizer, config.facet_names)
     training_set = TrainingSet(events, count_V.astype(np.float64), end, fresh_B, feedback)
     if not training_set.users or not count_V.any():
         raise TrainingError(
@@ -143,7 +146,7 @@ def trainable_events(events: EventBatch, split: Split, until: Until) -> EventBat
 def _keep(events: EventBatch, keep_T: Tensor) -> EventBatch:
     length_B = torch.bincount(events.user_T[keep_T], minlength=events.users)
     offset_B1 = torch.cat([length_B.new_zeros(1), length_B.cumsum(0)])
-    return events.picked(keep_T, offset_B1, events.start_B)
+    return events.picked(keep_T, offset_B1, torch.arange(events.users))
 
 
 def facet_configs(tokenizer: Tokenizer) -> tuple[FacetConfig, ...]:
@@ -190,7 +193,7 @@ def in_windows(training_set: TrainingSet, tokens: int) -> TrainingSet:
         return training_set
     windows = cut_windows(offset_B1, events.group_T.numpy(), tokens, tokens // 4)
     begin_N, end_N, fresh_N, user_N = map(torch.from_numpy, (windows.begin, windows.end, windows.fresh, windows.user))
-    cut = _select(events, begin_N, end_N - begin_N, events.start_B[user_N])
+    cut = _select(events, begin_N, end_N - begin_N, user_N)
     return replace(training_set, events=cut, fresh_B=fresh_N - begin_N)
 
 
@@ -267,8 +270,10 @@ def make_lesson(
         user_R=owner_G[asked_R],
         end_R=_history_ends(batch, first_G, owner_G)[asked_R],
         time_R=batch.begin_T[first_G[asked_R]],
-        context_RC=_drop_context(context_RC, sampling.context_dropout, draw),
+        context_RC=some_told(context_RC, sampling.context_dropout, draw),
     )
+    batch = replace(batch, attribute_BA=some_told(batch.attribute_BA, sampling.attribute_dropout, draw))
+    requests = some_new(requests, batch, config, sampling.history_dropout, draw)
     groups, feedback = begun(batch, border_G1), training_set.feedback
     targets = tuple(targets_ahead(batch, groups, asked_R, ahead, config, feedback) for ahead in range(config.horizons))
     if not objectives.future:
@@ -280,13 +285,13 @@ def make_lesson(
 def select_users(events: EventBatch, users_N: Tensor) -> EventBatch:
     """The packed events of some users, in the given order."""
     start_N = events.offset_B1[:-1][users_N]
-    return _select(events, start_N, events.offset_B1[1:][users_N] - start_N, events.start_B[users_N])
+    return _select(events, start_N, events.offset_B1[1:][users_N] - start_N, users_N)
 
 
-def _select(events: EventBatch, first_N: Tensor, length_N: Tensor, start_N: Tensor) -> EventBatch:
-    """N rows of so many tokens from `first_N` on; the times of each count from `start_N`."""
+def _select(events: EventBatch, first_N: Tensor, length_N: Tensor, user_N: Tensor) -> EventBatch:
+    """N rows of so many tokens from `first_N` on, each of the user `user_N`."""
     offset_N1 = torch.cat([length_N.new_zeros(1), length_N.cumsum(0)])
-    return events.picked(ranges(first_N, length_N), offset_N1, start_N)
+    return events.picked(ranges(first_N, length_N), offset_N1, user_N)
 
 
 def draw_negatives(count_V: np.ndarray, sampling: Sampling, draw: np.random.Generator) -> Negatives:
@@ -348,9 +353,3 @@ def _group_context(batch: EventBatch, border_G1: Tensor, config: ModelConfig) ->
         nothing_GC.scatter_reduce(0, group_TC, code_TC, extreme, include_self=False) for extreme in ("amin", "amax")
     )
     return torch.where(low_GC == high_GC, low_GC, 0)
-
-
-def _drop_context(context_RC: Tensor, dropout: float, draw: np.random.Generator) -> Tensor:
-    keep_R1 = draw.random((len(context_RC), 1)) >= dropout
-    keep_RC = draw.random(tuple(context_RC.shape)) >= dropout / 2
-    return torch.where(torch.from_numpy(keep_R1 & keep_RC), context_RC, 0)

@@ -306,7 +306,8 @@ def _flatten(tokens: pa.Table, columns: Columns) -> _Flat:
         hint = nearest(missing[0], tokens.column_names)
         raise EvaluationError(f"the token table has no column {missing[0]!r}; {hint}")
     for column in tokens.schema:  # a column that is not cut with the others would show what comes after
-        if column.name != "user_id" and not pa.types.is_list(column.type):
+        static = column.name == "user_id" or column.name.startswith("user.")  # known of a user all along
+        if not static and not pa.types.is_list(column.type):
             raise EvaluationError(f"column {column.name!r} of the token table is {column.type}, not one list a user")
     time_T, offset_R = list_values(tokens["time"])
     item_T, _ = list_values(tokens[columns.item])

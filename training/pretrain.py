@@ -295,5 +295,9 @@ A userfm foundation model: {model.layers} layers of width {model.width}, {_windo
 - Split: {asdict(split)}; learned until: {run.until}.
 - Training: {progress.step:,} steps, {progress.tokens:,} tokens, {progress.seconds:.0f} s, seed {run.recipe.seed}.
 - Reads: {", ".join(facet.name for facet in model.facets)}.
-- Told at a request: {", ".join(facet.name for facet in model.context)}.
+- Told at a request: {", ".join(facet.name for facet in model.context)}.{_known_of_users(model)}
 """
+
+
+def _known_of_users(model: ModelConfig) -> str:
+    return f"\n- Knows of users: {', '.join(model.attribute_names)}." if model.attributes else ""

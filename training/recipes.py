@@ -107,8 +107,10 @@ def default(corpus: Corpus) -> Recipe:
         repeat=RepeatConfig(half_lives=half_lives, time_unit=gap),
         targets=targets,
         attention=AttentionConfig(windows=(64,), time_unit=gap),
+        attributes=tuple(tokenizer.users.sizes.items()),
     )
-    return Recipe(model)
+    # Whoever has attributes is asked for before the first event, so lessons hold some such users.
+    return Recipe(model, Sampling(history_dropout=0.1) if model.attributes else Sampling())
 
 
 def small(corpus: Corpus) -> Recipe:

@@ -5,7 +5,8 @@
         home = client.score_home(events, k=10)           # home.rankings[0].ids, .scores
 
 Ids are text or integers and come back as they were given: integers as int64 arrays, text as object arrays of
-`str`. Events are mappings of the schema's column names to values, or a pandas, polars or Arrow table of them.
+`str`. Events are mappings of the schema's column names to values, or a pandas, polars or Arrow table of them; so is
+what is known of users (`users`), a row a user, and whoever stands there is answered, with or without events.
 Times are seconds since 1970 UTC. Every answer says its `space`; vectors meet only within one.
 
     ClientError
@@ -128,7 +129,7 @@ class Vectors:
 
 @dataclass(frozen=True)
 class Encoded:
-    """Vectors computed from the events sent: `users` [n] and `vectors` float32 [n, width]."""
+    """Vectors computed from what was sent: `users` [n] and `vectors` float32 [n, width]."""
 
     space: Space
     users: npt.NDArray[Any]
@@ -153,8 +154,7 @@ class Rankings:
 
 
 class EmbeddingClient:
-    """A connection to the server at `address` (`host:port`); a context manager, safe to share between
-    threads.
+    """A connection to the server at `address` (`host:port`); a context manager, safe to share between threads.
 
     `timeout` in seconds bounds every call. Errors are the tree at the top of this module.
     """
@@ -191,9 +191,11 @@ class EmbeddingClient:
         """Stored item vectors."""
         return self._lookup(pb.ENTITY_ITEM, ids)
 
-    def encode(self, events: Events, at: float | None = None) -> Encoded:
-        """Vectors of the users in `events` (whole histories) at the moment `at`; None: each user's last event."""
-        answer = self._call(self._stub.Encode, pb.EncodeRequest(events=_events(events), at=at))
+    def encode(self, events: Events = (), at: float | None = None, users: Events = ()) -> Encoded:
+        """Vectors of the users in `events` (whole histories) and `users` (what is known of them) at the moment `at`;
+        None: each user's last event."""
+        request = pb.EncodeRequest(events=_events(events), at=at, users=_events(users, pb.User))
+        answer = self._call(self._stub.Encode, request)
         return Encoded(_space(answer.space), _ids_from(answer.users), _matrix_from(answer.vectors))
 
     def search(
@@ -205,8 +207,7 @@ class EmbeddingClient:
         vectors: npt.ArrayLike | None = None,
         space: Space | None = None,
     ) -> Rankings:
-        """The `k` items with the largest dot product, for stored `items`, stored `users` or `vectors` [n,
-        width].
+        """The `k` items with the largest dot product, for stored `items`, stored `users` or `vectors` [n, width].
 
         Give one of the three; `vectors` come with the `space` of the answer they are from. An item is not its
         own neighbour. Raises ValueError when none or several are given.
@@ -227,18 +228,19 @@ class EmbeddingClient:
 
     def score_home(
         self,
-        events: Events,
+        events: Events = (),
         k: int = 10,
         *,
         at: float | None = None,
         context: Mapping[str, object] | None = None,
+        users: Events = (),
     ) -> Rankings:
-        """What the users in `events` (whole histories) want at the moment `at`.
+        """What the users in `events` (whole histories) and `users` (what is known of them) want at the moment `at`.
 
         `context`: what is known of the request, by name of the schema's context facets (store, device).
         """
-        values = {name: _value(value) for name, value in (context or {}).items() if not _absent(value)}
-        home = pb.ScoreRequest.Home(events=_events(events), at=at, context=values)
+        told, known = _events(events), _events(users, pb.User)
+        home = pb.ScoreRequest.Home(events=told, at=at, context=_cells(context or {}), users=known)
         return _rankings(self._call(self._stub.Score, pb.ScoreRequest(home=home, k=_count(k))))
 
     def score_search(self, queries: Sequence[str], k: int = 10) -> Rankings:
@@ -267,7 +269,7 @@ class EmbeddingClient:
             return method(request, timeout=self.timeout)
         except grpc.RpcError as error:
             status, details = error.code(), error.details()
-            if status in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED):
+            if _ERRORS.get(status) is Unavailable:
                 details = f"no server answers at {self.address}, or it is ending; start one with `userfm serve`"
             if status is grpc.StatusCode.DEADLINE_EXCEEDED:
                 details = f"{self.address} did not answer within {self.timeout:g} s"
@@ -321,11 +323,12 @@ def _rankings(answer: pb.SearchResponse | pb.ScoreResponse) -> Rankings:
     return Rankings(_space(answer.space), users, rankings)
 
 
-def _events(events: Events) -> list[pb.Event]:
-    return [
-        pb.Event(columns={name: _value(value) for name, value in row.items() if not _absent(value)})
-        for row in _rows(events)
-    ]
+def _events(rows: Events, kind: Callable[..., Any] = pb.Event) -> list[Any]:
+    return [kind(columns=_cells(row)) for row in _rows(rows)]
+
+
+def _cells(row: Mapping[str, object]) -> dict[str, pb.Value]:
+    return {name: _value(value) for name, value in row.items() if not _absent(value)}
 
 
 def _rows(events: Events) -> Iterable[Mapping[str, object]]:

@@ -14,31 +14,10 @@ from foundation.embedding import ItemContent
 from foundation.jagged import EventBatch, Requests, group_offsets, requests_now, segment_ids
 from foundation.model import FoundationModel
 from foundation.repeat import FIRST_ITEM
+from tests.foundation.answers import TOLERANCE, answers, assert_same
+from tests.foundation.answers import other_facets as redrawn
 
 Change = Callable[[EventBatch, Tensor, torch.Generator], EventBatch]
-TOLERANCE = {"rtol": 1e-4, "atol": 1e-5}
-
-
-def answers(model: FoundationModel, batch: EventBatch, requests: Requests) -> dict[str, Tensor]:
-    """Everything that the model says of the requests."""
-    with torch.no_grad():
-        states = model(batch, requests)
-        return {
-            "bare": states.bare_RD,
-            "told": states.told_RD,
-            "own request": states.own.request_P,
-            "own item": states.own.code_P,
-            "own features": states.own.feature_PX,
-            "own features in the context": states.own.told_PX,
-            **{f"shares of category {level}": share for level, share in enumerate(states.shares)},
-            "user vector": model.user_vectors(states),
-            "scores": model.scores(states, model.item_vectors()),
-        }
-
-
-def assert_same(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
-    for name in one:
-        torch.testing.assert_close(other[name], one[name], msg=lambda text, name=name: f"{name}: {text}", **TOLERANCE)
 
 
 def one_a_user(asked: Requests, draw: torch.Generator) -> Requests:
@@ -58,9 +37,7 @@ def to_come(batch: EventBatch, requests: Requests) -> Tensor:
 
 def other_facets(batch: EventBatch, hidden_T: Tensor, draw: torch.Generator) -> EventBatch:
     """Every facet of the hidden tokens drawn anew."""
-    size_F = batch.facet_TF.max(0).values + 1
-    noise_TF = (torch.rand(batch.facet_TF.shape, generator=draw) * size_F).long()
-    return replace(batch, facet_TF=torch.where(hidden_T[:, None], noise_TF, batch.facet_TF))
+    return replace(batch, facet_TF=redrawn(batch, hidden_T, draw))
 
 
 def shuffled(batch: EventBatch, hidden_T: Tensor, draw: torch.Generator) -> EventBatch:
@@ -108,7 +85,8 @@ def prefix(batch: EventBatch, requests: Requests) -> tuple[EventBatch, Requests]
     keep_T = ~to_come(batch, requests)
     length_B = torch.bincount(batch.user_T[keep_T], minlength=batch.users)
     offset_B1 = torch.cat([length_B.new_zeros(1), length_B.cumsum(0)])
-    return batch.picked(keep_T, offset_B1, batch.start_B), replace(requests, end_R=offset_B1[1:][requests.user_R])
+    everybody = torch.arange(batch.users)
+    return batch.picked(keep_T, offset_B1, everybody), replace(requests, end_R=offset_B1[1:][requests.user_R])
 
 
 @pytest.mark.parametrize("seed", [0, 1])
@@ -135,7 +113,7 @@ def test_a_user_is_the_same_in_any_company(model: FoundationModel, batch: EventB
     together = answers(model, batch, requests_now(batch, None, untold))
     for user in (0, 11, 29):
         begin, end = int(batch.offset_B1[user]), int(batch.offset_B1[user + 1])
-        alone = batch.picked(torch.arange(begin, end), torch.tensor([0, end - begin]), batch.start_B[[user]])
+        alone = batch.picked(torch.arange(begin, end), torch.tensor([0, end - begin]), torch.tensor([user]))
         one = answers(model, alone, requests_now(alone, None, untold[:1]))
         for name in ("bare", "user vector", "scores"):
             torch.testing.assert_close(one[name][0], together[name][user], **TOLERANCE)
@@ -147,8 +125,9 @@ def test_a_user_without_an_event_has_a_vector_and_scores(model: FoundationModel,
         batch,
         offset_B1=torch.cat([batch.offset_B1[:1], batch.offset_B1, last]),
         start_B=torch.cat([torch.zeros(1).double(), batch.start_B, torch.zeros(1).double()]),
+        attribute_BA=batch.attribute_BA.new_zeros(batch.users + 2, batch.attribute_BA.shape[1]),
     )
-    none = batch.picked(torch.arange(0), torch.zeros(2, dtype=torch.int64), batch.start_B[:1] * 0)
+    none = batch.picked(torch.arange(0), torch.zeros(2, dtype=torch.int64), torch.tensor([0]))
     for events in (padded, none):
         untold = torch.zeros(events.users, len(model.config.context), dtype=torch.int64)
         found = answers(model, events, requests_now(events, None, untold))

@@ -49,6 +49,7 @@ def batch_of(users: Users) -> EventBatch:
         torch.tensor(groups, dtype=torch.int64),
         torch.tensor(offsets),
         torch.zeros(len(users), dtype=torch.float64),
+        torch.zeros(len(users), 0, dtype=torch.int64),
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from foundation.heads import Heads
+from foundation.model import FoundationModel
+from foundation.pretrained import item_content, save
 from foundation.subgraph import Subgraph
+from serving.rows import Entity, VectorBatch
+from serving.store import EmbeddingStore
+from serving.supervisor import ServerProcess
+from tokenization.codes.users import UserCodecs
+from tokenization.schema.rules import UsersRule
 from userfm.client import EmbeddingClient, InvalidRequest, UnknownId
 
 LATER = 1.52e9
@@ -152,3 +160,93 @@ def test_what_a_request_says_of_itself_is_checked(client: EmbeddingClient, log: 
         client.score_home(of_user(log, 3), context={"shp": "north"})
     with pytest.raises(UnknownId, match="item 1 of the request"):
         client.score_item_to_item([101, 7])
+
+
+@pytest.fixture(scope="module")
+def club(
+    tmp_path_factory: pytest.TempPathFactory, subgraph: Subgraph, log: pa.Table
+) -> Iterator[tuple[EmbeddingClient, Subgraph]]:
+    """A server whose model knows of users where they live, and how old they are."""
+    users = pa.table({"user": np.arange(30), "town": ["Kars", "Bonn", None] * 10, "age": np.arange(30.0)})
+    rule = UsersRule(id="user", categories=("town",), numbers=("age",))
+    tokenizer = replace(
+        subgraph.tokenizer,
+        schema=subgraph.tokenizer.schema.model_copy(update={"users": rule}),
+        users=UserCodecs.fit(rule, users, pa.array(np.arange(30))),
+    )
+    torch.manual_seed(0)
+    config = replace(subgraph.model.config, attributes=tuple(tokenizer.users.sizes.items()))
+    model = FoundationModel(config, item_content(tokenizer.items))
+    with torch.no_grad():
+        model.attributes.out.weight.normal_()
+    root = tmp_path_factory.mktemp("club")
+    save(model, tokenizer, root / "model", "club", 1, 1.51e9, "# A test\n")
+    knowing = Subgraph.from_pretrained(root / "model")
+    ids, batch = knowing.tokenize(log, users)
+    with torch.inference_mode():
+        vectors, items = (found.numpy() for found in (knowing(batch), knowing.item_vectors()[2:]))
+    store, space = EmbeddingStore(root / "store"), knowing.space
+    store.push(space, Entity.USER, [VectorBatch(ids, vectors, np.zeros(len(ids)), np.ones(len(ids), np.int64))])
+    known = tokenizer.items.ids
+    store.push(space, Entity.ITEM, [VectorBatch(known.ids, items, np.zeros(len(items)), known.counts)])
+    store.push_model(space, root / "model")
+    store.publish(space)
+    with ServerProcess(root / "store") as server, EmbeddingClient(server.address) as client:
+        yield client, knowing
+
+
+def test_what_is_known_of_users_travels_with_their_events(club, log: pa.Table) -> None:
+    client, subgraph = club
+    events, told = of_user(log, 3), [{"user": 3, "town": "Bonn", "age": 7}]
+    encoded = client.encode(events, users=told)
+    bare = client.encode(events)
+    expected = subgraph(subgraph.tokenize(events, pa.Table.from_pylist(told))[1])
+    np.testing.assert_allclose(encoded.vectors, expected.numpy(), atol=1e-5)
+    assert np.abs(encoded.vectors - bare.vectors).max() > 1e-2
+    scored = client.score_home(events, users=told, k=5)
+    assert np.abs(scored.rankings[0].scores - client.score_home(events, k=5).rankings[0].scores).max() > 1e-3
+
+
+def test_a_user_without_an_event_has_a_vector_and_a_ranking(club, log: pa.Table) -> None:
+    client, subgraph = club
+    told = [{"user": 901, "town": "Kars"}, {"user": 902, "town": "Bonn", "age": 20.5}, {"user": 903}, {"user": 904}]
+    for events in ((), of_user(log, 3)):
+        encoded = client.encode(events, users=told)
+        assert encoded.users.tolist() == [3, 901, 902, 903, 904][len(encoded.users) == 4 :]
+        kars, bonn, nobody, nobody_else = encoded.vectors[-4:]
+        assert np.isfinite(encoded.vectors).all()
+        assert np.abs(kars - bonn).max() > 1e-2
+        assert np.abs(kars - nobody).max() > 1e-2
+        assert np.array_equal(nobody, nobody_else)
+    with torch.inference_mode():
+        none = torch.zeros(1, 2, dtype=torch.int64)
+        model = subgraph.model
+        alone = model.pooling.state(model.attributes(model.empty_D[None], none))[0]
+    np.testing.assert_allclose(nobody[:-1], alone.numpy(), atol=1e-5)
+    scored = client.score_home(users=told, k=4, at=LATER, context={"shop": "north"})
+    assert scored.users.tolist() == [901, 902, 903, 904]
+    assert scored.rankings[2].ids.tolist() == scored.rankings[3].ids.tolist()
+    assert all(len(ranking.ids) == 4 and np.isfinite(ranking.scores).all() for ranking in scored.rankings)
+
+
+def test_a_model_that_knows_nothing_of_users_takes_their_ids(client: EmbeddingClient, log: pa.Table) -> None:
+    encoded = client.encode(of_user(log, 3), users=[{"user": 3}, {"user": 77}])
+    assert encoded.users.tolist() == [3, 77]
+    np.testing.assert_allclose(encoded.vectors[:1], client.encode(of_user(log, 3)).vectors, atol=1e-5)
+    with pytest.raises(InvalidRequest, match="no column of the users table is called 'town'"):
+        client.encode(users=[{"user": 3, "town": "Kars"}])
+
+
+@pytest.mark.parametrize(
+    ("users", "sentence"),
+    [
+        ([{"user": 3, "twon": "Kars"}], "no column of the users table is called 'twon'; did you mean 'town'?"),
+        ([{"town": "Kars"}], "row 0 of the users table has no user"),
+        ([{"user": 3}, {"user": 3, "age": 4}], "the users table has a user 2 times"),
+        ([{"user": 3, "age": "old"}, {"user": 4, "age": 4}], "column 'age' holds text in some users and numbers"),
+        ([{"user": n} for n in range(20_001)], "has 20001 events and users; 1 to 20000"),
+    ],
+)
+def test_users_that_make_no_sense_are_refused_with_a_sentence(club, users, sentence: str) -> None:
+    with pytest.raises(InvalidRequest, match=sentence.replace("?", r"\?")):
+        club[0].encode(users=users)

@@ -19,7 +19,7 @@ from tests.tokenization.logs import BEGIN, ITEMS, USERS, Row, dense, magazine, m
 from tokenization.codes.vocabulary import ABSENT, FIRST, UNKNOWN
 from tokenization.events.cleaning import clean
 from tokenization.schema.event_schema import EventSchema
-from tokenization.sources.tables import from_rows, read_items, read_users
+from tokenization.sources.tables import from_rows, read_items, read_users, users_rule
 from tokenization.tokenizer import fitting
 from tokenization.tokenizer.facets import ACTIONS
 from tokenization.tokenizer.growing import grow
@@ -105,7 +105,7 @@ def test_a_log_fitted_in_parts_gives_the_tokenizer_of_the_whole(log: list[Row], 
     parts.append([row for row in log if row["reader"] not in cuts])
     events = [clean(from_rows(part, schema), schema).events for part in parts if part]
     split = resolve(schema.split, reduce(or_, (fitting.moments(schema, part) for part in events)))
-    items, users = read_items(ITEMS, schema), read_users(USERS, schema)
+    items, users = read_items(ITEMS, schema), read_users(USERS, users_rule(schema))
     first, *others = [fitting.observe(schema, split, part, items) for part in events]
     for other in others:
         first = first | other

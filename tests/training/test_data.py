@@ -267,6 +267,7 @@ def test_by_last_items_each_users_last_groups_are_left_out() -> None:
         torch.tensor([0, 0, 1, 2, 3, 0, 1, 2, 0]),
         torch.tensor([0, 5, 8, 9]),
         torch.zeros(3).double(),
+        torch.zeros(3, 0, dtype=torch.int64),
     )
     split = Split("last_items", None, None, 1)
     kept = {until: trainable_events(events, split, until) for until in Until}

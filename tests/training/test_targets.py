@@ -52,6 +52,7 @@ def batch_of(drawn: list[tuple[int, int, int, int]]) -> EventBatch:
         group_T,
         offset_B1,
         torch.zeros(3).double(),
+        torch.zeros(3, 0, dtype=torch.int64),
     )
 
 

@@ -110,6 +110,10 @@ def test_recommend_serves_users_that_training_never_saw(shop: Any, command: Any)
     pyarrow.csv.write_csv(table, events)
     assert command("recommend", shop.run, "--events", events, "--k", 3, "--out", out) == 0
     assert pyarrow.csv.read_csv(out)["user_id"].to_pylist() == ["stranger"] * 3
+    known = shop.folder / "known.csv"
+    known.write_text("customer\nnewcomer\n")
+    assert command("recommend", shop.run, "--events", events, "--attributes", known, "--k", 3, "--out", out) == 0
+    assert pyarrow.csv.read_csv(out)["user_id"].to_pylist() == ["newcomer"] * 3 + ["stranger"] * 3
 
 
 def test_a_store_goes_back_to_what_it_served(
@@ -150,6 +154,9 @@ def test_query_asks_the_server_for_everything_it_serves(
     visit = {"customer": "anna", "time": "2021-01-04T10:00:00", "action": "buy", "receipt": 1, "article": 103}
     events.write_text("\n".join(json.dumps({**visit, "article": 103 + n}) for n in range(3)))
 
+    newcomers = shop.folder / "newcomers.jsonl"
+    newcomers.write_text('{"customer": "newcomer"}')
+
     def ask(*arguments: object) -> list[dict[str, Any]]:
         assert command("query", *arguments, "--address", address, "--json") == 0
         found: list[dict[str, Any]] = json.loads(capsys.readouterr().out)
@@ -167,6 +174,7 @@ def test_query_asks_the_server_for_everything_it_serves(
         ("search", "milk"),
         ("goes-with", "100"),
         ("home", events, "--at", "2021-01-05T09:00:00Z", "--context", "till=left"),
+        ("home", "--users", newcomers),
     ):
         rows = ask(*arguments, "-k", 5)
         assert [row["rank"] for row in rows] == [1, 2, 3, 4, 5], arguments

@@ -126,6 +126,17 @@ def test_users_without_events_are_named(shop: Any, said: Said, tmp_path: Path) -
     assert "users.parquet" in said("recommend", shop.run, shop.corpus, "--users", tmp_path / "users.parquet")
 
 
+def test_attributes_beside_a_corpus_and_a_question_about_nobody_are_wrong_usage(
+    shop: Any, command: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for arguments, sentence in (
+        (("recommend", shop.run, shop.corpus, "--attributes", "users.csv"), "give them beside --events"),
+        (("query", "home"), "give the events of users, or --users"),
+    ):
+        assert command(*arguments) == 2
+        assert sentence in " ".join(capsys.readouterr().err.replace("│", " ").split())
+
+
 def test_publishing_what_was_never_pushed_names_the_command(shop: Any, said: Said, tmp_path: Path) -> None:
     assert "userfm push" in said("publish", tmp_path / "store")
     assert "did you mean 'shop-v1'" in said("publish", shop.store, "--space", "shop-v2")

@@ -35,7 +35,7 @@ from tokenization.schema.event_schema import EventSchema
 from tokenization.schema.evolution import deciding
 from tokenization.schema.rules import Late
 from tokenization.sources.files import digest, stamp
-from tokenization.sources.tables import read_items, read_users
+from tokenization.sources.tables import read_items, read_users, users_rule
 from tokenization.tokenizer.fitting import Observed
 from tokenization.tokenizer.growing import grow_by, meet
 from tokenization.tokenizer.split import Split
@@ -86,7 +86,7 @@ def append(
     _check_schema(corpus, schema)
     # Which rows are events is said by the declaration of today, what becomes of them by that of the corpus.
     schema = corpus.tokenizer.schema.model_copy(update={"event_id": schema.event_id, "time": schema.time})
-    users = None if users_path is None else read_users(users_path, schema)
+    users = None if users_path is None else read_users(users_path, users_rule(schema))
     job = Appending(corpus, schema, time.time(), users)
     with on_this_machine(job, events_path, Path(out), part_rows, progress) as log:
         found = surveyed(log, progress)

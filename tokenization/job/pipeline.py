@@ -33,7 +33,7 @@ from tokenization.job.steps import Job
 from tokenization.job.surveying import Found, refuse, surveyed, told
 from tokenization.schema.event_schema import EventSchema
 from tokenization.sources.files import stamp, stamps
-from tokenization.sources.tables import items_rule, read_items, read_users
+from tokenization.sources.tables import items_rule, read_items, read_users, users_rule
 from tokenization.tokenizer.split import resolve
 from tokenization.tokenizer.tokenizer import Tokenizer
 from tokenization.tokenizer.tokenizer_files import FORMAT as TOKENIZER
@@ -87,7 +87,7 @@ def tokenize(
     progress("read", 0, 1)
     schema = inputs.schema
     items = None if items_path is None else read_items(items_path, schema)
-    users = None if users_path is None else read_users(users_path, schema)
+    users = None if users_path is None else read_users(users_path, users_rule(schema))
     job = Job(schema, time.time(), items, users)
     with _reading_texts(job) as texts, where(job, events_path, Path(out), part_rows, progress) as log:
         found = surveyed(log, progress)

@@ -285,7 +285,12 @@ class ItemsRule(Rule):
 
 
 class UsersRule(Rule):
-    """The table of what is known about users. `id` defaults to the column of the user."""
+    """The table of what is known about users. `id` defaults to the column of the user.
+
+    An attribute is taken as known at every moment of the log, as a birth year or the way somebody signed up. So don't
+    declare what becomes true later, or tells of what came later (`churned`, `lifetime value`, a segment made of all
+    purchases): it would tell the future to whoever is trained and judged on the past.
+    """
 
     id: str
     """The column of their ids; by default the column of the user in the events."""

@@ -138,15 +138,19 @@ def read_items(source: TableLike, schema: EventSchema) -> pa.Table:
     return _read_all(_scan(source, columns, ids, "item"), source, "item")
 
 
-def read_users(source: TableLike, schema: EventSchema) -> pa.Table:
+def read_users(source: TableLike, rule: UsersRule) -> pa.Table:
     """The columns of the users table that `schema.users` declares.
 
     Raises:
-        SourceError: as `read_events`; also where the schema declares no users.
+        SourceError: as `read_events`.
     """
-    rule = users_rule(schema)
-    columns = tuple(dict.fromkeys((rule.id, *rule.categories, *rule.numbers)))
-    return _read_all(_scan(source, columns, frozenset({rule.id, *rule.categories}), "user"), source, "user")
+    ids = frozenset({rule.id, *rule.categories})
+    return _read_all(_scan(source, columns_of_users(rule), ids, "user"), source, "user")
+
+
+def columns_of_users(rule: UsersRule) -> tuple[str, ...]:
+    """The columns of a users table that are read."""
+    return tuple(dict.fromkeys((rule.id, *rule.categories, *rule.numbers)))
 
 
 def users_rule(schema: EventSchema) -> UsersRule:

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 def sizes_of(tokenizer: Tokenizer) -> dict[str, int]:
     """Numbers of codes of all vocabularies, as `prefix_fingerprint` takes them."""
-    return {name: vocabulary.size for name, vocabulary in _vocabularies(tokenizer).items()}
+    of_users = {f"user.{name}": vocabulary.size for name, vocabulary in tokenizer.users.vocabularies.items()}
+    return {name: vocabulary.size for name, vocabulary in _vocabularies(tokenizer).items()} | of_users
 
 
 def prefix_fingerprint(tokenizer: Tokenizer, sizes: Mapping[str, int]) -> str:
@@ -61,7 +62,8 @@ def _told_of_items(tokenizer: Tokenizer, sizes: Mapping[str, int]) -> dict[str, 
     if hashed:
         told["admitted"] = {name: int(np.count_nonzero(tokenizer.vocabularies[name].counts)) for name in hashed}
     if tokenizer.users.sizes:
-        categories = {name: v.prefix_hash() for name, v in tokenizer.users.vocabularies.items()}
+        known = tokenizer.users.vocabularies
+        categories = {n: v.prefix_hash(sizes.get(f"user.{n}", FIRST) - FIRST) for n, v in known.items()}
         told["users"] = {**categories, **{name: codec.edges for name, codec in tokenizer.users.numbers.items()}}
     return told
 

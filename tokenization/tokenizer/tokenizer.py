@@ -88,7 +88,9 @@ class Tokenizer:
         known = None if items is None else read_items(items, schema)
         split = resolve(schema.split, fitting.moments(schema, events))
         observed = fitting.observe(schema, split, events, known)
-        return cls.of(schema, split, observed, known, progress, None if users is None else read_users(users, schema))
+        return cls.of(
+            schema, split, observed, known, progress, None if users is None else read_users(users, users_rule(schema))
+        )
 
     @classmethod
     def of(
@@ -183,7 +185,7 @@ class Tokenizer:
         lasted = numbers.pop(LASTED, np.zeros(len(of_token)))
         attributes: dict[str, Codes] = {}
         if self.schema.users is not None and self.users.sizes:
-            known = None if users is None else read_users(users, self.schema)
+            known = None if users is None else read_users(users, self.schema.users)
             attributes = self.users.encode(self.schema.users, known, groups.users)
         return Tokens(
             groups.users,
@@ -315,7 +317,7 @@ class Tokenizer:
 
         Args:
             sizes: numbers of codes, 0 and 1 included, by name of a vocabulary, `item.<column>` for the categories of
-                items; of a vocabulary that is not named no id counts.
+                items, `user.<column>` for those of users; of a vocabulary that is not named no id counts.
 
         Raises:
             VocabularyError: a vocabulary has fewer codes.

@@ -100,7 +100,10 @@ def near(
 
 @app.command()
 def home(
-    events: Annotated[Path, typer.Argument(help="Whole histories: JSON lines, Parquet or CSV with the log's columns.")],
+    events: Annotated[
+        Path | None,
+        typer.Argument(help="Whole histories: JSON lines, Parquet or CSV with the log's columns.", show_default=False),
+    ] = None,
     k: Count = 10,
     at: Annotated[
         str | None, typer.Option(help="Moment of the request, such as 2017-12-01T18:00:00Z.", show_default=False)
@@ -108,16 +111,30 @@ def home(
     context: Annotated[
         list[str] | None, typer.Option(metavar="NAME=VALUE", help="What is known of the request; may be repeated.")
     ] = None,
+    users: Annotated[
+        Path | None,
+        typer.Option(help="What is known of users, with the columns of the users table.", show_default=False),
+    ] = None,
     address: Address = HERE,
     as_json: AsJson = False,
 ) -> None:
-    """What the users in some events want now. Example: userfm query home events.jsonl --context store=367"""
+    """What the users in some events, or of a table of users, want now.
+
+    \b
+    Examples:
+      userfm query home events.jsonl --context store=367
+      userfm query home --users newcomers.csv
+    """
     from userfm.client import EmbeddingClient
 
     told = dict(pair.partition("=")[::2] for pair in context or [])
     values = {name: parsed([value])[0] for name, value in told.items()}
+    if events is None and users is None:
+        raise typer.BadParameter("give the events of users, or --users", param_hint="EVENTS")
+    histories, known = (() if path is None else read_rows(path) for path in (events, users))
+    moment = None if at is None else seconds(at)
     with EmbeddingClient(address) as client:
-        found = client.score_home(read_rows(events), k, at=None if at is None else seconds(at), context=values)
+        found = client.score_home(histories, k, at=moment, context=values, users=known)
     _print_rankings(found, found.users.tolist(), as_json)
 
 

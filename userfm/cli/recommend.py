@@ -35,6 +35,14 @@ Events = Annotated[
         show_default=False,
     ),
 ]
+Attributes = Annotated[
+    Path | None,
+    typer.Option(
+        help="Beside --events: what is known of users, with the columns of the schema's users table. Whoever stands "
+        "there is recommended to, events or none.",
+        show_default=False,
+    ),
+]
 
 
 def recommend(
@@ -45,6 +53,7 @@ def recommend(
     ] = None,
     users: Users = None,
     events: Events = None,
+    attributes: Attributes = None,
     surface: Annotated[Surface, typer.Option(help="home: products for a user now.")] = Surface.HOME,
     k: Annotated[int, typer.Option("--k", "-k", min=1, help="Items for each user.")] = 20,
 ) -> None:
@@ -58,6 +67,7 @@ def recommend(
       userfm recommend run corpus --k 20 --out recommendations.parquet
       userfm recommend run corpus --users vip.txt --out vip.csv
       userfm recommend run --events today.parquet --out today.parquet
+      userfm recommend run --events today.parquet --attributes members.csv
     """
     from training.pretrain import Run
     from training.recommend import recommend as rank
@@ -66,7 +76,7 @@ def recommend(
     if out is not None and out.suffix not in _WRITERS:
         raise typer.BadParameter(f"{out} must end in {', '.join(_WRITERS)}", param_hint="--out")
     opened = Run.open(run)
-    tokens = _tokens(corpus, events, opened.model / "tokenizer")
+    tokens = _tokens(corpus, events, attributes, opened.model / "tokenizer")
     if users is not None:
         tokens, without = of_users(tokens, read_ids(users))
         if without:
@@ -80,16 +90,20 @@ def recommend(
     results().print(f"{out}: {table.num_rows:,} rows, {k} items for each of {tokens.num_rows:,} users")
 
 
-def _tokens(corpus: Path | None, events: Path | None, tokenizer: Path) -> pa.Table:
+def _tokens(corpus: Path | None, events: Path | None, attributes: Path | None, tokenizer: Path) -> pa.Table:
     from tokenization.corpus.corpus import Corpus
+    from tokenization.corpus.newcomers import with_newcomers
     from tokenization.tokenizer.tokenizer import Tokenizer
     from training.reading import tokens_for
 
     if (corpus is None) == (events is None):
         raise typer.BadParameter("give the corpus, or --events", param_hint="CORPUS")
+    told = Tokenizer.load(tokenizer)
     if corpus is None:
-        return Tokenizer.load(tokenizer).transform(events)
-    return tokens_for(Tokenizer.load(tokenizer), Corpus.open(corpus))
+        return told.transform(events) if attributes is None else with_newcomers(told, events, attributes)
+    if attributes is not None:
+        raise typer.BadParameter("a corpus has its users' own; give them beside --events", param_hint="--attributes")
+    return tokens_for(told, Corpus.open(corpus))
 
 
 def read_ids(path: Path) -> pa.Array:

@@ -115,6 +115,19 @@ class Event(_message.Message):
     columns: _containers.MessageMap[str, Value]
     def __init__(self, columns: _Optional[_Mapping[str, Value]] = ...) -> None: ...
 
+class User(_message.Message):
+    __slots__ = ("columns",)
+    class ColumnsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: Value
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[_Union[Value, _Mapping]] = ...) -> None: ...
+    COLUMNS_FIELD_NUMBER: _ClassVar[int]
+    columns: _containers.MessageMap[str, Value]
+    def __init__(self, columns: _Optional[_Mapping[str, Value]] = ...) -> None: ...
+
 class LookupRequest(_message.Message):
     __slots__ = ("entity", "ids")
     ENTITY_FIELD_NUMBER: _ClassVar[int]
@@ -136,12 +149,14 @@ class LookupResponse(_message.Message):
     def __init__(self, space: _Optional[_Union[Space, _Mapping]] = ..., vectors: _Optional[_Union[Matrix, _Mapping]] = ..., found: _Optional[bytes] = ..., as_of: _Optional[_Union[Matrix, _Mapping]] = ...) -> None: ...
 
 class EncodeRequest(_message.Message):
-    __slots__ = ("events", "at")
+    __slots__ = ("events", "at", "users")
     EVENTS_FIELD_NUMBER: _ClassVar[int]
     AT_FIELD_NUMBER: _ClassVar[int]
+    USERS_FIELD_NUMBER: _ClassVar[int]
     events: _containers.RepeatedCompositeFieldContainer[Event]
     at: float
-    def __init__(self, events: _Optional[_Iterable[_Union[Event, _Mapping]]] = ..., at: _Optional[float] = ...) -> None: ...
+    users: _containers.RepeatedCompositeFieldContainer[User]
+    def __init__(self, events: _Optional[_Iterable[_Union[Event, _Mapping]]] = ..., at: _Optional[float] = ..., users: _Optional[_Iterable[_Union[User, _Mapping]]] = ...) -> None: ...
 
 class EncodeResponse(_message.Message):
     __slots__ = ("space", "users", "vectors")
@@ -191,7 +206,7 @@ class Ranking(_message.Message):
 class ScoreRequest(_message.Message):
     __slots__ = ("home", "search", "item_to_item", "k")
     class Home(_message.Message):
-        __slots__ = ("events", "at", "context")
+        __slots__ = ("events", "at", "context", "users")
         class ContextEntry(_message.Message):
             __slots__ = ("key", "value")
             KEY_FIELD_NUMBER: _ClassVar[int]
@@ -202,10 +217,12 @@ class ScoreRequest(_message.Message):
         EVENTS_FIELD_NUMBER: _ClassVar[int]
         AT_FIELD_NUMBER: _ClassVar[int]
         CONTEXT_FIELD_NUMBER: _ClassVar[int]
+        USERS_FIELD_NUMBER: _ClassVar[int]
         events: _containers.RepeatedCompositeFieldContainer[Event]
         at: float
         context: _containers.MessageMap[str, Value]
-        def __init__(self, events: _Optional[_Iterable[_Union[Event, _Mapping]]] = ..., at: _Optional[float] = ..., context: _Optional[_Mapping[str, Value]] = ...) -> None: ...
+        users: _containers.RepeatedCompositeFieldContainer[User]
+        def __init__(self, events: _Optional[_Iterable[_Union[Event, _Mapping]]] = ..., at: _Optional[float] = ..., context: _Optional[_Mapping[str, Value]] = ..., users: _Optional[_Iterable[_Union[User, _Mapping]]] = ...) -> None: ...
     class Search(_message.Message):
         __slots__ = ("queries",)
         QUERIES_FIELD_NUMBER: _ClassVar[int]

@@ -129,7 +129,16 @@ def large() -> tuple[FoundationModel, Lesson]:
     offset_B1 = torch.arange(0, users * groups + 1, groups)
     always_T = torch.ones(users * groups, dtype=torch.bool)
     group_T = torch.arange(groups).repeat(users)
-    batch = EventBatch(facet_TF, time_T, time_T, always_T, group_T, offset_B1, torch.zeros(users).double())
+    batch = EventBatch(
+        facet_TF,
+        time_T,
+        time_T,
+        always_T,
+        group_T,
+        offset_B1,
+        torch.zeros(users).double(),
+        torch.zeros(users, 0).long(),
+    )
     token_R = torch.tensor([token for token in range(users * groups) if token % groups])
     requests = Requests(batch.user_T[token_R], token_R, time_T[token_R], facet_TF[token_R, 1:])
     target = targets_of(list(range(len(token_R))), facet_TF[token_R, 0].tolist())

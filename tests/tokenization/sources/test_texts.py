@@ -22,7 +22,7 @@ from tokenization.job.layout import on_ray
 from tokenization.job.pipeline import tokenize
 from tokenization.schema.event_schema import EventSchema
 from tokenization.sources import texts
-from tokenization.sources.tables import read_events, read_items, read_users, scan_events
+from tokenization.sources.tables import read_events, read_items, read_users, scan_events, users_rule
 
 KIOSK: dict[str, Any] = {
     "schema": 1,
@@ -176,7 +176,7 @@ def test_no_item_and_no_user_can_be_left_out(tmp_path: Path) -> None:
         read_items(tmp_path / "items.csv", SCHEMA)
     (tmp_path / "users.jsonl").write_text('{"who": "ann", "plan": "paid"}\n\nann\n')
     with pytest.raises(SourceError, match=r"users.jsonl: row 3 is no JSON: expecting value; mend the table"):
-        read_users(tmp_path / "users.jsonl", SCHEMA)
+        read_users(tmp_path / "users.jsonl", users_rule(SCHEMA))
 
 
 def test_cells_may_hold_line_breaks_wherever_a_block_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

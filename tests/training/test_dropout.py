@@ -1,0 +1,167 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from foundation.learning import losses
+from foundation.repeat import FIRST_ITEM
+from foundation.space import Space
+from foundation.subgraph import Subgraph
+from tests.conftest import KINDS, Kiosk
+from tokenization.corpus.corpus import Corpus
+from training.data import Position, TrainingSet, lessons, read_training_set, recent_counts, select_users
+from training.dropout import some_told
+from training.holdout import Columns, hold_out
+from training.loop import Optimisers
+from training.pretrain import initial_model
+from training.recipes import Name, Recipe, named, with_overrides
+from training.scorers import inputs, model_scorers
+
+
+@pytest.fixture(scope="module")
+def members(recipe: Recipe, club_corpus: Corpus) -> Recipe:
+    """The same numbers, and the attributes of the club's members."""
+    model = replace(recipe.model, attributes=tuple(club_corpus.tokenizer.users.sizes.items()))
+    return replace(recipe, model=model)
+
+
+@pytest.fixture(scope="module")
+def known(club_corpus: Corpus, members: Recipe) -> TrainingSet:
+    return read_training_set(club_corpus, members.model)
+
+
+def first_lesson(known: TrainingSet, recipe: Recipe, **sampling: float):
+    changed = replace(recipe.sampling, tokens=10_000, **sampling)
+    return next(lessons(known, recipe.model, changed, 0, Position()))[1]
+
+
+@given(rows=st.integers(0, 40), columns=st.integers(0, 4), share=st.floats(0, 1), seed=st.integers(0, 99))
+@settings(max_examples=30)
+def test_a_share_of_the_rows_tells_nothing_and_no_code_becomes_another(
+    rows: int, columns: int, share: float, seed: int
+) -> None:
+    code = torch.arange(1, rows * columns + 1).view(rows, columns)
+    told = some_told(code, share, np.random.default_rng(seed))
+    assert ((told == code) | (told == 0)).all()
+    assert torch.equal(some_told(code, 0.0, np.random.default_rng(seed)), code)
+    assert not some_told(code, 1.0, np.random.default_rng(seed)).any()
+
+
+def test_attributes_are_hidden_for_a_share_of_the_users(known: TrainingSet, members: Recipe) -> None:
+    whole = first_lesson(known, members, attribute_dropout=0.0)
+    assert torch.equal(whole.batch.attribute_BA, known.events.attribute_BA[known.trainable])
+    some = first_lesson(known, members, attribute_dropout=0.5).batch.attribute_BA
+    assert ((some == whole.batch.attribute_BA) | (some == 0)).all()
+    hidden = float(((some == 0) & (whole.batch.attribute_BA > 0)).sum() / (whole.batch.attribute_BA > 0).sum())
+    assert 0.35 < hidden < 0.9
+    assert torch.equal(known.events.attribute_BA[:28] > 0, torch.ones(28, 2, dtype=torch.bool))  # the log's own stay
+
+
+def test_a_share_of_the_requests_reads_no_event_as_those_of_a_new_user(known: TrainingSet, members: Recipe) -> None:
+    plain = first_lesson(known, members, history_dropout=0.0)
+    lesson = first_lesson(known, members, history_dropout=0.4)
+    new_R = lesson.requests.end_R == lesson.batch.offset_B1[:-1][lesson.requests.user_R]
+    assert 0.2 < float(new_R.float().mean()) < 0.6
+    names = [facet.name for facet in members.model.context]
+    since = [names.index("gap")]
+    others = [place for place in range(len(names)) if place not in since]
+    assert not lesson.requests.context_RC[new_R][:, since].any()
+    assert torch.equal(lesson.requests.context_RC[:, others], plain.requests.context_RC[:, others])
+    assert torch.equal(lesson.requests.context_RC[~new_R], plain.requests.context_RC[~new_R])
+    assert torch.equal(lesson.requests.end_R[~new_R], plain.requests.end_R[~new_R])
+    for one, other in zip(lesson.targets, plain.targets, strict=True):  # asked for is the same
+        assert torch.equal(one.item_E, other.item_E)
+        assert torch.equal(one.request_E, other.request_E)
+
+
+def test_gradients_reach_attributes_and_the_state_of_nobody(
+    known: TrainingSet, members: Recipe, club_corpus: Corpus
+) -> None:
+    model = initial_model(known, club_corpus, members)
+    lesson = first_lesson(known, members, history_dropout=0.4)
+    sum(loss.share * loss.total for loss in losses(model, lesson, members.objectives)).backward()
+    assert model.empty_D.grad.abs().sum() > 0
+    assert model.attributes.out.weight.grad.abs().sum() > 0
+
+
+def test_users_that_are_selected_keep_their_attributes(known: TrainingSet) -> None:
+    some = select_users(known.events, torch.tensor([4, 1, 29]))
+    assert torch.equal(some.attribute_BA, known.events.attribute_BA[[4, 1, 29]])
+
+
+def test_a_recipe_takes_attributes_from_the_tokenizer_and_then_asks_for_new_users(
+    club_corpus: Corpus, kiosk_corpus: Corpus
+) -> None:
+    recipe = named(Name.DEFAULT, club_corpus)
+    assert dict(recipe.model.attributes) == club_corpus.tokenizer.users.sizes
+    assert recipe.sampling.history_dropout > 0
+    plain = named(Name.DEFAULT, kiosk_corpus)
+    assert (plain.model.attributes, plain.sampling.history_dropout) == ((), 0.0)
+    assert Recipe.from_json(recipe.to_json()) == recipe
+    off = {"repeat_path": "off", "category_affinity": "off", "groups": "sequence", "attribute_dropout": "0.5"}
+    changed = with_overrides(recipe, off)
+    assert (changed.model.repeat_path, changed.model.groups) == ("off", "sequence")
+    assert Recipe.from_json(changed.to_json()) == changed
+
+
+@pytest.fixture(scope="module")
+def subgraph(known: TrainingSet, members: Recipe, club_corpus: Corpus) -> Subgraph:
+    """A model of lessons in which half the requests are those of new users."""
+    recipe = replace(members, sampling=replace(members.sampling, tokens=400, history_dropout=0.5))
+    model = initial_model(known, club_corpus, recipe)
+    optimisers = Optimisers(model, recipe.optimisation)
+    stream = lessons(known, recipe.model, recipe.sampling, 0, Position())
+    for _ in range(100):
+        found = losses(model, next(stream)[1], recipe.objectives)
+        sum(loss.share * loss.total / torch.clamp(loss.weight, min=1) for loss in found).backward()
+        optimisers.step(1.0)
+    return Subgraph(model.eval(), club_corpus.tokenizer, Space("club", 1, "", model.width, 0.0))
+
+
+def test_a_user_with_nothing_but_attributes_is_offered_what_such_users_buy(subgraph: Subgraph, club: Kiosk) -> None:
+    ids, batch = subgraph.tokenize(club.events.slice(0, 0), club.users.slice(28))
+    assert ids.to_pylist() == [f"new-{kind}" for kind in KINDS]
+    item_N = subgraph.tokenizer.items.ids.ids.to_numpy()
+    for score_BN in (subgraph.score(batch), subgraph(batch) @ subgraph.item_vectors().T):
+        best_BK = score_BN[:, FIRST_ITEM:].topk(5, dim=1).indices.numpy()
+        liked = (item_N[best_BK] - 100) % len(KINDS) == np.arange(len(KINDS))[:, None]
+        assert liked.mean() > 0.6  # by chance a fifth
+
+
+def test_a_user_of_whom_nothing_is_known_is_offered_what_is_popular(
+    trained, training_set: TrainingSet, kiosk: Kiosk
+) -> None:
+    subgraph = Subgraph.from_pretrained(trained.model)
+    _, batch = subgraph.tokenize(kiosk.events.slice(0, 0), pa.table({"customer": ["somebody"]}))
+    recent_V = recent_counts(training_set, subgraph.model.config.item_column)
+    met = (recent_V > 0).nonzero().flatten()
+    rank = recent_V[met].argsort().argsort().double()
+    for score_BV in (subgraph.score(batch), subgraph(batch) @ subgraph.item_vectors().T):
+        assert torch.isfinite(score_BV[:, FIRST_ITEM:]).all()
+        found = score_BV[0, met].argsort().argsort().double()
+        assert float(torch.corrcoef(torch.stack([rank, found]))[0, 1]) > 0.8
+
+
+def test_whoever_is_judged_is_known_by_the_attributes_and_by_no_event_of_the_target(
+    subgraph: Subgraph, club_corpus: Corpus
+) -> None:
+    tokens = club_corpus.tokens()
+    held = hold_out(tokens, Columns.of(club_corpus.tokenizer), club_corpus.split)
+    requests = held.requests(0, 4)
+    batch, _, _ = inputs(subgraph, requests)
+    rows = [tokens["user_id"].to_pylist().index(user) for user in requests.user_ids.to_pylist()]
+    everybody = subgraph.pack(tokens)[1]
+    assert torch.equal(batch.attribute_BA, everybody.attribute_BA[rows])
+    nothing = tokens
+    for name in ("user.likes", "user.age"):
+        place = tokens.schema.get_field_index(name)
+        nothing = nothing.set_column(place, name, pa.array(np.zeros(tokens.num_rows, np.int32)))
+    other = hold_out(nothing, Columns.of(club_corpus.tokenizer), club_corpus.split).requests(0, 4)
+    for scorer in model_scorers(subgraph).values():
+        assert not np.allclose(scorer(requests)[:, 2:], scorer(other)[:, 2:], atol=1e-2)
