@@ -19,7 +19,7 @@ from foundation.model import FoundationModel
 from tokenization.corpus.corpus import Corpus
 from tokenization.job.pipeline import tokenize
 from training.data import Position, lessons, read_training_set
-from training.loop import Optimisers
+from training.optimisers import Optimisers
 from training.parallel import Ranks, global_loss
 from training.pretrain import initial_model
 from training.recipes import Recipe, default

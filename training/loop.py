@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from foundation.jagged import moved
 from foundation.learning import Lesson, losses
@@ -19,8 +19,9 @@ from foundation.model import FoundationModel
 from training import checkpoint
 from training.data import Position, TrainingSet, batches, lessons
 from training.errors import TrainingError
-from training.parallel import Ranks, broadcast, global_count, global_loss, sum_gradients
-from training.recipes import Optimisation, Recipe
+from training.optimisers import Optimisers
+from training.parallel import Ranks, broadcast, global_count, global_loss, sum_gradients, summed
+from training.recipes import Recipe
 
 
 @dataclass(frozen=True)
@@ -52,41 +53,6 @@ class Progress:
     tokens: int = 0
 
 
-class Optimisers:
-    """AdamW for dense weights, SparseAdam for the rows of the item tables, under one schedule."""
-
-    def __init__(self, model: nn.Module, config: Optimisation) -> None:
-        tables = [module for module in model.modules() if isinstance(module, nn.Embedding) and module.sparse]
-        rows = [table.weight for table in tables]
-        ids = {id(weight) for weight in rows}
-        self.config = config
-        self.dense = [weight for weight in model.parameters() if id(weight) not in ids]
-        self.parameters = [*self.dense, *rows]
-        self.adamw = torch.optim.AdamW(
-            self.dense, lr=config.rate, betas=(0.9, 0.98), weight_decay=config.weight_decay, fused=True
-        )
-        self.sparse_adam = torch.optim.SparseAdam(rows, lr=config.table_rate)
-
-    def step(self, factor: float) -> float:
-        """Apply the gradients at `factor` of the full rates; returns the norm of the dense gradient."""
-        norm = nn.utils.clip_grad_norm_(self.dense, self.config.clip)
-        for optimiser, rate in ((self.adamw, self.config.rate), (self.sparse_adam, self.config.table_rate)):
-            for group in optimiser.param_groups:
-                group["lr"] = rate * factor
-            optimiser.step()
-            optimiser.zero_grad()
-        return float(norm)
-
-    def state(self) -> dict[str, Any]:
-        """For a checkpoint."""
-        return {"adamw": self.adamw.state_dict(), "sparse_adam": self.sparse_adam.state_dict()}
-
-    def load(self, state: dict[str, Any]) -> None:
-        """Continue from `state()`."""
-        self.adamw.load_state_dict(state["adamw"])
-        self.sparse_adam.load_state_dict(state["sparse_adam"])
-
-
 def train(
     model: FoundationModel,
     training_set: TrainingSet,
@@ -100,7 +66,7 @@ def train(
     The lessons go to the device that the model is on. on_step is called on rank 0. Raises TrainingError when the
     loss is no longer finite or the checkpoints are of another model.
     """
-    optimisers = Optimisers(model, recipe.optimisation)
+    optimisers = Optimisers(model, recipe.optimisation, recipe.seed)
     progress = _resume(model, optimisers, checkpoints) or Progress()
     broadcast(model, ranks)
     steps = total_steps(training_set, recipe, ranks)
@@ -142,6 +108,14 @@ def schedule(progress: Progress, steps: int, recipe: Recipe) -> float:
     return warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(1.0, done))))
 
 
+def slope(
+    model: FoundationModel, lesson: Lesson, recipe: Recipe, ranks: Ranks, weights: Sequence[Tensor]
+) -> list[Tensor]:
+    """Gradients of a lesson's loss by dense weights where they stand, summed over the ranks; leaves `.grad` alone."""
+    addend, _ = global_loss(losses(model, lesson, recipe.objectives), ranks)
+    return summed(torch.autograd.grad(addend, weights, allow_unused=True, materialize_grads=True), ranks)
+
+
 def _step(
     model: FoundationModel,
     optimisers: Optimisers,
@@ -157,6 +131,7 @@ def _step(
         raise TrainingError(f"the loss is {total}: lower `rate` or look for extreme values in the events")
     addend.backward()  # type: ignore[no-untyped-call]
     sum_gradients(optimisers.parameters, ranks)
+    optimisers.observe(partial(slope, model, lesson, recipe, ranks, optimisers.dense))
     norm = optimisers.step(factor)
     return total, parts, norm, global_count(lesson.batch.tokens, ranks, addend.device)
 
@@ -188,7 +163,7 @@ def _resume(model: nn.Module, optimisers: Optimisers, checkpoints: Path) -> Prog
     try:
         model.load_state_dict(state["model"])
         optimisers.load(state["optimisers"])
-    except (RuntimeError, ValueError) as error:
+    except (RuntimeError, ValueError, KeyError) as error:
         raise TrainingError(
             f"the checkpoints in {checkpoints} are of another model or userfm than this: take a new run directory"
         ) from error

@@ -77,6 +77,15 @@ def sum_gradients(parameters: Iterable[Tensor], ranks: Ranks) -> None:
             dist.all_reduce(parameter.grad)
 
 
+def summed(tensors: Iterable[Tensor], ranks: Ranks) -> list[Tensor]:
+    """Dense tensors added up over the ranks, each in its place."""
+    found = list(tensors)
+    if ranks.count > 1:
+        for tensor in found:
+            dist.all_reduce(tensor)
+    return found
+
+
 def broadcast(model: nn.Module, ranks: Ranks) -> None:
     """Start every rank from the weights of the first."""
     if ranks.count > 1:

@@ -19,21 +19,7 @@ from foundation.learning import Objectives
 from tokenization.corpus.corpus import Corpus
 from training.data import Sampling, Until, facet_configs, item_config, trainable_events
 from training.errors import TrainingError
-
-
-@dataclass(frozen=True)
-class Optimisation:
-    """How the weights move.
-
-    rate: of AdamW on dense weights, table_rate: of SparseAdam on the rows of the item table. Both rise over
-    `warmup` steps and fall by a cosine to 2 %.
-    """
-
-    rate: float = 6e-3
-    table_rate: float = 2e-2
-    weight_decay: float = 0.01
-    warmup: int = 20
-    clip: float = 1.0
+from training.optimisers import Method, Optimisation
 
 
 @dataclass(frozen=True)
@@ -67,11 +53,15 @@ class Recipe:
                 model=model,
                 sampling=Sampling(**values.pop("sampling")),
                 objectives=Objectives(**values.pop("objectives")),
-                optimisation=Optimisation(**values.pop("optimisation")),
+                optimisation=_optimisation(values.pop("optimisation")),
                 **values,
             )
         except (ValueError, TypeError, KeyError, AttributeError, ModelError) as error:
             raise TrainingError(f"this recipe can't be read ({error}): start a new run") from error
+
+
+def _optimisation(told: dict[str, Any]) -> Optimisation:
+    return Optimisation(**{**told, "method": Method(told.get("method", Method.ADAMW))})
 
 
 class Name(StrEnum):
@@ -147,7 +137,8 @@ def _read(old: Any, setting: str, value: str) -> Any:
         return tuple(int(one) for one in value.split(",")) if numbers else type(old)(value)
     except ValueError as error:
         kind = "list of whole numbers" if numbers else type(old).__name__
-        raise TrainingError(f"setting {setting!r} takes a {kind}, got {value!r}") from error
+        choices = f": one of {', '.join(type(old))}" if isinstance(old, StrEnum) else ""
+        raise TrainingError(f"setting {setting!r} takes a {kind}, got {value!r}{choices}") from error
 
 
 def _paths(owner: Any, prefix: str = "") -> list[str]:
