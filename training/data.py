@@ -35,9 +35,10 @@ from training.errors import TrainingError
 class Sampling:
     """How a corpus becomes lessons.
 
-    tokens: budget of a batch. requests: group borders drawn per user and batch. negatives: drawn per batch with
-    probability ∝ count ** negative_power. context_dropout: share of requests that are told nothing; of the rest,
-    each context facet is hidden with half that probability.
+    tokens: budget of a batch. history: most tokens of a row, which is a user, or a window of a user who has more; 0 for
+    as many as the budget. requests: group borders drawn per row and batch. negatives: drawn per batch with probability
+    ∝ count ** negative_power. context_dropout: share of requests that are told nothing; of the rest, each context facet
+    is hidden with half that probability.
     """
 
     tokens: int = 8_192
@@ -45,6 +46,7 @@ class Sampling:
     negatives: int = 2_048
     negative_power: float = 0.75
     context_dropout: float = 0.2
+    history: int = 0
 
 
 class Until(StrEnum):
@@ -57,10 +59,15 @@ class Until(StrEnum):
 
 @dataclass(frozen=True)
 class Position:
-    """Where a run stands: `batch` batches of `epoch` are done."""
+    """Where a run stands: `batch` batches of `epoch` are done, of rows that are cut as the stage says."""
 
     epoch: int = 0
     batch: int = 0
+    stage: int = 0
+
+    def in_stage(self, stage: int) -> Position:
+        """Where a later stage begins: rows are other rows there, so a pass over the users that was begun is left."""
+        return self if stage == self.stage else Position(self.epoch + (self.batch > 0), 0, stage)
 
 
 @dataclass(frozen=True)
@@ -185,17 +192,28 @@ def in_windows(training_set: TrainingSet, tokens: int) -> TrainingSet:
     return replace(training_set, events=cut, fresh_B=fresh_N - begin_N)
 
 
+def row_tokens(sampling: Sampling) -> int:
+    """Most tokens of a row. Raises TrainingError where such a row would not fit a batch."""
+    if not 0 <= sampling.history <= sampling.tokens:
+        raise TrainingError(
+            f"rows of {sampling.history} tokens do not fit batches of {sampling.tokens}: raise `tokens`, or lower "
+            "`history` or the stage"
+        )
+    return sampling.history or sampling.tokens
+
+
 def batches(training_set: TrainingSet, sampling: Sampling, seed: int, epoch: int) -> list[np.ndarray]:
     """Rows (of `in_windows`) of each batch of an epoch: shuffled, and packed to the token budget.
 
     Raises TrainingError where the budget is so small that no row has two groups.
     """
-    training_set = in_windows(training_set, sampling.tokens)
+    tokens = row_tokens(sampling)
+    training_set = in_windows(training_set, tokens)
     rows = training_set.trainable
     if not len(rows):
         raise TrainingError(
-            f"batches of {sampling.tokens} tokens hold no two groups of a user one after the other; "
-            "give them more tokens"
+            f"{'rows' if sampling.history else 'batches'} of {tokens} tokens hold no two groups of a user one after "
+            "the other; give them more tokens"
         )
     length = np.diff(training_set.events.offset_B1.numpy())[rows]
     return [rows[packed] for packed in pack(length, sampling.tokens, [seed, epoch])]
@@ -211,7 +229,7 @@ def lessons(
     ranks: int = 1,
 ) -> Iterator[tuple[Position, Lesson]]:
     """Endless lessons of one rank, each with the position after it; every rank takes as many steps an epoch."""
-    training_set = in_windows(training_set, sampling.tokens)
+    training_set = in_windows(training_set, row_tokens(sampling))
     epoch, first = start.epoch, start.batch
     while True:
         order = batches(training_set, sampling, seed, epoch)
@@ -221,7 +239,10 @@ def lessons(
             draw = np.random.default_rng([seed, epoch, batch + rank])
             shared = np.random.default_rng([seed, epoch, batch, 1])
             negatives = draw_negatives(training_set.count_V, sampling, shared)
-            yield Position(epoch, batch + ranks), make_lesson(training_set, config, sampling, users, negatives, draw)
+            yield (
+                Position(epoch, batch + ranks, start.stage),
+                make_lesson(training_set, config, sampling, users, negatives, draw),
+            )
         epoch, first = epoch + 1, 0
 
 

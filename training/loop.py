@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -17,16 +17,21 @@ from foundation.jagged import moved
 from foundation.learning import Lesson, losses
 from foundation.model import FoundationModel
 from training import checkpoint
-from training.data import Position, TrainingSet, batches, lessons
+from training.data import Position, TrainingSet, batches, in_windows, lessons, row_tokens
 from training.errors import TrainingError
 from training.optimisers import Optimisers
-from training.parallel import Ranks, broadcast, global_count, global_loss, sum_gradients, summed
-from training.recipes import Recipe
+from training.parallel import Ranks, broadcast, global_count, global_loss, of_first, sum_gradients, summed
+from training.recipes import Recipe, check
+from training.stages import stage_at
 
 
 @dataclass(frozen=True)
 class StepRecord:
-    """One step as it is logged. seconds: of training so far, resumed runs included. tokens: of all ranks so far."""
+    """One step as it is logged.
+
+    seconds: of training so far, resumed runs included. tokens: of all ranks so far. stage: from 0, history: most tokens
+    of a row in it (0 in logs that are older than it).
+    """
 
     step: int
     steps: int
@@ -37,6 +42,8 @@ class StepRecord:
     tokens_per_second: float
     rate: float
     gradient_norm: float
+    stage: int = 0
+    history: int = 0
 
     def to_line(self) -> str:
         """One line of training.jsonl."""
@@ -66,25 +73,28 @@ def train(
     The lessons go to the device that the model is on. on_step is called on rank 0. Raises TrainingError when the
     loss is no longer finite or the checkpoints are of another model.
     """
+    check(recipe)
     optimisers = Optimisers(model, recipe.optimisation, recipe.seed)
     progress = _resume(model, optimisers, checkpoints) or Progress()
     broadcast(model, ranks)
     steps = total_steps(training_set, recipe, ranks)
-    stream = lessons(
-        training_set, recipe.model, recipe.sampling, recipe.seed, progress.position, ranks.rank, ranks.count
-    )
+    course = _Course(training_set, recipe, ranks, progress.position)
     saved, clock = time.monotonic(), time.monotonic()
     device = model.empty_D.device
     model.train()
-    while progress.step < steps and not _out_of_time(progress, recipe, ranks, device):
-        position, lesson = next(stream)
+    while progress.step < steps:
+        # The clock of rank 0 decides for all: when to stop, at which rate, in which stage.
+        progress = replace(progress, seconds=of_first(progress.seconds, ranks, device))
+        if progress.seconds >= 60 * recipe.minutes:
+            break
+        position, lesson = course.next(stage_at(recipe.stages, part_done(progress, steps, recipe)))
         factor = schedule(progress, steps, recipe)
-        loss, parts, norm, tokens = _step(model, optimisers, moved(lesson, device), recipe, ranks, factor)
+        found = _step(model, optimisers, moved(lesson, device), recipe, ranks, factor)
         now = time.monotonic()
-        progress = Progress(progress.step + 1, position, progress.seconds + now - clock, progress.tokens + tokens)
+        progress = Progress(progress.step + 1, position, progress.seconds + now - clock, progress.tokens + found.tokens)
         clock = now
         if ranks.rank == 0:
-            on_step(_record(progress, steps, loss, parts, recipe.optimisation.rate * factor, norm))
+            on_step(_record(progress, steps, found, recipe, factor))
             if now - saved > recipe.checkpoint_seconds:
                 _save(checkpoints, model, optimisers, progress)
                 saved = now
@@ -93,19 +103,52 @@ def train(
     return progress
 
 
+class _Course:
+    """The lessons of a run, stage after stage."""
+
+    def __init__(self, training_set: TrainingSet, recipe: Recipe, ranks: Ranks, start: Position) -> None:
+        self._training_set, self._recipe, self._ranks = training_set, recipe, ranks
+        self._position, self._lessons = start, self._from(start)
+
+    def next(self, stage: int) -> tuple[Position, Lesson]:
+        """The next lesson, of that stage or of one that was begun already, and the position after it."""
+        if stage > self._position.stage:
+            self._position = self._position.in_stage(stage)
+            self._lessons = self._from(self._position)
+        self._position, lesson = next(self._lessons)
+        return self._position, lesson
+
+    def _from(self, start: Position) -> Iterator[tuple[Position, Lesson]]:
+        recipe, ranks = self._recipe, self._ranks
+        sampling = recipe.sampling_in(start.stage)
+        return lessons(self._training_set, recipe.model, sampling, recipe.seed, start, ranks.rank, ranks.count)
+
+
 def total_steps(training_set: TrainingSet, recipe: Recipe, ranks: Ranks) -> int:
-    """Steps of the whole recipe on so many ranks."""
+    """Steps of the whole recipe on so many ranks: of each stage as many as its share of the epochs takes."""
+    shares = [stage.share for stage in recipe.stages] or [1.0]
+    found = (share * _steps_in(training_set, recipe, stage, ranks) for stage, share in enumerate(shares))
+    return max(round(sum(found)), 1)
+
+
+def _steps_in(training_set: TrainingSet, recipe: Recipe, stage: int, ranks: Ranks) -> int:
+    """Steps of all epochs, were they all of that stage."""
+    sampling = recipe.sampling_in(stage)
+    rows = in_windows(training_set, row_tokens(sampling))
     return sum(
-        max(len(batches(training_set, recipe.sampling, recipe.seed, epoch)) // ranks.count, 1)
-        for epoch in range(recipe.epochs)
+        max(len(batches(rows, sampling, recipe.seed, epoch)) // ranks.count, 1) for epoch in range(recipe.epochs)
     )
+
+
+def part_done(progress: Progress, steps: int, recipe: Recipe) -> float:
+    """How much of the run is done, by steps or by minutes, whichever is further; 1 at its end."""
+    return min(1.0, max(progress.step / steps, progress.seconds / (60 * recipe.minutes)))
 
 
 def schedule(progress: Progress, steps: int, recipe: Recipe) -> float:
     """Factor of the learning rates: linear warm-up, then a cosine to 2 % by the last step or minute."""
-    done = max(progress.step / steps, progress.seconds / (60 * recipe.minutes))
     warm = min(1.0, (progress.step + 1) / recipe.optimisation.warmup)
-    return warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(1.0, done))))
+    return warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * part_done(progress, steps, recipe))))
 
 
 def slope(
@@ -116,6 +159,16 @@ def slope(
     return summed(torch.autograd.grad(addend, weights, allow_unused=True, materialize_grads=True), ranks)
 
 
+@dataclass(frozen=True)
+class _Found:
+    """What a step found: the loss and its parts, the norm of the gradient, tokens of all ranks."""
+
+    loss: float
+    losses: dict[str, float]
+    norm: float
+    tokens: int
+
+
 def _step(
     model: FoundationModel,
     optimisers: Optimisers,
@@ -123,7 +176,7 @@ def _step(
     recipe: Recipe,
     ranks: Ranks,
     factor: float,
-) -> tuple[float, dict[str, float], float, int]:
+) -> _Found:
     found = losses(model, lesson, recipe.objectives)
     addend, parts = global_loss(found, ranks)
     total = sum(loss.share * parts[loss.name] for loss in found)
@@ -133,22 +186,24 @@ def _step(
     sum_gradients(optimisers.parameters, ranks)
     optimisers.observe(partial(slope, model, lesson, recipe, ranks, optimisers.dense))
     norm = optimisers.step(factor)
-    return total, parts, norm, global_count(lesson.batch.tokens, ranks, addend.device)
+    return _Found(total, parts, norm, global_count(lesson.batch.tokens, ranks, addend.device))
 
 
-def _record(
-    progress: Progress, steps: int, loss: float, parts: dict[str, float], rate: float, norm: float
-) -> StepRecord:
-    speed = progress.tokens / progress.seconds
-    return StepRecord(progress.step, steps, progress.seconds, loss, parts, progress.tokens, speed, rate, norm)
-
-
-def _out_of_time(progress: Progress, recipe: Recipe, ranks: Ranks, device: torch.device) -> bool:
-    """Rank 0's clock decides for all: ranks that stop at different steps would wait for one another forever."""
-    over = torch.tensor([progress.seconds >= 60 * recipe.minutes], dtype=torch.int64, device=device)
-    if ranks.count > 1:
-        torch.distributed.broadcast(over, src=0)
-    return bool(over.item())
+def _record(progress: Progress, steps: int, found: _Found, recipe: Recipe, factor: float) -> StepRecord:
+    stage = progress.position.stage
+    return StepRecord(
+        step=progress.step,
+        steps=steps,
+        seconds=progress.seconds,
+        loss=found.loss,
+        losses=found.losses,
+        tokens=progress.tokens,
+        tokens_per_second=progress.tokens / progress.seconds,
+        rate=recipe.optimisation.rate * factor,
+        gradient_norm=found.norm,
+        stage=stage,
+        history=row_tokens(recipe.sampling_in(stage)),
+    )
 
 
 def _save(checkpoints: Path, model: nn.Module, optimisers: Optimisers, progress: Progress) -> None:

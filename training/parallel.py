@@ -55,6 +55,15 @@ def global_loss(losses: list[Loss], ranks: Ranks) -> tuple[Tensor, dict[str, flo
     return (shares * totals / weights).sum(), {loss.name: mean for loss, mean in zip(losses, means, strict=True)}
 
 
+def of_first(value: float, ranks: Ranks, device: torch.device) -> float:
+    """Rank 0's value, for what all must decide alike: ranks that stop at different steps would wait forever."""
+    if ranks.count == 1:
+        return value
+    told = torch.tensor([value], dtype=torch.float64, device=device)
+    dist.broadcast(told, src=0)
+    return float(told)
+
+
 def global_count(count: int, ranks: Ranks, device: torch.device) -> int:
     """Σ over the ranks."""
     if ranks.count == 1:

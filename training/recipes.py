@@ -17,9 +17,10 @@ from foundation.errors import ModelError
 from foundation.jagged import EventBatch
 from foundation.learning import Objectives
 from tokenization.corpus.corpus import Corpus
-from training.data import Sampling, Until, facet_configs, item_config, trainable_events
+from training.data import Sampling, Until, facet_configs, item_config, row_tokens, trainable_events
 from training.errors import TrainingError
 from training.optimisers import Method, Optimisation
+from training.stages import Stage, check_shares, parse_stages
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,8 @@ class Recipe:
     """Everything that decides a run besides the corpus.
 
     epochs: passes over the users. minutes: the schedule ends by then even if epochs are left; inf for no limit.
-    checkpoint_seconds: between two checkpoints.
+    checkpoint_seconds: between two checkpoints. stages: parts of the run with rows of their own length, in order; where
+    there are none, rows are as `sampling.history` says throughout.
     """
 
     model: ModelConfig
@@ -38,6 +40,11 @@ class Recipe:
     minutes: float = math.inf
     checkpoint_seconds: float = 60.0
     seed: int = 0
+    stages: tuple[Stage, ...] = ()
+
+    def sampling_in(self, stage: int) -> Sampling:
+        """How the corpus becomes lessons in that stage, from 0."""
+        return replace(self.sampling, history=self.stages[stage].history) if self.stages else self.sampling
 
     def to_json(self) -> str:
         """One JSON object; the model's part as in `ModelConfig.to_json`."""
@@ -54,6 +61,7 @@ class Recipe:
                 sampling=Sampling(**values.pop("sampling")),
                 objectives=Objectives(**values.pop("objectives")),
                 optimisation=_optimisation(values.pop("optimisation")),
+                stages=tuple(Stage(**stage) for stage in values.pop("stages", ())),
                 **values,
             )
         except (ValueError, TypeError, KeyError, AttributeError, ModelError) as error:
@@ -104,11 +112,22 @@ def small(corpus: Corpus) -> Recipe:
 def with_overrides(recipe: Recipe, overrides: dict[str, str]) -> Recipe:
     """The recipe with fields replaced, written `model.width=128` or, where that means one setting, `width=128`.
 
+    Stages are written as `parse_stages` reads them.
     Raises TrainingError naming the nearest field for one that does not exist or a value of another type.
     """
     for key, value in overrides.items():
         recipe = _override(recipe, key, value)
+    check(recipe)
     return recipe
+
+
+def check(recipe: Recipe) -> None:
+    """Raises TrainingError where rows do not fit batches, or the stages do not make a run."""
+    check_shares(recipe.stages)
+    if recipe.stages and recipe.sampling.history:
+        raise TrainingError("`history` is for runs of one stage: leave it out where `stages` says how long rows are")
+    for stage in range(max(len(recipe.stages), 1)):
+        row_tokens(recipe.sampling_in(stage))
 
 
 def _override(recipe: Recipe, key: str, value: str) -> Recipe:
@@ -134,6 +153,8 @@ def _read(old: Any, setting: str, value: str) -> Any:
     """A text as a value of the type that stands there; whole numbers side by side are written `64,256`."""
     numbers = isinstance(old, tuple)
     try:
+        if setting == "stages":
+            return parse_stages(value)
         return tuple(int(one) for one in value.split(",")) if numbers else type(old)(value)
     except ValueError as error:
         kind = "list of whole numbers" if numbers else type(old).__name__
@@ -142,7 +163,7 @@ def _read(old: Any, setting: str, value: str) -> Any:
 
 
 def _paths(owner: Any, prefix: str = "") -> list[str]:
-    """Settings of plain numbers and words, and lists of whole numbers, dotted."""
+    """Settings of plain numbers and words, lists of whole numbers, and the stages, dotted."""
     paths = []
     for one in fields(owner):
         value, name = getattr(owner, one.name), f"{prefix}{one.name}"
@@ -150,7 +171,9 @@ def _paths(owner: Any, prefix: str = "") -> list[str]:
             continue  # that is for the corpus to say
         if is_dataclass(value):
             paths += _paths(value, f"{name}.")
-        elif isinstance(value, int | float | str) or (value and all(isinstance(part, int) for part in value)):
+        elif name == "stages" or isinstance(value, int | float | str):
+            paths.append(name)
+        elif value and all(isinstance(part, int) for part in value):
             paths.append(name)
     return paths
 

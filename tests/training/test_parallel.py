@@ -48,6 +48,7 @@ WORKER = """
     from training.optimisers import Method, Optimisers
     from training.parallel import Ranks, broadcast, global_loss, sum_gradients
     from training.sophia import hessian_diagonal
+    from training.stages import Stage
 
     rank, port, folder, out = int(sys.argv[1]), sys.argv[2], sys.argv[3], sys.argv[4]
     torch.set_num_threads(1)
@@ -94,6 +95,11 @@ WORKER = """
         by_it = replace(recipe, optimisation=replace(recipe.optimisation, method=method))
         train(model, training_set, by_it, Path(folder) / str(method), ranks, lambda r: None)
         found[f"by_{method}"] = {name: weight.detach() for name, weight in model.named_parameters()}
+    model, staged = pretrain.initial_model(training_set, corpus, recipe), []
+    in_stages = replace(recipe, stages=(Stage(8, 0.5), Stage(16, 0.5)))
+    train(model, training_set, in_stages, Path(folder) / "stages", ranks, lambda r: staged.append(r.stage))
+    found["by_stages"] = {name: weight.detach() for name, weight in model.named_parameters()}
+    found["stages"] = staged
     torch.save(found, out)
     dist.destroy_process_group()
 """
@@ -220,9 +226,11 @@ def test_a_rank_without_rows_or_without_a_gradient_gets_the_others(together: Tog
 
 def test_ranks_stay_together_through_training(together: Together) -> None:
     one, other = together.ranks
-    for run in ("trained", "by_muon", "by_sophia"):
+    for run in ("trained", "by_muon", "by_sophia", "by_stages"):
         for name, weight in one[run].items():
             assert torch.equal(weight, other[run][name]), (run, name)
+    assert one["stages"] == sorted(one["stages"])
+    assert set(one["stages"]) == {0, 1}
     assert one["step"] == other["step"] == len(one["steps"]) >= STEPS
     assert other["steps"] == []  # the first rank alone speaks
     assert sum(one["steps"][-2:]) < sum(one["steps"][:2])

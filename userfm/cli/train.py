@@ -67,6 +67,7 @@ def train(
     Examples:
       userfm train corpus --out run
       userfm train corpus --out run --minutes 30 --set width=128 --set layers=4
+      userfm train corpus --out run --set stages=256:0.5,1024:0.3,4096:0.2
       userfm train corpus --out run --workers 2
       userfm train corpus --out judged --refit
       userfm train corpus --out release --all-data
