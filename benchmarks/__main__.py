@@ -21,7 +21,9 @@ from benchmarks.measure import Measured
 from training.tables import STYLES
 
 MODULES = {
+    "long_histories": "benchmarks.long_histories",
     "merging": "benchmarks.merging",
+    "optimisers": "benchmarks.optimisers",
     "semantic_ids": "benchmarks.semantic_ids",
     "serve": "benchmarks.serve",
     "tokenize": "benchmarks.tokenize",

@@ -30,7 +30,7 @@ OfRecipe = Annotated[
 ]
 Settings = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="NAME=VALUE", help="Change one number of the recipe; may be repeated."),
+    typer.Option("--set", metavar="NAME=VALUE", help="Change one setting of the recipe; may be repeated."),
 ]
 Minutes = Annotated[float | None, typer.Option(help="End the schedule after so many minutes.", show_default=False)]
 Address = Annotated[str | None, typer.Option(help="A running Ray cluster that shares the folder.", show_default=False)]
