@@ -169,11 +169,10 @@ def _paths(owner: Any, prefix: str = "") -> list[str]:
         value, name = getattr(owner, one.name), f"{prefix}{one.name}"
         if isinstance(value, ItemConfig):
             continue  # that is for the corpus to say
+        numbers = isinstance(value, tuple) and value and all(isinstance(part, int) for part in value)
         if is_dataclass(value):
             paths += _paths(value, f"{name}.")
-        elif name == "stages" or isinstance(value, int | float | str):
-            paths.append(name)
-        elif value and all(isinstance(part, int) for part in value):
+        elif numbers or name == "stages" or isinstance(value, int | float | str):
             paths.append(name)
     return paths
 
