@@ -49,8 +49,10 @@ LAST = 15
 
 
 def run(progress: Progress) -> Measured:
-    """Figures by method and rate: ndcg@10 on the validation week, final_loss, cpu_seconds, steps; by method, the best of
-    its rates less the best of AdamW's, paired over households, with its interval."""
+    """Figures by method and rate: ndcg@10 on the validation week, final_loss, cpu_seconds, steps.
+
+    By method also the best of its rates less the best of AdamW's, paired over households, with its interval.
+    """
     with tempfile.TemporaryDirectory() as folder:
         events, items = complete_journey.prepare(Path(folder), progress)
         corpus = tokenize(complete_journey.schema_path(), events, items, Path(folder) / "corpus")
@@ -61,14 +63,14 @@ def run(progress: Progress) -> Measured:
                 name = f"{method}-{rate:g}"
                 found, ndcg_U = judged(corpus, Path(folder) / name, method, rate, progress)
                 figures |= {f"{name}.{figure}": value for figure, value in found.items()}
-                if method not in best or ndcg_U.mean() > best[method].mean():
+                if method not in best or metrics.mean(ndcg_U) > metrics.mean(best[method]):
                     best[method] = ndcg_U
         return Measured(figures | differences(best), ())
 
 
 def differences(best: Mapping[Method, Floats]) -> dict[str, float]:
     """NDCG@10 of each method's best rate less AdamW's, with the interval over households."""
-    figures = {}
+    figures: dict[str, float] = {}
     for method in (Method.MUON, Method.SOPHIA):
         gap = metrics.paired_bootstrap(best[method], best[Method.ADAMW])
         name = f"{method}_minus_{Method.ADAMW}"
@@ -106,7 +108,7 @@ def judged(
     seconds = time.process_time() - began
     ndcg_U = _ndcg(model, corpus)
     found = {
-        "ndcg@10": float(ndcg_U.mean()),
+        "ndcg@10": metrics.mean(ndcg_U),
         "final_loss": float(np.mean(losses[-LAST:])),
         "cpu_seconds": seconds,
         "steps": len(losses),
