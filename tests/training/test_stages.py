@@ -14,6 +14,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from foundation.model import FoundationModel
 from tokenization.corpus.corpus import Corpus
@@ -98,6 +99,16 @@ def test_the_optimisers_count_their_steps_through_all_stages(
     counts = {int(state["step"]) for state in saved["optimisers"]["adamw"]["state"].values()}
     assert counts == {len(records)}
     assert saved["progress"]["position"]["stage"] == 2
+
+
+def test_the_log_and_tensorboard_say_the_stage(kiosk_corpus: Corpus, staged: Recipe, tmp_path: Path) -> None:
+    run = pretrain.start(kiosk_corpus, tmp_path / "run", staged)
+    pretrain.pretrain_bare(run)
+    told = [json.loads(line) for line in run.log.read_text().splitlines()]
+    assert {(line["stage"], line["history"]) for line in told} == {(0, 8), (1, 16), (2, 60)}
+    curve = EventAccumulator(str(run.folder / "tensorboard")).Reload()
+    assert [event.value for event in curve.Scalars("stage")] == [line["stage"] for line in told]
+    assert [event.value for event in curve.Scalars("history")] == [line["history"] for line in told]
 
 
 def test_rows_are_as_long_as_the_stage_says_and_batches_as_full(training_set: TrainingSet, staged: Recipe) -> None:
