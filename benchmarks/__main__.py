@@ -21,13 +21,17 @@ from benchmarks.measure import Measured
 from training.tables import STYLES
 
 MODULES = {
+    "ablations": "benchmarks.ablations",
+    "attention": "benchmarks.attention",
     "long_histories": "benchmarks.long_histories",
     "merging": "benchmarks.merging",
     "optimisers": "benchmarks.optimisers",
     "semantic_ids": "benchmarks.semantic_ids",
     "serve": "benchmarks.serve",
+    "staleness": "benchmarks.staleness",
     "tokenize": "benchmarks.tokenize",
     "train_step": "benchmarks.train_step",
+    "window_sizes": "benchmarks.window_sizes",
 }
 """Each has `run(progress) -> Measured`. Only the one asked for is imported: a machine that only trains has no gRPC."""
 

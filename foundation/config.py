@@ -9,10 +9,13 @@ from enum import StrEnum
 from typing import Any, Self, TypeVar
 
 from foundation.errors import ModelError
+from tokenization.errors import nearest
 
 Part = TypeVar("Part")
 
 FORMAT = 2  # raised when a saved config.json changes meaning
+_SINCE_FORMAT: dict[str, Any] = {"intents": (), "category_targets": (), "gap_bins": 0}
+"""What a file lacks that was written before these fields were: it is off."""
 
 
 class Backend(StrEnum):
@@ -110,6 +113,10 @@ class ModelConfig:
 
     width D, layers, heads: of the trunk. horizons: how many next groups are predicted at once (multi-token prediction).
     targets: (facet, weight) besides the item.
+
+    Off by default: intents, names of target facets or item categories that lead to the item (`foundation.intents`).
+    category_targets: item categories that are predicted of the next groups. gap_bins: so many bins in which the time
+    until the next group is predicted.
     """
 
     facets: tuple[FacetConfig, ...]
@@ -122,6 +129,9 @@ class ModelConfig:
     attention: AttentionConfig = field(default_factory=AttentionConfig)
     horizons: int = 3
     backend: Backend = Backend.BLOCKED
+    intents: tuple[str, ...] = ()
+    category_targets: tuple[str, ...] = ()
+    gap_bins: int = 0
 
     def __post_init__(self) -> None:
         if self.width % self.heads or (self.width // self.heads) % 2:
@@ -135,6 +145,21 @@ class ModelConfig:
         for name in (self.item.facet, *(name for name, _ in self.targets)):
             if name not in names:
                 raise ModelError(f"facet {name!r} is not among the model's facets {names}")
+        _see_that_known("category target", self.category_targets, [name for name, _ in self.item.categories])
+        _see_that_known("intent", self.intents, list(self._intended))
+        if self.gap_bins < 0 or self.gap_bins == 1:
+            raise ModelError(f"gap_bins must be 0, for none, or at least 2, got {self.gap_bins}")
+
+    @property
+    def _intended(self) -> dict[str, int]:
+        """What may be an intent, with its number of codes; a target facet goes before a category of its name."""
+        sizes = {facet.name: facet.size for facet in self.facets}
+        return dict(self.item.categories) | {name: sizes[name] for name, _ in self.targets}
+
+    @property
+    def intent_sizes(self) -> tuple[tuple[str, int], ...]:
+        """The intents, each with its number of codes."""
+        return tuple((name, self._intended[name]) for name in self.intents)
 
     @property
     def windows(self) -> tuple[int, ...]:
@@ -174,7 +199,7 @@ class ModelConfig:
     def from_json(cls, text: str) -> Self:
         """Read `to_json`, of this format or an older one. Raises ModelError for anything else."""
         try:
-            told: dict[str, Any] = json.loads(text)
+            told: dict[str, Any] = {**_SINCE_FORMAT, **json.loads(text)}
             written = told.pop("format")
             if written not in range(1, FORMAT + 1):
                 raise ModelError(
@@ -221,3 +246,11 @@ def _see_that_whole(kind: type[Any], told: Mapping[str, Any]) -> None:
     for one in fields(kind):
         if one.name not in told:
             raise KeyError(one.name)
+
+
+def _see_that_known(what: str, names: tuple[str, ...], known: list[str]) -> None:
+    for name in names:
+        if name not in known:
+            raise ModelError(f"{what} {name!r} is unknown; {nearest(name, known)}")
+        if names.count(name) > 1:
+            raise ModelError(f"{what} {name!r} is listed twice; list it once")

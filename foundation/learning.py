@@ -3,41 +3,103 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from foundation.affinity import candidate_lifts, pair_lifts
+from foundation.affinity import pair_lifts
+from foundation.errors import ModelError
 from foundation.jagged import EventBatch, Requests
 from foundation.model import FoundationModel, UserStates
+from foundation.objectives.contests import (
+    Bonus,
+    Candidates,
+    Contest,
+    Vectors,
+    against_impressions,
+    candidates,
+    contest,
+    contest_logits,
+    shown_in_vain,
+    wanted,
+)
+from foundation.objectives.distillation import contest_divergence
 from foundation.objectives.facets import facet_cross_entropy
-from foundation.objectives.softmax import negative_weights, set_softmax
-from foundation.objectives.targets import Negatives, Shown, Targets, shown
+from foundation.objectives.gaps import gap_bins, gaps
+from foundation.objectives.softmax import set_softmax
+from foundation.objectives.targets import Negatives, Targets
 from foundation.pooling import pooled_own
-from foundation.repeat import FIRST_ITEM
+
+DAY = 86_400.0
 
 
 @dataclass(frozen=True)
 class Objectives:
-    """What is learned besides the next items, as the share of each loss.
+    """What is learned besides the next items: the share of each loss, and its settings. A share of 0 leaves it out.
 
     later: of each horizon ≥ 2. embedding: of the dot product of stored vectors, whose metric is that of the store.
+
+    future: of everything that the user meets in a window after the request, by the stored vector: the dense all-action
+    loss of Pancha et al., PinnerFormer, arXiv:2205.04507, from many requests of each user. Groups that begin within
+    `future_seconds` of the request count, at most `future_groups` of them, each by its reward × exp(−β Δt), Δt the
+    seconds until it begins. β = ln 2 / `stale_seconds`, where `stale_seconds` is how old a vector may be when it is
+    served: what a vector that old would be asked for counts half of what a fresh one is. (Where a log has positions
+    instead of times, seconds are positions.)
+
+    impressions: the weight with which items of the asked group that met no interest (an action of `feedback` 0) compete
+    with what did, in the losses of the next items and of the embedding; 1 as much as anything else that is shown.
+
+    in_batch: 1 lets the targets of a batch be negatives of its other requests, beside those that are drawn.
+    full_below: where the log has no more items than this, all of them are negatives, and nothing is sampled. Proposals
+    and papers: training/negatives.py.
+
+    category, gap, intent: of each of the categories, of the time until the next group and of each intent, where the
+    model has such heads (`category_targets`, `gap_bins` and `intents` of ModelConfig).
+
+    layerwise: of the next items from the bare states after the trunk's earlier layers, divided among them: deep
+    supervision, Lee et al., Deeply-Supervised Nets, arXiv:1409.5185. distill: of these states' scores drawn towards
+    those of the last layer (`objectives.distillation`), divided likewise. Both pass through the last layer's own norm
+    and projection, so they have no weights.
     """
 
     later: float = 0.3
     embedding: float = 0.3
+    future: float = 0.0
+    future_seconds: float = 28 * DAY
+    future_groups: int = 16
+    stale_seconds: float = 7 * DAY
+    impressions: float = 0.0
+    in_batch: int = 0
+    full_below: int = 0
+    category: float = 0.1
+    gap: float = 0.1
+    intent: float = 0.1
+    layerwise: float = 0.0
+    distill: float = 0.0
+
+    def __post_init__(self) -> None:
+        for one in fields(self):
+            if not getattr(self, one.name) >= 0:
+                raise ModelError(f"objective {one.name!r} must be at least 0, got {getattr(self, one.name)}")
+        for name in ("future_seconds", "future_groups", "stale_seconds"):
+            if not getattr(self, name) > 0:
+                raise ModelError(f"objective {name!r} must be above 0, got {getattr(self, name)}")
 
 
 @dataclass(frozen=True)
 class Lesson:
-    """A batch with its requests, the targets of each horizon and the negatives that all requests share."""
+    """A batch with its requests, the targets of each horizon and the negatives that all requests share.
+
+    future: the events in a window after each request, without their facets; none where that is not learned.
+    """
 
     batch: EventBatch
     requests: Requests
     targets: tuple[Targets, ...]
     negatives: Negatives
+    future: Targets = field(default_factory=Targets.none)
 
 
 @dataclass(frozen=True)
@@ -51,132 +113,153 @@ class Loss:
 
 
 @dataclass(frozen=True)
-class _Candidates:
-    """The N distinct candidates of a step, its M negatives first.
+class _Said:
+    """What the model says of a lesson: the users' states, and the vectors of all candidates.
 
-    column_V: of each item code, for those among the N. own_P: columns of the users' own items.
+    own_OD: vectors of the distinct own items. place_P: each own item's row among them. earlier: bare states after the
+    earlier layers, where something is learned of them.
     """
 
-    code_N: Tensor
-    column_V: Tensor
-    own_P: Tensor
-
-
-@dataclass(frozen=True)
-class _Said:
-    """What the model says of a lesson: the users' states, and vector and popularity of each candidate."""
-
     states: UserStates
-    candidates: _Candidates
-    item_ND: Tensor
-    popularity_N: Tensor
-
-
-@dataclass(frozen=True)
-class _Contest:
-    """What competes to be the groups at one horizon: weighted negatives, and shown pairs with their columns."""
-
-    target: Targets
-    pairs: Shown
-    column_A: Tensor
-    weight_RM: Tensor
-
-
-@dataclass(frozen=True)
-class _Bonus:
-    """What a score adds to the dot product, for the negatives and for the shown pairs."""
-
-    negative_RM: Tensor | float
-    shown_A: Tensor | float
+    candidates: Candidates
+    among: Vectors
+    own_OD: Tensor
+    place_P: Tensor
+    earlier: tuple[Tensor, ...]
 
 
 def losses(model: FoundationModel, lesson: Lesson, objectives: Objectives) -> list[Loss]:
     """Losses of the next items (conditioned and bare), the stored embedding, later horizons and facets."""
-    targets = tuple(_with_items(target) for target in lesson.targets)
-    said = _said(model, lesson, targets)
-    now, *later = _contests(said, lesson, targets)
-    told_RD, nothing = model.horizons[0](said.states.told_RD), _Bonus(0.0, 0.0)
+    first, *later = (wanted(target) for target in lesson.targets)
+    future, vain = wanted(lesson.future), shown_in_vain(lesson.targets[0])
+    said = _said(model, lesson, (first, *later, future, vain), objectives)
+    now = contest(said.candidates, lesson.negatives, first, said.states.own)
+    if objectives.impressions:
+        now = against_impressions(said.candidates, now, vain, objectives.impressions)
+    told_RD, stored_RD = model.horizons[0](said.states.told_RD), _stored(model, said)
     found = [
-        Loss("next", *_item_loss(said, told_RD, now, _told_bonus(model, said, lesson, now)), share=1.0),
-        Loss("embedding", *_item_loss(said, _stored(model, said), now, nothing), share=objectives.embedding),
+        Loss("next", *_item_loss(said, told_RD, now, _told_bonus(model, said, now)), share=1.0),
+        Loss("embedding", *_item_loss(said, stored_RD, now), share=objectives.embedding),
     ]
-    for ahead, contest in enumerate(later, start=1):
+    if objectives.future:
+        window = contest(said.candidates, lesson.negatives, future, said.states.own)
+        found.append(Loss("future", *_item_loss(said, stored_RD, window), share=objectives.future))
+    for ahead, target in enumerate(later, start=1):
+        # Own items compete in the first horizon only: what returns later is for the dot product to find.
+        then = contest(said.candidates, lesson.negatives, target, None)
         bare_RD = model.horizons[ahead](said.states.bare_RD)
-        found.append(Loss(f"next_{ahead + 1}", *_item_loss(said, bare_RD, contest, nothing), share=objectives.later))
-    return found + _facet_losses(model, said.states, lesson.targets)
+        found.append(Loss(f"next_{ahead + 1}", *_item_loss(said, bare_RD, then), share=objectives.later))
+    found += _layer_losses(model, said, now, objectives)
+    for others in (_facet_losses, _gap_losses, _intent_losses):
+        found += others(model, lesson, said.states, objectives)
+    return found
 
 
-def _said(model: FoundationModel, lesson: Lesson, targets: Sequence[Targets]) -> _Said:
-    states = model(lesson.batch, lesson.requests)
-    candidates = _candidates(states.own.code_P, lesson.negatives, targets, model.tower.codes)
-    return _Said(states, candidates, model.tower(candidates.code_N), model.tower.popularity(candidates.code_N))
+def _said(model: FoundationModel, lesson: Lesson, targets: Sequence[Targets], objectives: Objectives) -> _Said:
+    if objectives.layerwise or objectives.distill:
+        states, earlier = model.with_layers(lesson.batch, lesson.requests)
+        if not earlier:
+            raise ModelError(
+                "a trunk of one layer has no earlier one to learn: give `layers` 2, or leave out both shares"
+            )
+    else:
+        states, earlier = model(lesson.batch, lesson.requests), ()
+    found = candidates(states.own.code_P, lesson.negatives, targets, model.tower.codes)
+    code_N = found.code_N
+    among = Vectors(model.tower(code_N), model.tower.popularity(code_N), model.tower.category_VC[code_N])
+    # As torch.unique has it, without sorting so many pairs.
+    own_P = found.column_V[states.own.code_P]
+    own_N = torch.zeros(len(code_N), dtype=torch.bool, device=own_P.device)
+    own_N[own_P] = True
+    place_P = (own_N.cumsum(0) - 1)[own_P]
+    own_OD = among.item_ND.index_select(0, own_N.nonzero().squeeze(1))
+    return _Said(states, found, among, own_OD, place_P, earlier)
 
 
-def _item_loss(said: _Said, state_RD: Tensor, contest: _Contest, bonus: _Bonus) -> tuple[Tensor, Tensor]:
-    logit_RN = state_RD @ said.item_ND.T + said.popularity_N
-    negative_RM = logit_RN[:, : contest.weight_RM.shape[1]] + (contest.weight_RM + bonus.negative_RM)
-    shown_A = logit_RN[contest.pairs.row_A, contest.column_A] + bonus.shown_A
-    return set_softmax(negative_RM, shown_A, contest.pairs, contest.target.request_E, contest.target.weight_E)
+def _item_loss(said: _Said, state_RD: Tensor, contest: Contest, bonus: Bonus | None = None) -> tuple[Tensor, Tensor]:
+    negative_RK, shown_A = contest_logits(state_RD, said.among, contest, bonus or Bonus())
+    return set_softmax(negative_RK, shown_A, contest.pairs, contest.target.request_E, contest.target.weight_E)
 
 
-def _told_bonus(model: FoundationModel, said: _Said, lesson: Lesson, contest: _Contest) -> _Bonus:
+def _told_bonus(model: FoundationModel, said: _Said, contest: Contest) -> Bonus:
     """Repeat path and category affinity, as in `FoundationModel.scores`."""
-    own, pairs, category_VC = said.states.own, contest.pairs, model.tower.category_VC
-    told_P = model.told_repeat(own.told_PX, own.request_P, said.states.told_RD, said.item_ND, said.candidates.own_P)
+    own, pairs = said.states.own, contest.pairs
+    told_P = model.told_repeat(own.told_PX, own.request_P, said.states.told_RD, said.own_OD, said.place_P)
     # The own items are the first of the pairs; a target that is new to the user has no past to read.
     told_A = F.pad(told_P, (0, len(pairs.row_A) - len(told_P)))
     lifts = model.affinity(said.states.shares)
-    lift_A = pair_lifts(lifts, pairs.row_A, category_VC[pairs.code_A])
-    return _Bonus(candidate_lifts(lifts, category_VC[lesson.negatives.code_M]), told_A + lift_A)
+    return Bonus(lifts, told_A + pair_lifts(lifts, pairs.row_A, said.among.category_NC[contest.column_A]))
 
 
 def _stored(model: FoundationModel, said: _Said) -> Tensor:
     """The user embedding without its popularity dimension, as in `FoundationModel.user_vectors`."""
-    own, bare_RD, own_P = said.states.own, said.states.bare_RD, said.candidates.own_P
-    bare_P = model.bare_repeat(own.feature_PX, own.request_P, bare_RD, said.item_ND, own_P)
-    stored_RD: Tensor = model.pooling(bare_RD, pooled_own(own, bare_P, len(bare_RD), said.item_ND, own_P))
+    own, bare_RD = said.states.own, said.states.bare_RD
+    bare_P = model.bare_repeat(own.feature_PX, own.request_P, bare_RD, said.own_OD, said.place_P)
+    stored_RD: Tensor = model.pooling(bare_RD, pooled_own(own, bare_P, len(bare_RD), said.own_OD, said.place_P))
     return stored_RD
 
 
-def _facet_losses(model: FoundationModel, states: UserStates, targets: Sequence[Targets]) -> list[Loss]:
-    """Facets are predicted from the bare state: a context facet would otherwise be told what it should guess."""
-    found = []
-    for column, ((name, share), head) in enumerate(zip(model.config.targets, model.facet_heads, strict=True)):
-        for horizon, target in enumerate(targets):
-            logit_RC = head(model.horizons[horizon](states.bare_RD))
-            code_E = target.facet_EF[:, column]
-            code_E = torch.where(code_E < logit_RC.shape[1], code_E, 1)
-            total, weight = facet_cross_entropy(logit_RC, target.request_E, code_E, target.weight_E)
-            suffix = "" if horizon == 0 else f"_{horizon + 1}"
-            found.append(Loss(f"{name}{suffix}", total, weight, share / len(targets)))
+def _layer_losses(model: FoundationModel, said: _Said, now: Contest, objectives: Objectives) -> list[Loss]:
+    """What the earlier layers of the trunk say of the next items: beside what came, and beside the last layer."""
+    found, last_RD = [], model.horizons[0](said.states.bare_RD)
+    for depth, bare_RD in enumerate(said.earlier, start=1):
+        state_RD = model.horizons[0](bare_RD)
+        if objectives.layerwise:
+            share = objectives.layerwise / len(said.earlier)
+            found.append(Loss(f"layer_{depth}", *_item_loss(said, state_RD, now), share))
+        if objectives.distill:
+            share = objectives.distill / len(said.earlier)
+            found.append(Loss(f"distill_{depth}", *contest_divergence(last_RD, state_RD, said.among, now), share))
     return found
 
 
-def _with_items(target: Targets) -> Targets:
-    keep_E = target.item_E >= FIRST_ITEM
-    return Targets(target.request_E[keep_E], target.item_E[keep_E], target.facet_EF[keep_E], target.weight_E[keep_E])
-
-
-def _candidates(own_P: Tensor, negatives: Negatives, targets: Sequence[Targets], codes: int) -> _Candidates:
-    parts = torch.cat([own_P, *(target.item_E for target in targets)])
-    wanted_V = torch.zeros(codes, dtype=torch.bool, device=parts.device)
-    wanted_V[parts] = True
-    wanted_V[negatives.code_M] = False
-    code_N = torch.cat([negatives.code_M, wanted_V.nonzero().squeeze(1)])
-    column_V = torch.zeros(codes, dtype=torch.int64, device=parts.device)
-    column_V[code_N] = torch.arange(len(code_N), device=parts.device)
-    return _Candidates(code_N, column_V, column_V[own_P])
-
-
-def _contests(said: _Said, lesson: Lesson, targets: Sequence[Targets]) -> list[_Contest]:
-    """One for each horizon. Own items compete in the first only: what returns later is for the dot product to find."""
-    own, column_V = said.states.own, said.candidates.column_V
-    found = []
-    for ahead, target in enumerate(targets):
-        competing = slice(None) if ahead == 0 else slice(0)
-        pairs = shown(
-            (own.request_P[competing], own.code_P[competing]), (target.request_E, target.item_E), len(column_V)
-        )
-        weight_RM = negative_weights(lesson.negatives, pairs, len(lesson.requests))
-        found.append(_Contest(target, pairs, column_V[pairs.code_A], weight_RM))
+def _facet_losses(model: FoundationModel, lesson: Lesson, states: UserStates, objectives: Objectives) -> list[Loss]:
+    """Facets, and categories of items, of the next groups. They are predicted from the bare state: a context facet
+    would otherwise be told what it should guess."""
+    found, horizons, config = [], len(lesson.targets), model.config
+    for horizon, target in enumerate(lesson.targets):
+        state_RD = model.horizons[horizon](states.bare_RD)
+        suffix = "" if horizon == 0 else f"_{horizon + 1}"
+        for column, ((name, share), head) in enumerate(zip(config.targets, model.facet_heads, strict=True)):
+            loss = _code_loss(head(state_RD), target, target.facet_EF[:, column])
+            found.append(Loss(f"{name}{suffix}", *loss, share / horizons))
+        liked = wanted(target)
+        for name, head in zip(config.category_targets, model.category_heads, strict=True):
+            loss = _code_loss(head(state_RD), liked, _category(model, name, liked))
+            found.append(Loss(f"category.{name}{suffix}", *loss, objectives.category / horizons))
     return found
+
+
+def _gap_losses(model: FoundationModel, lesson: Lesson, states: UserStates, objectives: Objectives) -> list[Loss]:
+    """The time until the next group, where that is predicted."""
+    if model.gap_head is None:
+        return []
+    gap_R, there_R = gaps(lesson.batch, lesson.requests)
+    bin_R = gap_bins(gap_R, model.config.repeat.time_unit, model.config.gap_bins)
+    loss_R = F.cross_entropy(model.gap_head(model.horizons[0](states.bare_RD)), bin_R, reduction="none")
+    weight_R = there_R.to(loss_R.dtype)
+    return [Loss("gap", (loss_R * weight_R).sum(), weight_R.sum(), objectives.gap)]
+
+
+def _intent_losses(model: FoundationModel, lesson: Lesson, states: UserStates, objectives: Objectives) -> list[Loss]:
+    """What the next group is about: facets of all its events, categories of the items that were wanted."""
+    facets = [name for name, _ in model.config.targets]
+    found, target, liked = [], lesson.targets[0], wanted(lesson.targets[0])
+    for name, logit_RC in zip(model.config.intents, states.intents, strict=True):
+        if name in facets:
+            loss = _code_loss(logit_RC, target, target.facet_EF[:, facets.index(name)])
+        else:
+            loss = _code_loss(logit_RC, liked, _category(model, name, liked))
+        found.append(Loss(f"intent.{name}", *loss, objectives.intent))
+    return found
+
+
+def _code_loss(logit_RC: Tensor, target: Targets, code_E: Tensor) -> tuple[Tensor, Tensor]:
+    """Codes that came after training are learned as unknown, 1."""
+    code_E = torch.where(code_E < logit_RC.shape[1], code_E, 1)
+    return facet_cross_entropy(logit_RC, target.request_E, code_E, target.weight_E)
+
+
+def _category(model: FoundationModel, name: str, target: Targets) -> Tensor:
+    level = [category for category, _ in model.config.item.categories].index(name)
+    return model.tower.category_VC[target.item_E, level]

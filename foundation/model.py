@@ -13,6 +13,7 @@ from foundation.affinity import CategoryAffinity, candidate_lifts
 from foundation.conditioning import Conditioning
 from foundation.config import ModelConfig
 from foundation.embedding import EventEmbedding, ItemContent, ItemTower
+from foundation.intents import Intents
 from foundation.jagged import EventBatch, Requests, stream_of
 from foundation.pooling import UserPooling, border_states, pooled_own
 from foundation.repeat import (
@@ -34,13 +35,14 @@ class UserStates:
     """What the model knows of R requests.
 
     bare_RD: without, told_RD: with the request's context. own: the users' earlier items. shares: of each category
-    in their histories, one float [R, S] for each kind of category.
+    in their histories, one float [R, S] for each kind of category. intents: logits of each, float [R, C].
     """
 
     bare_RD: Tensor
     told_RD: Tensor
     own: OwnItems
     shares: tuple[Tensor, ...]
+    intents: tuple[Tensor, ...] = ()
 
 
 class FoundationModel(nn.Module):
@@ -68,6 +70,12 @@ class FoundationModel(nn.Module):
         self.horizons = nn.ModuleList(nn.Linear(config.width, config.width) for _ in range(config.horizons))
         sizes = {facet.name: facet.size for facet in config.facets}
         self.facet_heads = nn.ModuleList(nn.Linear(config.width, sizes[name]) for name, _ in config.targets)
+        categories = dict(config.item.categories)
+        self.category_heads = nn.ModuleList(
+            nn.Linear(config.width, categories[name]) for name in config.category_targets
+        )
+        self.gap_head = nn.Linear(config.width, config.gap_bins) if config.gap_bins else None
+        self.intents = Intents(config) if config.intents else None
 
     @classmethod
     def from_pretrained(cls, path: str | Path) -> Self:
@@ -86,13 +94,25 @@ class FoundationModel(nn.Module):
     def forward(self, batch: EventBatch, requests: Requests) -> UserStates:
         """Encode the events and stop at the requests; states read tokens before `end_R` only."""
         x_TD = self.trunk(self.events(batch, self.tower), stream_of(batch))
-        bare_RD = border_states(x_TD, batch, requests, self.empty_D)
+        return self._states(x_TD, batch, requests)
+
+    def with_layers(self, batch: EventBatch, requests: Requests) -> tuple[UserStates, tuple[Tensor, ...]]:
+        """`forward`, and the bare states after each earlier block of the trunk, float [R, D] each, normed as it is."""
+        layers = self.trunk.layers(self.events(batch, self.tower), stream_of(batch))
+        *earlier, x_TD = (self.trunk.norm(layer_TD) for layer_TD in layers)
+        states = tuple(border_states(layer_TD, batch, requests, self.empty_D) for layer_TD in earlier)
+        return self._states(x_TD, batch, requests), states
+
+    def _states(self, x_TD: Tensor, batch: EventBatch, requests: Requests) -> UserStates:
+        bare_RD, intents = border_states(x_TD, batch, requests, self.empty_D), ()
+        if self.intents is not None:
+            bare_RD, intents = self.intents(bare_RD)
         told_RD = self.conditioning(bare_RD, requests.context_RC)
         meetings = meet(batch, requests, self._columns, self.config.repeat)
         own = own_items(batch, requests, meetings, self._columns, self.config.repeat)
         slow = slow_decay(self.config.repeat)
         shares = self.affinity.shares(batch, len(requests), meetings, self._columns.item, self.tower.category_VC, slow)
-        return UserStates(bare_RD, told_RD, own, shares)
+        return UserStates(bare_RD, told_RD, own, shares, intents)
 
     def user_vectors(self, states: UserStates) -> Tensor:
         """float [R, D + 1]: what is stored and served; the request's context is not in it."""

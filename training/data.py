@@ -11,7 +11,7 @@ by it at the first horizon. Later horizons go by the order in which groups begin
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 import numpy as np
@@ -20,8 +20,8 @@ from torch import Tensor
 
 from foundation.config import FacetConfig, ItemConfig, ModelConfig
 from foundation.jagged import EventBatch, Requests, group_offsets, ranges, segment_ids
-from foundation.learning import Lesson
-from foundation.objectives.targets import Negatives, Targets
+from foundation.learning import Lesson, Objectives
+from foundation.objectives.targets import Negatives
 from foundation.repeat import FIRST_ITEM
 from tokenization.corpus.corpus import Corpus
 from tokenization.corpus.packing import pack
@@ -29,6 +29,11 @@ from tokenization.corpus.windows import cut_windows
 from tokenization.tokenizer.split import Split
 from tokenization.tokenizer.tokenizer import Tokenizer
 from training.errors import TrainingError
+from training.feedback import Feedback, feedback_of
+from training.negatives import Proposal, among_batch, asked_chances, drawn, whole_catalogue
+from training.targets import begun, targets_ahead, targets_in_window
+
+ALONE = Objectives()  # nothing but what is always learned
 
 
 @dataclass(frozen=True)
@@ -75,13 +80,15 @@ class TrainingSet:
     """All events that training may read, packed.
 
     count_V: float64 meetings of each item code among them. end: epoch seconds of the last event. fresh_B: int64 tokens
-    at the beginning of each row that only remind, and are not predicted; 0 but in windows of long histories.
+    at the beginning of each row that only remind, and are not predicted; 0 but in windows of long histories. feedback:
+    what an event's action says of interest in its item.
     """
 
     events: EventBatch
     count_V: np.ndarray
     end: float
     fresh_B: Tensor
+    feedback: Feedback = field(default_factory=Feedback)
 
     @property
     def users(self) -> int:
@@ -101,13 +108,15 @@ def read_training_set(corpus: Corpus, config: ModelConfig, until: Until = Until.
 
     Raises TrainingError where nothing is left.
     """
-    events = EventBatch.from_tokens(corpus.tokens(), [facet.name for facet in config.facets])
+    facets = [facet.name for facet in config.facets]
+    events = EventBatch.from_tokens(corpus.tokens(), facets)
     events = trainable_events(events, corpus.split, until)
     count_V = np.bincount(events.facet_TF[:, config.item_column].numpy(), minlength=config.item.codes)
     count_V[:FIRST_ITEM] = 0
     time_T = events.time_T + events.start_B[events.user_T]
     end = float(time_T.max()) if events.tokens else 0.0
-    training_set = TrainingSet(events, count_V.astype(np.float64), end, torch.zeros(events.users, dtype=torch.int64))
+    fresh_B, feedback = torch.zeros(events.users, dtype=torch.int64), feedback_of(corpus.tokenizer, facets)
+    training_set = TrainingSet(events, count_V.astype(np.float64), end, fresh_B, feedback)
     if not training_set.users or not count_V.any():
         raise TrainingError(
             f"no user has two groups of events one after the other, with an item, before the {until} part: "
@@ -227,10 +236,14 @@ def lessons(
     start: Position,
     rank: int = 0,
     ranks: int = 1,
+    objectives: Objectives = ALONE,
 ) -> Iterator[tuple[Position, Lesson]]:
     """Endless lessons of one rank, each with the position after it; every rank takes as many steps an epoch."""
     training_set = in_windows(training_set, row_tokens(sampling))
     epoch, first = start.epoch, start.batch
+    everything = whole_catalogue(training_set.count_V)
+    full = len(everything) <= objectives.full_below
+    proposal = batch_proposal(training_set, config, sampling, seed) if objectives.in_batch and not full else None
     while True:
         order = batches(training_set, sampling, seed, epoch)
         whole = max(len(order) // ranks, 1) * ranks
@@ -238,11 +251,11 @@ def lessons(
             users = order[(batch + rank) % len(order)]
             draw = np.random.default_rng([seed, epoch, batch + rank])
             shared = np.random.default_rng([seed, epoch, batch, 1])
-            negatives = draw_negatives(training_set.count_V, sampling, shared)
-            yield (
-                Position(epoch, batch + ranks, start.stage),
-                make_lesson(training_set, config, sampling, users, negatives, draw),
-            )
+            negatives = everything if full else draw_negatives(training_set.count_V, sampling, shared)
+            lesson = make_lesson(training_set, config, sampling, users, negatives, draw, objectives)
+            if proposal is not None:
+                lesson = replace(lesson, negatives=among_batch(negatives, lesson.targets[0], proposal))
+            yield Position(epoch, batch + ranks, start.stage), lesson
         epoch, first = epoch + 1, 0
 
 
@@ -253,9 +266,13 @@ def make_lesson(
     users: np.ndarray,
     negatives: Negatives,
     draw: np.random.Generator,
+    objectives: Objectives = ALONE,
 ) -> Lesson:
     """The events of some rows, with requests made at the beginning of random groups, and what these and the groups that
-    began next hold."""
+    began next hold.
+
+    Requests stand at many borders of each user, so whatever is asked of them is asked densely.
+    """
     row_B = torch.from_numpy(np.sort(users))
     batch = select_users(training_set.events, row_B)
     border_G1 = group_offsets(batch)
@@ -270,11 +287,12 @@ def make_lesson(
         time_R=batch.begin_T[first_G[asked_R]],
         context_RC=_drop_context(context_RC, sampling.context_dropout, draw),
     )
-    order_G = torch.from_numpy(np.lexsort((batch.begin_T[first_G].numpy(), owner_G.numpy())))
-    targets = tuple(
-        _targets_ahead(batch, border_G1, order_G, asked_R, ahead, config) for ahead in range(config.horizons)
-    )
-    return Lesson(batch, requests, targets, negatives)
+    groups, feedback = begun(batch, border_G1), training_set.feedback
+    targets = tuple(targets_ahead(batch, groups, asked_R, ahead, config, feedback) for ahead in range(config.horizons))
+    if not objectives.future:
+        return Lesson(batch, requests, targets, negatives)
+    future = targets_in_window(batch, groups, asked_R, config, objectives, feedback)
+    return Lesson(batch, requests, targets, negatives, future)
 
 
 def select_users(events: EventBatch, users_N: Tensor) -> EventBatch:
@@ -290,15 +308,23 @@ def _select(events: EventBatch, first_N: Tensor, length_N: Tensor, start_N: Tens
 
 
 def draw_negatives(count_V: np.ndarray, sampling: Sampling, draw: np.random.Generator) -> Negatives:
-    """Distinct items drawn with replacement ∝ count ** power, with the log of their expected number."""
-    share_V = count_V**sampling.negative_power
-    share_V = share_V / share_V.sum()
-    drawn = np.searchsorted(np.cumsum(share_V), draw.random(sampling.negatives), side="right")
-    code_M = np.unique(np.minimum(drawn, len(count_V) - 1))
-    code_M = code_M[share_V[code_M] > 0]
-    # Probability of being among the draws at all, since duplicates are dropped.
-    log_expected_M = np.log(-np.expm1(sampling.negatives * np.log1p(-np.minimum(share_V[code_M], 1 - 1e-9))))
-    return Negatives(torch.from_numpy(code_M), torch.from_numpy(log_expected_M).float())
+    """The negatives of one step."""
+    return drawn(count_V, sampling.negatives, sampling.negative_power, draw)
+
+
+def batch_proposal(training_set: TrainingSet, config: ModelConfig, sampling: Sampling, seed: int) -> Proposal:
+    """The chance of each item to be a negative where the targets of a batch are negatives too.
+
+    training_set: of `in_windows`. Counted in batches of the first epoch, so that whoever resumes counts the same.
+    """
+    events = training_set.events
+    first_G = group_offsets(events)[:-1]
+    askable_G = _askable(events, first_G, events.user_T[first_G], training_set.fresh_B)
+    reward_T = training_set.feedback.rewards(events.facet_TF)
+    number, codes = len(batches(training_set, sampling, seed, 0)), len(training_set.count_V)
+    asked_V = asked_chances(events, config.item_column, askable_G, reward_T, sampling.requests, number, codes)
+    draws = Proposal.of_draws(training_set.count_V, sampling.negatives, sampling.negative_power)
+    return replace(draws, asked_V=asked_V)
 
 
 def _askable(events: EventBatch, first_G: Tensor, owner_G: Tensor, fresh_B: Tensor) -> Tensor:
@@ -346,27 +372,3 @@ def _drop_context(context_RC: Tensor, dropout: float, draw: np.random.Generator)
     keep_R1 = draw.random((len(context_RC), 1)) >= dropout
     keep_RC = draw.random(tuple(context_RC.shape)) >= dropout / 2
     return torch.where(torch.from_numpy(keep_R1 & keep_RC), context_RC, 0)
-
-
-def _targets_ahead(
-    batch: EventBatch, border_G1: Tensor, order_G: Tensor, asked_R: Tensor, ahead: int, config: ModelConfig
-) -> Targets:
-    """Events of the group that begins `ahead` groups after the asked one, where the user has it.
-
-    order_G: groups by user, then in the order in which they begin; of those that begin together the first to be
-    complete comes first. A group that is open when the request is made is not ahead of it.
-    """
-    place_G = torch.empty_like(order_G)
-    place_G[order_G] = torch.arange(len(order_G))
-    owner_G = batch.user_T[border_G1[:-1]]
-    place_R = place_G[asked_R] + ahead
-    group_R = order_G[torch.clamp(place_R, max=len(order_G) - 1)]
-    there_R = (place_R < len(order_G)) & (owner_G[group_R] == owner_G[asked_R])
-    length_R = torch.where(there_R, border_G1[group_R + 1] - border_G1[group_R], 0)
-    token_E = ranges(border_G1[group_R], length_R)
-    request_E = segment_ids(torch.cat([length_R.new_zeros(1), length_R.cumsum(0)]))
-    names = [facet.name for facet in config.facets]
-    facets = [names.index(name) for name, _ in config.targets]
-    # A basket counts as the square root of its size: neither lines nor baskets rule alone.
-    weight_E = length_R[request_E].float().rsqrt()
-    return Targets(request_E, batch.facet_TF[token_E, config.item_column], batch.facet_TF[token_E][:, facets], weight_E)

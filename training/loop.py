@@ -120,8 +120,16 @@ class _Course:
 
     def _from(self, start: Position) -> Iterator[tuple[Position, Lesson]]:
         recipe, ranks = self._recipe, self._ranks
-        sampling = recipe.sampling_in(start.stage)
-        return lessons(self._training_set, recipe.model, sampling, recipe.seed, start, ranks.rank, ranks.count)
+        return lessons(
+            self._training_set,
+            recipe.model,
+            recipe.sampling_in(start.stage),
+            recipe.seed,
+            start,
+            ranks.rank,
+            ranks.count,
+            recipe.objectives,
+        )
 
 
 def total_steps(training_set: TrainingSet, recipe: Recipe, ranks: Ranks) -> int:

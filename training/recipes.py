@@ -72,6 +72,13 @@ def _optimisation(told: dict[str, Any]) -> Optimisation:
     return Optimisation(**{**told, "method": Method(told.get("method", Method.ADAMW))})
 
 
+_LISTS: dict[Any, tuple[type, str]] = {
+    "tuple[int, ...]": (int, "list of whole numbers"),
+    "tuple[str, ...]": (str, "list of words"),
+}
+"""Types of fields that take several values: what each is, and what they are called."""
+
+
 class Name(StrEnum):
     """The recipes that the command line offers."""
 
@@ -145,34 +152,35 @@ def _override(recipe: Recipe, key: str, value: str) -> Recipe:
 def _with(owner: Any, path: Sequence[str], setting: str, value: str) -> Any:
     """The same dataclass with one field, however deep, as the text says."""
     name, *deeper = path
-    old = getattr(owner, name)
-    return replace(owner, **{name: _with(old, deeper, setting, value) if deeper else _read(old, setting, value)})
+    old, kind = getattr(owner, name), next(one.type for one in fields(owner) if one.name == name)
+    return replace(owner, **{name: _with(old, deeper, setting, value) if deeper else _read(old, kind, setting, value)})
 
 
-def _read(old: Any, setting: str, value: str) -> Any:
-    """A text as a value of the type that stands there; whole numbers side by side are written `64,256`."""
-    numbers = isinstance(old, tuple)
+def _read(old: Any, kind: Any, setting: str, value: str) -> Any:
+    """A text as a value of the type that stands there; several side by side are written `64,256` or `action,brand`."""
     try:
         if setting == "stages":
             return parse_stages(value)
-        return tuple(int(one) for one in value.split(",")) if numbers else type(old)(value)
+        if kind in _LISTS:
+            one, _ = _LISTS[kind]
+            return tuple(one(part) for part in value.replace(",", " ").split())
+        return type(old)(value)
     except ValueError as error:
-        kind = "list of whole numbers" if numbers else type(old).__name__
+        told = _LISTS[kind][1] if kind in _LISTS else type(old).__name__
         choices = f": one of {', '.join(type(old))}" if isinstance(old, StrEnum) else ""
-        raise TrainingError(f"setting {setting!r} takes a {kind}, got {value!r}{choices}") from error
+        raise TrainingError(f"setting {setting!r} takes a {told}, got {value!r}{choices}") from error
 
 
 def _paths(owner: Any, prefix: str = "") -> list[str]:
-    """Settings of plain numbers and words, lists of whole numbers, and the stages, dotted."""
+    """Settings of plain numbers and words, lists of whole numbers or of words, and the stages, dotted."""
     paths = []
     for one in fields(owner):
         value, name = getattr(owner, one.name), f"{prefix}{one.name}"
         if isinstance(value, ItemConfig):
             continue  # that is for the corpus to say
-        numbers = isinstance(value, tuple) and value and all(isinstance(part, int) for part in value)
         if is_dataclass(value):
             paths += _paths(value, f"{name}.")
-        elif numbers or name == "stages" or isinstance(value, int | float | str):
+        elif isinstance(value, int | float | str) or one.type in _LISTS or name == "stages":
             paths.append(name)
     return paths
 

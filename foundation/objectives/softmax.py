@@ -1,12 +1,24 @@
-"""Softmax over sampled candidates. Each loss is (sum, weight): over ranks, it is the global sum ÷ the global weight."""
+"""Softmax over sampled candidates. Each loss is (sum, weight): over ranks, it is the global sum ÷ the global weight.
+
+No more than `CHUNK` negatives are scored at a time: the logits of a chunk live until its log Σ exp is taken, and are
+made again in the backward pass, so memory grows with requests × CHUNK and catalogue × width, never with requests ×
+catalogue (Wijmans et al., Cut Your Losses in Large-Vocabulary Language Models, arXiv:2411.09009, by the checkpoints of
+torch instead of a kernel of its own).
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from foundation.jagged import segment_max, segment_sum
 from foundation.objectives.targets import Negatives, Shown
+
+CHUNK = 4_096  # negatives whose logits are held at once
+PAIRS = 65_536  # pairs whose vectors are held at once
 
 
 def negative_weights(negatives: Negatives, pairs: Shown, requests: int) -> Tensor:
@@ -43,3 +55,33 @@ def set_softmax(
     total_R = total_R + segment_sum(torch.exp(shown_A - top_R[pairs.row_A]), pairs.row_A, requests)
     loss_E = torch.log(total_R[row_E]) + top_R[row_E] - shown_A[pairs.place_E]
     return (loss_E * weight_E).sum(), weight_E.sum()
+
+
+def chunks(number: int, size: int) -> list[slice]:
+    """0 .. number in parts of at most `size`; one empty part of nothing."""
+    return [slice(start, min(start + size, number)) for start in range(0, max(number, 1), size)]
+
+
+def pair_logits(state_RD: Tensor, item_ND: Tensor, row_A: Tensor, column_A: Tensor) -> Tensor:
+    """float [A]: the dot product of each pair (row of a state, row of an item)."""
+
+    def dots(part: slice) -> Tensor:
+        return (state_RD[row_A[part]] * item_ND[column_A[part]]).sum(1)
+
+    return torch.cat([recomputed(dots, part) for part in chunks(len(row_A), PAIRS)])
+
+
+def log_sum_exp(logit_RC: Tensor) -> Tensor:
+    """float [R]; −inf, with gradient 0, for a row of −inf: there the gradient of torch.logsumexp is no number."""
+    top_R = logit_RC.detach().amax(1)
+    none_R = top_R == -torch.inf
+    top_R = torch.where(none_R, 0.0, top_R)
+    total_R = torch.exp(logit_RC - top_R[:, None]).sum(1)
+    return torch.where(none_R, -torch.inf, torch.log(torch.where(none_R, 1.0, total_R)) + top_R)
+
+
+def recomputed(function: Callable[[slice], Tensor], part: slice) -> Tensor:
+    """function(part), of which only the result is kept; the backward pass calls it again."""
+    # Nothing in it draws random numbers.
+    found: Tensor = checkpoint(function, part, use_reentrant=False, preserve_rng_state=False)
+    return found

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -13,13 +14,25 @@ class Targets:
     """What really came at one horizon: E pairs (request, target event).
 
     request_E: int64 row of the request. item_E: int64 item code, < 2 where the event has no item.
-    facet_EF: int64 codes of the predicted facets, in the order of ModelConfig.targets. weight_E: float32.
+    facet_EF: int64 codes of the predicted facets, in the order of ModelConfig.targets. weight_E: float32. reward_E:
+    float32, what the event's action says of interest in its item: 0 is none, and the item was shown in vain.
     """
 
     request_E: Tensor
     item_E: Tensor
     facet_EF: Tensor
     weight_E: Tensor
+    reward_E: Tensor
+
+    def picked(self, keep_E: Tensor) -> Self:
+        """Some of them, by mask."""
+        return replace(self, **{field.name: getattr(self, field.name)[keep_E] for field in fields(self)})
+
+    @classmethod
+    def none(cls) -> Self:
+        """Nothing that is asked for."""
+        nothing = torch.zeros(0, dtype=torch.int64)
+        return cls(nothing, nothing, torch.zeros(0, 0, dtype=torch.int64), torch.zeros(0), torch.zeros(0))
 
 
 @dataclass(frozen=True)
@@ -29,6 +42,9 @@ class Negatives:
 
     code_M: Tensor
     log_expected_M: Tensor
+
+    def __len__(self) -> int:
+        return len(self.code_M)
 
 
 @dataclass(frozen=True)
@@ -56,3 +72,13 @@ def shown(own: tuple[Tensor, Tensor], target: tuple[Tensor, Tensor], codes: int)
     fresh, among_fresh = torch.unique(target_E[fresh_E], return_inverse=True)
     place_E[fresh_E] = len(own_P) + among_fresh
     return Shown(torch.cat([own[0], fresh // codes]), torch.cat([own[1], fresh % codes]), place_E)
+
+
+def with_impressions(pairs: Shown, vain: tuple[Tensor, Tensor], codes: int) -> Shown:
+    """The same and, after them, what was shown in vain, each pair once and none that competes anyway.
+
+    vain: (row of the request, item code). codes: as of `shown`.
+    """
+    there, wanted = pairs.row_A * codes + pairs.code_A, torch.unique(vain[0] * codes + vain[1])
+    fresh = wanted[~torch.isin(wanted, there)]
+    return Shown(torch.cat([pairs.row_A, fresh // codes]), torch.cat([pairs.code_A, fresh % codes]), pairs.place_E)

@@ -16,6 +16,16 @@ def test_a_config_is_read_as_it_was_written(config: ModelConfig) -> None:
         assert ModelConfig.from_json(one.to_json()) == one
 
 
+def test_what_an_older_file_lacks_is_off(config: ModelConfig) -> None:
+    changed = replace(config, intents=("kind", "action"), category_targets=("brand",), gap_bins=8)
+    assert ModelConfig.from_json(changed.to_json()) == changed
+    assert changed.intent_sizes == (("kind", dict(config.item.categories)["kind"]), ("action", config.facets[0].size))
+    older = json.loads(changed.to_json())
+    for name in ("intents", "category_targets", "gap_bins"):
+        del older[name]
+    assert ModelConfig.from_json(json.dumps(older)) == config
+
+
 def test_context_facets_are_found_by_their_role(config: ModelConfig) -> None:
     assert [facet.name for facet in config.context] == ["store", "hour", "weekday", "gap"]
     assert [config.facets[column].name for column in config.context_columns] == ["store", "hour", "weekday", "gap"]
@@ -31,6 +41,11 @@ def test_context_facets_are_found_by_their_role(config: ModelConfig) -> None:
         ({"attention": AttentionConfig((3, 4, 5))}, r"2 layers take one window or 2, got \(3, 4, 5\)"),
         ({"horizons": 0}, "horizons must be at least 1"),
         ({"targets": (("colour", 0.1),)}, "facet 'colour' is not among the model's facets"),
+        ({"intents": ("knd",)}, "intent 'knd' is unknown; did you mean 'kind'"),
+        ({"intents": ("store",)}, "intent 'store' is unknown"),  # context is told, not guessed
+        ({"intents": ("kind", "kind")}, "intent 'kind' is listed twice"),
+        ({"category_targets": ("action",)}, "category target 'action' is unknown"),
+        ({"gap_bins": 1}, "gap_bins must be 0, for none, or at least 2, got 1"),
     ],
 )
 def test_a_shape_that_can_not_be_is_refused(config: ModelConfig, changes: dict[str, object], sentence: str) -> None:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import pytest
 import torch
 from torch import Tensor
 
 from foundation.config import ModelConfig
+from foundation.errors import ModelError
 from foundation.jagged import EventBatch, Requests
 from foundation.learning import Lesson, Loss, Objectives, losses
 from foundation.model import FoundationModel
 from foundation.objectives.targets import Negatives, Targets
+from foundation.pretrained import item_content
 from foundation.repeat import FIRST_ITEM
+from tokenization.corpus.corpus import Corpus
 
 
 def targets_of(config: ModelConfig, batch: EventBatch, requests: Requests, ahead: int) -> Targets:
@@ -29,7 +32,8 @@ def targets_of(config: ModelConfig, batch: EventBatch, requests: Requests, ahead
     names = [facet.name for facet in config.facets]
     facets = batch.facet_TF[tokens][:, [names.index(name) for name, _ in config.targets]]
     weight = 0.5 + torch.rand(len(rows), generator=torch.Generator().manual_seed(ahead))
-    return Targets(torch.tensor(rows), batch.facet_TF[tokens, config.item_column], facets, weight)
+    ones = torch.ones(len(rows))
+    return Targets(torch.tensor(rows), batch.facet_TF[tokens, config.item_column], facets, weight, ones)
 
 
 @pytest.fixture(scope="module")
@@ -102,6 +106,82 @@ def test_facet_losses_are_cross_entropies_over_their_codes(model: FoundationMode
             )
 
 
+def test_over_all_items_the_future_loss_is_that_of_the_stored_dot_product_for_the_window(
+    model: FoundationModel, lesson: Lesson
+) -> None:
+    window = Targets(*(torch.cat([getattr(t, field.name) for t in lesson.targets]) for field in fields(Targets)))
+    objectives = Objectives(future=0.5)
+    loss = {one.name: one for one in losses(model, replace(lesson, future=window), objectives)}["future"]
+    states = model(lesson.batch, lesson.requests)
+    expected = cross_entropy(model.user_vectors(states) @ model.item_vectors().T, window)
+    torch.testing.assert_close(mean(loss), expected, rtol=1e-4, atol=1e-4)
+    assert loss.share == 0.5
+
+
+def test_earlier_layers_learn_the_next_items_by_the_last_ones_projection(
+    model: FoundationModel, lesson: Lesson
+) -> None:
+    every = {loss.name: loss for loss in losses(model, lesson, Objectives(layerwise=0.4, distill=0.6))}
+    states, (earlier_RD,) = model.with_layers(lesson.batch, lesson.requests)
+    early_RV, last_RV = (
+        model.horizons[0](state_RD) @ model.item_vectors()[:, :-1].T + model.item_vectors()[:, -1]
+        for state_RD in (earlier_RD, states.bare_RD)
+    )
+    torch.testing.assert_close(mean(every["layer_1"]), cross_entropy(early_RV, lesson.targets[0]), rtol=1e-4, atol=1e-4)
+    told_RV, said_RV = (torch.log_softmax(logit_RV[:, FIRST_ITEM:], 1) for logit_RV in (last_RV, early_RV))
+    divergence = (told_RV.exp() * (told_RV - said_RV)).sum(1).mean()
+    torch.testing.assert_close(mean(every["distill_1"]), divergence, rtol=1e-4, atol=1e-4)
+    assert (every["layer_1"].share, every["distill_1"].share) == (0.4, 0.6)
+    # What is learned of the first layer moves the first block and not the second.
+    blocks = [[*block.parameters()] for block in model.trunk.blocks]
+    for name in ("layer_1", "distill_1"):
+        gradients = [
+            torch.autograd.grad(every[name].total, part, retain_graph=True, allow_unused=True) for part in blocks
+        ]
+        assert all(gradient is not None and gradient.any() for gradient in gradients[0])
+        assert all(gradient is None for gradient in gradients[1])
+
+
+def test_they_change_nothing_else(model: FoundationModel, lesson: Lesson) -> None:
+    plain, more = (
+        {loss.name: loss.total for loss in losses(model, lesson, objectives)}
+        for objectives in (Objectives(), Objectives(layerwise=0.4, distill=0.6))
+    )
+    assert set(more) - set(plain) == {"layer_1", "distill_1"}
+    assert all(torch.equal(more[name], total) for name, total in plain.items())
+
+
+def test_an_earlier_layer_reads_nothing_of_what_it_is_asked_for(model: FoundationModel, lesson: Lesson) -> None:
+    requests = replace(lesson.requests, user_R=lesson.requests.user_R[:1], end_R=lesson.requests.end_R[:1])
+    requests = replace(requests, time_R=requests.time_R[:1], context_RC=requests.context_RC[:1])
+    ahead_T1 = torch.arange(lesson.batch.tokens)[:, None] >= requests.end_R
+    facet_TF = torch.where(ahead_T1, lesson.batch.facet_TF.flip(0), lesson.batch.facet_TF)
+    before, after = (
+        model.with_layers(batch, requests)[1][0] for batch in (lesson.batch, replace(lesson.batch, facet_TF=facet_TF))
+    )
+    torch.testing.assert_close(before, after)
+
+
+def test_a_single_layer_has_no_earlier_one(config: ModelConfig, kiosk_corpus: Corpus, lesson: Lesson) -> None:
+    shallow = FoundationModel(replace(config, layers=1), item_content(kiosk_corpus.tokenizer.items))
+    with pytest.raises(ModelError, match="a trunk of one layer has no earlier one to learn: give `layers` 2"):
+        losses(shallow, lesson, Objectives(distill=0.1))
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"later": -0.1}, "objective 'later' must be at least 0, got -0.1"),
+        ({"stale_seconds": 0.0}, "objective 'stale_seconds' must be above 0"),
+        ({"future_groups": 0}, "objective 'future_groups' must be above 0"),
+        ({"future_seconds": float("nan")}, "objective 'future_seconds' must be at least 0, got nan"),
+    ],
+)
+def test_objectives_that_make_no_sense_are_refused(settings: dict[str, float], sentence: str) -> None:
+    with pytest.raises(ModelError, match=sentence):
+        Objectives(**settings)  # type: ignore[arg-type]
+
+
 def test_each_request_learns_as_if_it_were_alone(model: FoundationModel, lesson: Lesson) -> None:
     """Candidates of one request are none of another's: so that lessons may be divided among ranks."""
     few = Negatives(torch.tensor([3, 17, 30]), torch.tensor([-1.0, -0.5, -2.0]))
@@ -113,7 +193,7 @@ def test_each_request_learns_as_if_it_were_alone(model: FoundationModel, lesson:
         targets = tuple(
             Targets(
                 torch.zeros(int((t.request_E == row).sum()), dtype=torch.int64),
-                *(getattr(t, name)[t.request_E == row] for name in ("item_E", "facet_EF", "weight_E")),
+                *(getattr(t, name)[t.request_E == row] for name in ("item_E", "facet_EF", "weight_E", "reward_E")),
             )
             for t in lesson.targets
         )
@@ -137,7 +217,8 @@ def test_every_weight_gets_a_gradient(model: FoundationModel, lesson: Lesson) ->
 
 def test_a_lesson_without_a_target_weighs_nothing(model: FoundationModel, lesson: Lesson) -> None:
     none = torch.zeros(0, dtype=torch.int64)
-    nothing = Targets(none, none, torch.zeros(0, len(model.config.targets), dtype=torch.int64), torch.zeros(0))
+    no_facet, no_weight = torch.zeros(0, len(model.config.targets), dtype=torch.int64), torch.zeros(0)
+    nothing = Targets(none, none, no_facet, no_weight, no_weight)
     for loss in found(model, replace(lesson, targets=(nothing,) * 3)).values():
         assert (loss.total.item(), loss.weight.item()) == (0.0, 0.0)
 

@@ -70,3 +70,15 @@ def test_memory_and_sinks_reach_the_beginning_of_a_life(
     assert end - begin > 2 * 12
     touched = read_by(replace(config, layers=len(attention.windows), attention=attention), batch, end - 1, end)
     assert (int(touched.min()) == begin) is far
+
+
+def test_the_states_of_an_earlier_layer_are_those_of_a_trunk_that_ends_there(
+    config: ModelConfig, batch: EventBatch
+) -> None:
+    trunk, stream = Trunk(config), stream_of(batch)
+    x_TD = torch.randn(batch.tokens, config.width)
+    first_TD, last_TD = trunk.layers(x_TD, stream)
+    assert torch.equal(trunk.norm(last_TD), trunk(x_TD, stream))
+    shallow = Trunk(replace(config, layers=1))
+    assert shallow.load_state_dict(trunk.state_dict(), strict=False).missing_keys == []
+    assert torch.equal(trunk.norm(first_TD), shallow(x_TD, stream))

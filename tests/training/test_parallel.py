@@ -15,11 +15,11 @@ import pytest
 import torch
 
 from foundation.jagged import moved
-from foundation.learning import Loss, losses
+from foundation.learning import Loss, Objectives, losses
 from foundation.model import FoundationModel
 from tokenization.corpus.corpus import Corpus
 from training import pretrain
-from training.data import Position, TrainingSet, lessons
+from training.data import Position, TrainingSet, lessons, read_training_set
 from training.optimisers import Optimisers
 from training.parallel import Ranks, broadcast, global_loss, own_device, sum_gradients
 from training.pretrain import Run
@@ -63,7 +63,8 @@ WORKER = """
     broadcast(model, ranks)
     found["broadcast"] = {name: weight.detach().clone() for name, weight in model.named_parameters()}
 
-    _, lesson = next(lessons(training_set, recipe.model, recipe.sampling, recipe.seed, Position(), rank, ranks.count))
+    where = (recipe.seed, Position(), rank, ranks.count)
+    _, lesson = next(lessons(training_set, recipe.model, recipe.sampling, *where, recipe.objectives))
     parts = losses(model, lesson, recipe.objectives)
     addend, means = global_loss(parts, ranks)
     addend.backward()
@@ -119,6 +120,19 @@ class Together:
     ranks: tuple[dict[str, Any], dict[str, Any]]
 
 
+@pytest.fixture(scope="session")
+def recipe(recipe: Recipe) -> Recipe:
+    """The recipe with every objective that is off by default: ranks agree in those that are always on, too."""
+    model = replace(recipe.model, layers=2, intents=("kind", "action"), category_targets=("brand",), gap_bins=8)
+    objectives = Objectives(future=0.3, impressions=1.0, in_batch=1, layerwise=0.2, distill=0.2)
+    return replace(recipe, model=model, objectives=objectives)
+
+
+@pytest.fixture(scope="session")
+def training_set(kiosk_corpus: Corpus, recipe: Recipe) -> TrainingSet:
+    return read_training_set(kiosk_corpus, recipe.model)
+
+
 @pytest.fixture(scope="module")
 def together(kiosk_corpus: Corpus, recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Together:
     folder = tmp_path_factory.mktemp("ranks")
@@ -162,7 +176,9 @@ def union_losses(model: FoundationModel, recipe: Recipe, training_set: TrainingS
     """The losses of what both ranks learn from first, taken together."""
     union: dict[str, Loss] = {}
     for rank in range(RANKS):
-        stream = lessons(training_set, recipe.model, recipe.sampling, recipe.seed, Position(), rank, RANKS)
+        stream = lessons(
+            training_set, recipe.model, recipe.sampling, recipe.seed, Position(), rank, RANKS, recipe.objectives
+        )
         for loss in losses(model, next(stream)[1], recipe.objectives):
             before = union.get(loss.name, replace(loss, total=torch.zeros(()), weight=torch.zeros(())))
             union[loss.name] = replace(loss, total=before.total + loss.total, weight=before.weight + loss.weight)

@@ -82,6 +82,16 @@ def test_a_setting_that_can_not_be_is_named_with_the_nearest(
     assert sentence in str(error.value)
 
 
+def test_lists_of_words_are_settings(kiosk_corpus: Corpus) -> None:
+    recipe = named(Name.SMALL, kiosk_corpus)
+    changed = with_overrides(recipe, {"intents": "kind, action", "category_targets": "brand", "objectives.intent": "1"})
+    assert changed.model.intents == ("kind", "action")
+    assert changed.model.category_targets == ("brand",)
+    assert changed.objectives.intent == 1.0
+    assert Recipe.from_json(changed.to_json()) == changed
+    assert with_overrides(changed, {"intents": "", "category_targets": "", "intent": "0.1"}) == recipe
+
+
 @pytest.mark.parametrize("text", ["", "{}", "3", "[]", '{"model": 1}'])
 def test_what_is_no_recipe_is_refused(text: str) -> None:
     with pytest.raises(TrainingError, match="this recipe can't be read"):

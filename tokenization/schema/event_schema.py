@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -90,6 +90,9 @@ class EventSchema(Rule):
     """Which events become one token."""
     targets: dict[str, float] = Field(default_factory=dict)
     """What the model learns to predict, with weights: the candidates and whatever else."""
+    feedback: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = Field(default_factory=dict)
+    """What an event of an action says of interest in its item, as a weight; by default 1. With 0 (a skip, a return) the
+    item is none that the user wanted: it is never learned as the next one, however well its action is told."""
     split: SplitRule = SplitRule(fraction=0.9)
     """Where training data ends; by default after nine tenths of the log's events."""
 
@@ -271,6 +274,15 @@ def _check_targets(schema: EventSchema) -> None:
         raise Mistake(("targets",), f"the candidates ({schema.candidates}) must be among the targets")
 
 
+def _check_feedback(schema: EventSchema) -> None:
+    if schema.feedback and schema.action is None:
+        raise Mistake(("feedback",), "it weighs actions, and none is declared; declare action, or no feedback")
+    aliases = schema.action.aliases if schema.action else {}
+    for name in schema.feedback:
+        if name in aliases:
+            raise Mistake(("feedback", name), f"this is another spelling of {aliases[name]!r}; weigh that")
+
+
 def _check_attributes(schema: EventSchema) -> None:
     """Names of attributes become names of files and columns."""
     told = {
@@ -323,6 +335,7 @@ _CHECKS = (
     _check_candidates,
     _check_released,
     _check_targets,
+    _check_feedback,
     _check_attributes,
     _check_drop,
     _check_merge,

@@ -16,7 +16,7 @@ from tokenization.errors import SchemaError, with_article
 from tokenization.schema.event_schema import EventSchema
 from tokenization.schema.rules import ActionRule, ClockFacet, EntityRule, FacetRule, Kind, UsersRule
 
-DECIDES_NO_TOKEN = ("name", "revision", "event_id", "items", "targets", "split", "time.latest", "time.late")
+DECIDES_NO_TOKEN = ("name", "revision", "event_id", "items", "targets", "feedback", "split", "time.latest", "time.late")
 """Keys that may change with no revision: what they say decides which rows are events, how a model learns, or stands in
 a table beside the log; what an event's token is, they do not."""
 AnyRule = ActionRule | EntityRule | FacetRule | None

@@ -110,7 +110,8 @@ def check(schema: EventSchema, observed: Observed) -> None:
 
     Raises:
         SourceError: no event lies before the split.
-        SchemaError: an action known to the day is misspelt, so that it would leak into its day.
+        SchemaError: an action known to the day is misspelt, so that it would leak into its day; or no event has an
+            action that `feedback` weighs.
     """
     if schema.action is not None:
         # A misspelt action takes effect at the beginning of its day; one that is merely absent is fine.
@@ -118,6 +119,11 @@ def check(schema: EventSchema, observed: Observed) -> None:
         for name in schema.action.day_level:
             if name not in observed.actions and difflib.get_close_matches(name, free, n=1):
                 raise SchemaError(f"action.day_level: no event has the action {name!r}; {nearest(name, free)}")
+        for name in schema.feedback:
+            if name not in observed.actions:
+                raise SchemaError(
+                    f"feedback: no event has the action {name!r}; {nearest(name, sorted(observed.actions))}"
+                )
     if not observed.events:
         raise SourceError(f"no event of {schema.name!r} lies before the split; move `split` to a later time")
 

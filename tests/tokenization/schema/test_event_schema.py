@@ -227,3 +227,18 @@ def test_semantic_ids_are_declared_with_defaults(declare: Callable[..., EventSch
         256,
         "residual_kmeans",
     )
+
+
+def test_feedback_weighs_declared_actions_by_their_own_names(said: Callable[..., str]) -> None:
+    end = "split: {time: 2024-03-20"
+
+    def with_feedback(told: str, *changes: tuple[str, str]) -> str:
+        return said((end, f"feedback: {told}\n{end}"), *changes)
+
+    assert "feedback.skip" in with_feedback("{skip: -1}")
+    assert "feedback.skip" in with_feedback("{skip: .inf}")
+    assert "feedback.skip" in with_feedback("{skip: never}")
+    action = "action: {column: what, day_level: [redeem]}"
+    assert "feedback: it weighs actions, and none is declared" in with_feedback("{skip: 0}", (f"{action}\n", ""))
+    aliased = (action, "action: {column: what, aliases: {pass: skip}}")
+    assert "feedback.pass: this is another spelling of 'skip'; weigh that" in with_feedback("{pass: 0}", aliased)

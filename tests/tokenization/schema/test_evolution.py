@@ -128,6 +128,7 @@ def test_keys_that_decide_no_token_are_free_in_an_append_too(key: str, schema: E
         "event_id": declare(event_id="row"),
         "items": declare(items=None),
         "targets": declare(targets={"product": 2.0}),
+        "feedback": declare(feedback={"redeem": 0.5}),
         "split": declare(split={"fraction": 0.5}),
         "time.latest": declare(time={**time, "latest": "2024-05-01"}),
         "time.late": declare(time={**time, "late": "now"}),

@@ -218,6 +218,19 @@ def test_a_misspelt_day_level_action_is_refused_and_an_absent_one_is_not(declare
     assert Tokenizer.fit(absent, log).vocabularies["action"].ids.to_pylist() == ["buy", "redeem"]
 
 
+def test_feedback_of_an_action_that_no_event_has_is_refused(declare: Declare, log: pa.Table) -> None:
+    with pytest.raises(SchemaError, match=r"feedback: no event has the action 'reedem'; did you mean 'redeem'\?"):
+        Tokenizer.fit(declare(feedback={"reedem": 0.0}, items=None), log)
+
+
+def test_feedback_is_kept_and_changes_no_token(declare: Declare, log: pa.Table, tmp_path: Path) -> None:
+    plain, weighed = (Tokenizer.fit(declare(items=None, feedback=told), log) for told in (None, {"redeem": 0.0}))
+    weighed.save(tmp_path / "tokenizer")
+    assert Tokenizer.load(tmp_path / "tokenizer").schema.feedback == {"redeem": 0.0}
+    assert plain.fingerprint == weighed.fingerprint
+    assert plain.transform(log) == weighed.transform(log)
+
+
 def test_actions_may_be_numbers(declare: Declare, log: pa.Table) -> None:
     coded = pc.if_else(pc.equal(log["what"], "redeem"), 2, 1)
     numbered = log.set_column(log.column_names.index("what"), "what", coded)

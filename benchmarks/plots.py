@@ -1,0 +1,40 @@
+"""Figures of a benchmark as one picture, SVG, the same bytes for the same figures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("svg")
+matplotlib.rcParams["svg.hashsalt"] = "userfm"
+
+import matplotlib.pyplot as plt  # noqa: E402  after the choice of a backend that needs no screen
+
+
+@dataclass(frozen=True)
+class Line:
+    """Values with the ends of their intervals, one for each place on the x-axis."""
+
+    values: Sequence[float]
+    low: Sequence[float]
+    high: Sequence[float]
+
+
+def lines(path: Path, x: Sequence[float], named: Mapping[str, Line], x_label: str, y_label: str, title: str) -> None:
+    """Lines with bands, each labelled where it ends."""
+    figure, axes = plt.subplots(figsize=(8, 4))
+    figure.subplots_adjust(right=0.8)
+    for name, line in named.items():
+        (drawn,) = axes.plot(x, line.values, marker="o")
+        axes.fill_between(x, line.low, line.high, alpha=0.15, color=drawn.get_color())
+        axes.annotate(name, (x[-1], line.values[-1]), xytext=(6, 0), textcoords="offset points", va="center")
+    axes.set(xlabel=x_label, ylabel=y_label, title=title, xticks=list(x))
+    axes.margins(x=0.02)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(alpha=0.3)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, metadata={"Date": None})
+    plt.close(figure)

@@ -1,0 +1,300 @@
+"""The trunk, a few events at a time: what is closed of a life is kept as keys and values, and new events are encoded
+onto it, equal to encoding the whole life again.
+
+Of each user are kept the sinks, as many tokens as a window of the next event may reach, the block of memory that is not
+full yet, and the slots of those that are: so the size of a cache is bounded however long a life is, unless a layer sees
+everything. The newest group is open: more may join it, and its members see one another, so it is never kept but given
+again with what came since. Pope et al., Efficiently Scaling Transformer Inference, arXiv:2211.05102.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from foundation.attention.backends import Attend, lay_out
+from foundation.attention.rotary import rotate, rotations
+from foundation.attention.sight import Blocks, Sight, blocks_of, changes, see, sink_ends
+from foundation.config import ModelConfig
+from foundation.errors import ModelError
+from foundation.jagged import Stream, ranges_owner
+from foundation.transformer import Block, Trunk
+
+
+@dataclass(frozen=True)
+class LayerCache:
+    """What one layer keeps: of S tokens key_SHK (not turned) and value_SHK, of M slots of memory slot_key_MHK (turned)
+    and slot_value_MHK."""
+
+    key_SHK: Tensor
+    value_SHK: Tensor
+    slot_key_MHK: Tensor
+    slot_value_MHK: Tensor
+
+
+@dataclass(frozen=True)
+class TrunkCache:
+    """What is kept of B users' closed groups: S tokens and N blocks of memory.
+
+    offset_B1, block_offset_B1: int64, as in a batch. place_S, time_S: as in `Stream`. sunk_B: tokens of sinks that
+    stand before those left out; 0 where none is left out. dropped_B: how many are. compressed_B: tokens of the life
+    that are in blocks already. block_end_N: tokens of the life up to each block's end.
+    """
+
+    layers: tuple[LayerCache, ...]
+    offset_B1: Tensor
+    place_S: Tensor
+    time_S: Tensor
+    sunk_B: Tensor
+    dropped_B: Tensor
+    compressed_B: Tensor
+    block_offset_B1: Tensor
+    block_end_N: Tensor
+
+    @property
+    def closed_B(self) -> Tensor:
+        """int64 [B]: tokens of each user's life that need not be given again."""
+        return self.offset_B1.diff() + self.dropped_B
+
+
+def empty_cache(trunk: Trunk, users: int) -> TrunkCache:
+    """Of users of whom nothing is known yet."""
+    weight, config = trunk.norm.weight, trunk.config
+    nothing_0HK = weight.new_zeros(0, config.heads, config.width // config.heads)
+    zero_B1 = torch.zeros(users + 1, dtype=torch.int64, device=weight.device)
+    layer = LayerCache(nothing_0HK, nothing_0HK, nothing_0HK, nothing_0HK)
+    zero_B, nothing = zero_B1[1:], zero_B1[:0]
+    return TrunkCache(
+        layers=(layer,) * config.layers,
+        offset_B1=zero_B1,
+        place_S=nothing,
+        time_S=nothing.double(),
+        sunk_B=zero_B,
+        dropped_B=zero_B,
+        compressed_B=zero_B,
+        block_offset_B1=zero_B1,
+        block_end_N=nothing,
+    )
+
+
+@torch.no_grad()
+def encode_onto(trunk: Trunk, cache: TrunkCache, x_TD: Tensor, stream: Stream) -> tuple[Tensor, TrunkCache]:
+    """States of the tokens that are not in the cache, float [T, D]; and the cache with all but each user's newest
+    group.
+
+    x_TD, stream: all tokens of the cached users, in the same order, from `cache.closed_B` on; a user may have none.
+    Equals `Trunk.forward` over the whole lives, up to the order in which floats are added (1e-5 of a state's size).
+    Raises ModelError where a token belongs to a group that is closed.
+    """
+    life = _joined(cache, stream)
+    cut = _cut(cache, life, trunk.config)
+    attends = _lay_out(trunk.config, life, cut)
+    rotation_C1K = rotations(
+        life.place_C, life.time_C, trunk.config.attention, trunk.config.width // trunk.config.heads
+    )
+    kept = _kept(cache, life, cut, trunk.config)
+    layers = []
+    for block, before, window in zip(trunk.blocks, cache.layers, trunk.config.windows, strict=True):
+        assert isinstance(block, Block)
+        x_TD, after = _layer(block, before, x_TD, rotation_C1K, attends[window], life, cut)
+        layers.append(_pick(after, kept, cut))
+    return trunk.norm(x_TD), _renewed(tuple(layers), life, cut, kept)
+
+
+@dataclass(frozen=True)
+class _Life:
+    """Kept and new tokens, C in all, each user's side by side.
+
+    order_C: where each is among the kept and then the new. fresh_T: where the new ones are. border_G1, offset_B1: of
+    groups and users. age_C: tokens of the life before each. fresh_B: whether a user has new tokens.
+    """
+
+    order_C: Tensor
+    fresh_T: Tensor
+    place_C: Tensor
+    time_C: Tensor
+    border_G1: Tensor
+    offset_B1: Tensor
+    user_C: Tensor
+    age_C: Tensor
+    fresh_B: Tensor
+
+
+@dataclass(frozen=True)
+class _Cut:
+    """Blocks of memory: those among the C tokens that are to be compressed, and N in all with those that are cached.
+
+    age_K, user_K: tokens of the life before each of the former, and whose it is. user_N: whose each of all is. order_N:
+    where it is among the cached and then the former. age_end_N: tokens of the life up to its end. sink_B: where each
+    user's sinks end.
+    """
+
+    fresh: Blocks
+    every: Blocks
+    age_K: Tensor
+    user_K: Tensor
+    user_N: Tensor
+    order_N: Tensor
+    age_end_N: Tensor
+    sink_B: Tensor
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """What the next cache keeps: of tokens (bool [C]), of all blocks (bool [N]), and its counts by user."""
+
+    token_C: Tensor
+    block_N: Tensor
+    sunk_B: Tensor
+    dropped_B: Tensor
+    compressed_B: Tensor
+
+
+def _joined(cache: TrunkCache, stream: Stream) -> _Life:
+    user_C = torch.cat([ranges_owner(cache.offset_B1.diff()), ranges_owner(stream.offset_B1.diff())])
+    order_C = torch.argsort(user_C, stable=True)
+    user_C, place_C = user_C[order_C], torch.cat([cache.place_S, stream.place_T])[order_C]
+    time_C = torch.cat([cache.time_S, stream.time_T])[order_C]
+    offset_B1 = cache.offset_B1 + stream.offset_B1
+    fresh_C = order_C >= len(cache.place_S)
+    first_C = changes(user_C, place_C)
+    joins_C = fresh_C[1:] & ~fresh_C[:-1] & ~first_C[1:]
+    returns_C = (place_C.diff() < 0) & (user_C.diff() == 0)
+    if bool((joins_C | returns_C).any()):
+        raise ModelError("some of these events belong to a group that is closed: give only what came after it")
+    local_C = torch.arange(len(user_C), device=user_C.device) - offset_B1[:-1][user_C]
+    age_C = local_C + torch.where(local_C >= cache.sunk_B[user_C], cache.dropped_B[user_C], 0)
+    border_G1 = torch.cat([first_C.nonzero().squeeze(1), offset_B1[-1:]])
+    return _Life(
+        order_C,
+        fresh_C.nonzero().squeeze(1),
+        place_C,
+        time_C,
+        border_G1,
+        offset_B1,
+        user_C,
+        age_C,
+        stream.offset_B1.diff() > 0,
+    )
+
+
+def _cut(cache: TrunkCache, life: _Life, config: ModelConfig) -> _Cut:
+    """Blocks of what is not compressed yet, by the same rule as `memory_blocks`."""
+    attention = config.attention
+    first_G = life.border_G1[:-1]
+    user_G, age_G = life.user_C[first_G], life.age_C[first_G]
+    open_G = (age_G >= cache.compressed_B[user_G]) if attention.memory else torch.zeros_like(user_G, dtype=torch.bool)
+    first_G, user_G, age_G = first_G[open_G], user_G[open_G], age_G[open_G]
+    new_G = changes(user_G, age_G // attention.memory_block)
+    start_K, user_K, age_K = first_G[new_G], user_G[new_G], age_G[new_G]
+    end_K = torch.minimum(torch.cat([start_K[1:], life.offset_B1[-1:]])[: len(start_K)], life.offset_B1[1:][user_K])
+    fresh = blocks_of(start_K, end_K, life.offset_B1, attention.memory)
+    user_N = torch.cat([ranges_owner(cache.block_offset_B1.diff()), user_K])
+    order_N = torch.argsort(user_N, stable=True)
+    user_N = user_N[order_N]
+    age_end_N = torch.cat([cache.block_end_N, age_K + end_K - start_K])[order_N]
+    # A block that ends among what is left out lies before all that a window can reach.
+    local_N = torch.maximum(age_end_N - cache.dropped_B[user_N], cache.sunk_B[user_N])
+    end_N = life.offset_B1[:-1][user_N] + local_N
+    every = Blocks(end_N[:0, None], end_N, cache.block_offset_B1 + fresh.offset_B1, attention.memory)
+    sink_B = torch.where(
+        cache.dropped_B > 0,
+        life.offset_B1[:-1] + cache.sunk_B,
+        sink_ends(life.border_G1, life.offset_B1, attention),
+    )
+    return _Cut(fresh, every, age_K, user_K, user_N, order_N, age_end_N, sink_B)
+
+
+def _lay_out(config: ModelConfig, life: _Life, cut: _Cut) -> dict[int, Attend]:
+    """Attention of the new tokens through each window that there is."""
+    attends = {}
+    for window in set(config.windows):
+        whole = see(life.border_G1, life.offset_B1, cut.sink_B, cut.every, window, config.attention)
+        fresh = Sight(whole.window_T2[life.fresh_T], whole.sinks_T2[life.fresh_T], whole.slots_T2[life.fresh_T])
+        attends[window] = lay_out(fresh, len(life.order_C), config.backend)
+    return attends
+
+
+def _layer(
+    block: Block, before: LayerCache, x_TD: Tensor, rotation_C1K: Tensor, attend: Attend, life: _Life, cut: _Cut
+) -> tuple[Tensor, LayerCache]:
+    """As `Block.forward`, the keys and values of what is cached beside the new ones; and both together."""
+    q_THK, k_THK, v_THK = block.projected(x_TD).unbind(1)
+    k_CHK = torch.cat([before.key_SHK, k_THK]).index_select(0, life.order_C)
+    v_CHK = torch.cat([before.value_SHK, v_THK]).index_select(0, life.order_C)
+    slot_k_MHK, slot_v_MHK = before.slot_key_MHK, before.slot_value_MHK
+    if block.memory is not None:
+        k_MHK, v_MHK = block.memory(k_CHK, v_CHK, cut.fresh)
+        turn_M1K = rotation_C1K[cut.fresh.end_N - 1].repeat_interleave(cut.fresh.rank, 0)
+        slot_k_MHK = _in_blocks(torch.cat([slot_k_MHK, rotate(k_MHK, turn_M1K)]), cut.order_N, cut.fresh.rank)
+        slot_v_MHK = _in_blocks(torch.cat([slot_v_MHK, v_MHK]), cut.order_N, cut.fresh.rank)
+    seen_THK = attend(
+        rotate(q_THK, rotation_C1K[life.fresh_T]),
+        torch.cat([rotate(k_CHK, rotation_C1K), slot_k_MHK]),
+        torch.cat([v_CHK, slot_v_MHK]),
+    )
+    return block.finished(x_TD, seen_THK), LayerCache(k_CHK, v_CHK, slot_k_MHK, slot_v_MHK)
+
+
+def _kept(cache: TrunkCache, life: _Life, cut: _Cut, config: ModelConfig) -> _Kept:
+    offset_B1, begin_B = life.offset_B1, life.offset_B1[:-1]
+    place_C = torch.arange(len(life.user_C), device=offset_B1.device)
+    last_B = life.border_G1[torch.searchsorted(life.border_G1, offset_B1[1:]) - 1]
+    closed_B = torch.where(life.fresh_B, last_B, offset_B1[1:])
+    age_closed_B = closed_B - begin_B + cache.dropped_B
+    open_K = (cut.age_K // config.attention.memory_block + 1) * config.attention.memory_block > age_closed_B[cut.user_K]
+    compressed_B = age_closed_B
+    if config.attention.memory:
+        compressed_B = torch.where(life.fresh_B, age_closed_B, cache.compressed_B).scatter_reduce(
+            0, cut.user_K[open_K], cut.age_K[open_K], "amin"
+        )
+    reach = max(config.windows)
+    wanted_B = torch.minimum(closed_B - reach, begin_B + compressed_B - cache.dropped_B)
+    tail_B = life.border_G1[torch.searchsorted(life.border_G1, wanted_B, right=True).clamp(min=1) - 1]
+    tail_B = begin_B if 0 in config.windows else torch.maximum(tail_B, begin_B)
+    kept_C = (place_C < cut.sink_B[life.user_C]) | (place_C >= tail_B[life.user_C])
+    closed_C = place_C < closed_B[life.user_C]
+    dropped_B = cache.dropped_B + torch.bincount(life.user_C[closed_C & ~kept_C], minlength=len(begin_B))
+    # Blocks that no window to come can look past its newest ones to.
+    behind_B = torch.searchsorted(cut.every.end_N, torch.maximum(closed_B - reach, begin_B), right=True)
+    place_N = torch.arange(len(cut.order_N), device=offset_B1.device)
+    full_N = torch.cat([torch.ones(len(cut.order_N) - len(open_K), dtype=torch.bool, device=place_N.device), ~open_K])
+    block_N = full_N[cut.order_N] & (place_N >= (behind_B - config.attention.memory_reach)[cut.user_N])
+    sunk_B = torch.where(dropped_B > 0, cut.sink_B - begin_B, 0)
+    return _Kept(kept_C & closed_C, block_N, sunk_B, dropped_B, compressed_B)
+
+
+def _pick(layer: LayerCache, kept: _Kept, cut: _Cut) -> LayerCache:
+    token_S = kept.token_C.nonzero().squeeze(1)
+    block_N = kept.block_N.nonzero().squeeze(1)
+    slots = (layer.slot_key_MHK, layer.slot_value_MHK)
+    if len(slots[0]):
+        slots = (_in_blocks(slots[0], block_N, cut.every.rank), _in_blocks(slots[1], block_N, cut.every.rank))
+    return LayerCache(layer.key_SHK.index_select(0, token_S), layer.value_SHK.index_select(0, token_S), *slots)
+
+
+def _in_blocks(slot_MHK: Tensor, block_N: Tensor, rank: int) -> Tensor:
+    """The slots of these blocks."""
+    return slot_MHK.view(-1, rank, *slot_MHK.shape[1:]).index_select(0, block_N).flatten(0, 1)
+
+
+def _renewed(layers: tuple[LayerCache, ...], life: _Life, cut: _Cut, kept: _Kept) -> TrunkCache:
+    users = len(life.fresh_B)
+    return TrunkCache(
+        layers=layers,
+        offset_B1=_offsets(life.user_C[kept.token_C], users),
+        place_S=life.place_C[kept.token_C],
+        time_S=life.time_C[kept.token_C],
+        sunk_B=kept.sunk_B,
+        dropped_B=kept.dropped_B,
+        compressed_B=kept.compressed_B,
+        block_offset_B1=_offsets(cut.user_N[kept.block_N], users),
+        block_end_N=cut.age_end_N[kept.block_N],
+    )
+
+
+def _offsets(user_S: Tensor, users: int) -> Tensor:
+    count_B = torch.bincount(user_S, minlength=users)
+    return torch.cat([count_B.new_zeros(1), count_B.cumsum(0)])
