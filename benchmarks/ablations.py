@@ -205,11 +205,11 @@ _ABOVE = """# What each technique is worth
 
 Each row: one technique with and without, everything else as in the default recipe, one pass over a slice of a log,
 three seeds, `s` seconds a run on one core. Figures are of the validation part, never of the test part: mean over the
-seeds ± half of what lies between the best and the worst. The difference is paired over users, seeds averaged, with its 95 % interval over users; whatever
-includes zero shows no difference. `model` is NDCG@10 of the whole model, `embedding` that of the stored vectors' dot
-product, `new` Recall@50 on items new to the user, `target_aware` NDCG@10 with candidates that read the history (beside
-`model` without it). `config` is a hash of the settings with the technique on. Runs are short: what needs a long
-training to show is not shown here.
+seeds ± half of what lies between the best and the worst. The difference is paired over users, seeds averaged, with its
+95 % interval over users; whatever includes zero shows no difference. `model` is NDCG@10 of the whole model, `embedding`
+that of the stored vectors' dot product, `new` Recall@50 on items new to the user, `target_aware` NDCG@10 with
+candidates that read the history (beside `model` without it). `config` is a hash of the settings with the technique on.
+Runs are short: what needs a long training to show is not shown here.
 
 """
 _BELOW = """

@@ -22,9 +22,10 @@ from benchmarks.trials import Progress
 from foundation.subgraph import Subgraph
 from tokenization.corpus.corpus import Corpus
 from training import metrics, ranking
-from training.holdout import Columns, Holdout, Part, hold_out, list_values
+from training.holdout import Columns, Holdout, Part, hold_out
 from training.metrics import Floats, Interval
 from training.pretrain import pretrain_bare, start
+from training.rows import list_values
 from training.scorers import model_scorers
 
 DAY = 86_400.0

@@ -20,8 +20,8 @@ from benchmarks.plots import Line, lines
 from benchmarks.trials import Outcome, Progress, Trial, mean_by_user, run_trials
 from tokenization.corpus.corpus import Corpus
 from training import metrics
-from training.holdout import list_values
 from training.metrics import Floats
+from training.rows import list_values
 
 LONG = 1_000
 SEEDS = (0, 1)

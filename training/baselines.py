@@ -17,8 +17,9 @@ from collections.abc import Callable, Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-from training.holdout import UNKNOWN, ItemEvents, Requests, Scorer, list_values
+from training.holdout import UNKNOWN, ItemEvents, Requests, Scorer
 from training.metrics import Codes, Floats
+from training.rows import list_values
 
 DAY = 86400.0
 POPULARITY_DAYS = 28.0

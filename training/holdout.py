@@ -26,12 +26,12 @@ Shapes: U judged users, R rows of the token table, T tokens, G groups, C context
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import torch
 from numpy.typing import NDArray
 
 from tokenization.errors import nearest
@@ -39,7 +39,9 @@ from tokenization.tokenizer.lasting import began, lasted_of
 from tokenization.tokenizer.split import Split
 from tokenization.tokenizer.tokenizer import Tokenizer
 from training.errors import EvaluationError
+from training.feedback import Feedback, feedback_of
 from training.metrics import Codes, Floats, ItemSets
+from training.rows import list_values, prefixes, ranges, whole
 
 Ints = NDArray[np.int64]
 UNKNOWN = 1  # item code of everything outside the vocabulary
@@ -86,15 +88,23 @@ class ItemEvents:
 
 @dataclass(frozen=True)
 class Columns:
-    """Which columns of the token table hold the candidates and what a request knows of itself."""
+    """Which columns of the token table hold the candidates, what a request knows of itself, and what events say of
+    interest: what met none (an action of weight 0) is no truth to be found."""
 
     item: str
     context: tuple[str, ...] = ()
+    actions: tuple[str, ...] = ()
+    feedback: Feedback = field(default_factory=Feedback)
 
     @classmethod
     def of(cls, tokenizer: Tokenizer) -> Columns:
-        """The candidates' facet and the context facets of a tokenizer."""
-        return cls(tokenizer.schema.candidates, tuple(facet.name for facet in tokenizer.context_facets))
+        """Those of a tokenizer."""
+        names = [facet.name for facet in tokenizer.facets]
+        feedback = feedback_of(tokenizer, names)
+        actions = tuple(names[column] for column in feedback.columns)
+        among = replace(feedback, columns=tuple(range(len(actions))))
+        context = tuple(facet.name for facet in tokenizer.context_facets)
+        return cls(tokenizer.schema.candidates, context, actions, among)
 
 
 @dataclass(frozen=True)
@@ -144,13 +154,13 @@ class Holdout:
     @property
     def user_ids(self) -> pa.Array:
         """Ids of the judged users."""
-        return _whole(self.tokens["user_id"]).take(pa.array(self.asked.row))
+        return whole(self.tokens["user_id"]).take(pa.array(self.asked.row))
 
     def requests(self, start: int, stop: int) -> Requests:
         """The requests of judged users `start` to `stop`."""
         asked = self.asked
-        history = _prefixes(self.tokens, asked.row[start:stop], asked.known[start:stop])
-        return Requests(_whole(history["user_id"]), history, asked.at[start:stop], asked.context[start:stop])
+        history = prefixes(self.tokens, asked.row[start:stop], asked.known[start:stop])
+        return Requests(whole(history["user_id"]), history, asked.at[start:stop], asked.context[start:stop])
 
     def chunks(self, size: int) -> Iterator[tuple[int, Requests]]:
         """All requests, `size` at a time, each with the index of its first user."""
@@ -274,6 +284,7 @@ class _Flat:
     """The token table without its lists. Groups are numbered through all rows, in the order of the rows.
 
     begin_G, time_G: when each began, and when it took effect. opening_T: tokens that were there when their group began.
+    wanted_T: tokens of candidates that met interest.
     """
 
     offset_R: Ints
@@ -285,17 +296,18 @@ class _Flat:
     begin_G: Floats
     time_G: Floats
     opening_T: NDArray[np.bool_]
+    wanted_T: NDArray[np.bool_]
     judgeable_G: NDArray[np.bool_]
 
 
 def _flatten(tokens: pa.Table, columns: Columns) -> _Flat:
-    needed = ("user_id", "time", "group", columns.item, *columns.context)
+    needed = ("user_id", "time", "group", columns.item, *columns.context, *columns.actions)
     if missing := [name for name in needed if name not in tokens.column_names]:
         hint = nearest(missing[0], tokens.column_names)
         raise EvaluationError(f"the token table has no column {missing[0]!r}; {hint}")
-    for field in tokens.schema:  # a column that is not cut with the others would show what comes after
-        if field.name != "user_id" and not pa.types.is_list(field.type):
-            raise EvaluationError(f"column {field.name!r} of the token table is {field.type}, not one list a user")
+    for column in tokens.schema:  # a column that is not cut with the others would show what comes after
+        if column.name != "user_id" and not pa.types.is_list(column.type):
+            raise EvaluationError(f"column {column.name!r} of the token table is {column.type}, not one list a user")
     time_T, offset_R = list_values(tokens["time"])
     item_T, _ = list_values(tokens[columns.item])
     ordinal_T, _ = list_values(tokens["group"])
@@ -303,10 +315,19 @@ def _flatten(tokens: pa.Table, columns: Columns) -> _Flat:
     begins_T = np.ones(len(row_T), dtype=np.bool_)
     begins_T[1:] = (np.diff(row_T) != 0) | (np.diff(ordinal_T) != 0)
     first_G, group_T = np.flatnonzero(begins_T), np.cumsum(begins_T) - 1
-    judgeable_G = np.bincount(group_T[item_T > 0], minlength=len(first_G)) > 0
+    wanted_T = (item_T > 0) & _interested(tokens, columns, len(item_T))
+    judgeable_G = np.bincount(group_T[wanted_T], minlength=len(first_G)) > 0
     begin_T, opening_T = began(time_T, lasted_of(tokens), first_G)
     begin_G, time_G = begin_T[first_G], time_T[first_G]
-    return _Flat(offset_R, time_T, item_T, group_T, row_T[first_G], first_G, begin_G, time_G, opening_T, judgeable_G)
+    row_G = row_T[first_G]
+    return _Flat(offset_R, time_T, item_T, group_T, row_G, first_G, begin_G, time_G, opening_T, wanted_T, judgeable_G)
+
+
+def _interested(tokens: pa.Table, columns: Columns, total: int) -> NDArray[np.bool_]:
+    """[T] whether a token's actions say that its item was wanted."""
+    codes = [list_values(tokens[name])[0].astype(np.int64) for name in columns.actions]
+    code_TA = np.stack(codes, axis=1) if codes else np.zeros((total, 0), np.int64)
+    return np.asarray(columns.feedback.rewards(torch.from_numpy(code_TA)).numpy() > 0)
 
 
 def _members(flat: _Flat, target_U: Ints) -> tuple[Ints, Ints]:
@@ -316,8 +337,10 @@ def _members(flat: _Flat, target_U: Ints) -> tuple[Ints, Ints]:
 
 
 def _truth(flat: _Flat, target_U: Ints) -> tuple[ItemSets, Ints]:
-    """The distinct known items of each target group, and how many unknown ones stand beside them."""
+    """The distinct known items of each target group that met interest, and how many unknown ones stand beside them."""
     token_N, user_N = _members(flat, target_U)
+    wanted_N = flat.wanted_T[token_N]
+    token_N, user_N = token_N[wanted_N], user_N[wanted_N]
     item_N = flat.item_T[token_N]
     known_N, unknown_N = item_N > UNKNOWN, item_N == UNKNOWN
     truth = ItemSets.from_pairs(user_N[known_N], item_N[known_N], len(target_U))
@@ -343,40 +366,3 @@ def _context(tokens: pa.Table, names: Sequence[str], flat: _Flat, target_U: Ints
         low_U, high_U = np.minimum.reduceat(code_N, first_U), np.maximum.reduceat(code_N, first_U)
         context_UC[:, c] = np.where(low_U == high_U, low_U, 0)
     return context_UC
-
-
-def list_values(column: pa.ChunkedArray | pa.Array) -> tuple[NDArray[Any], Ints]:
-    """A list column as its values end to end [T] and the offsets of its rows [R + 1], counted from 0."""
-    whole = _whole(column)
-    offsets = whole.offsets.to_numpy().astype(np.int64)
-    values = whole.values.slice(offsets[0], offsets[-1] - offsets[0])
-    return values.to_numpy(zero_copy_only=False), offsets - offsets[0]
-
-
-def ranges(start: Ints, length: Ints) -> Ints:
-    """start[0], start[0] + 1, … of each range end to end, int64 [length.sum()]."""
-    skipped = np.cumsum(length) - length
-    return np.asarray(np.arange(length.sum()) + np.repeat(start - skipped, length), dtype=np.int64)
-
-
-def _prefixes(tokens: pa.Table, rows: Ints, known: Ints) -> pa.Table:
-    """The named rows of the token table, each with only its first `known` tokens."""
-    picked = pa.array(rows)
-    offsets = pa.array(np.concatenate([[0], np.cumsum(known)]), pa.int32())
-    columns = []
-    for column in tokens.columns:
-        whole = _whole(column)
-        if not pa.types.is_list(whole.type):
-            columns.append(whole.take(picked))
-            continue
-        first = whole.offsets.to_numpy()[rows].astype(np.int64)
-        values = whole.values.take(pa.array(ranges(first, known)))
-        columns.append(pa.ListArray.from_arrays(offsets, values, type=whole.type))
-    return pa.table(columns, schema=tokens.schema)
-
-
-def _whole(column: pa.ChunkedArray | pa.Array) -> pa.Array:
-    """One contiguous array; free of copies when the column already is one."""
-    if isinstance(column, pa.Array):
-        return column
-    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()

@@ -15,6 +15,7 @@ from foundation.config import ModelConfig, RepeatConfig
 from foundation.learning import Lesson, Objectives, losses
 from foundation.model import FoundationModel
 from foundation.pretrained import item_content
+from foundation.repeat import FIRST_ITEM
 from tokenization.corpus.corpus import Corpus, write_corpus
 from tokenization.schema.event_schema import EventSchema
 from tokenization.tokenizer.tokenizer import Tokenizer
@@ -22,6 +23,7 @@ from training import data
 from training.data import Sampling, Until, draw_negatives, make_lesson, read_training_set
 from training.errors import TrainingError
 from training.feedback import Feedback, feedback_of
+from training.holdout import Columns, hold_out
 
 HOUR = 3_600.0
 FEEDBACK = {"skip": 0.0, "back": 0.0, "like": 2.5}
@@ -187,3 +189,27 @@ def test_what_was_shown_in_vain_competes_once_by_its_weight(corpus: Corpus) -> N
         assert float(loss.total.detach()) == pytest.approx(total, rel=1e-4)
         found.append(total)
     assert found[0] < found[2] < found[1]
+
+
+def test_what_met_no_interest_is_no_truth_but_stays_in_the_history(tmp_path_factory: pytest.TempPathFactory) -> None:
+    corpus = corpus_of({"split": {"last_items": 2}}, tmp_path_factory)
+    tokens = corpus.tokens()
+    held = hold_out(tokens, Columns.of(corpus.tokenizer), corpus.split)
+    names = corpus.tokenizer.vocabularies["action"].ids.to_pylist()
+    vain = {names.index(name) + FIRST_ITEM for name in ("skip", "back")}
+    left_out = 0
+    for place, row in enumerate(held.asked.row.tolist()):
+        user = tokens.slice(row, 1).to_pylist()[0]
+        target = user["group"][held.asked.known[place]]
+        met = [
+            (song, what in vain)
+            for song, what, group in zip(user["song"], user["action"], user["group"], strict=True)
+            if group == target and song >= FIRST_ITEM
+        ]
+        truth = held.truth.codes[held.truth.offsets[place] : held.truth.offsets[place + 1]]
+        assert set(truth.tolist()) == {song for song, in_vain in met if not in_vain}
+        left_out += sum(in_vain for _, in_vain in met)
+        history = user["song"][: held.asked.known[place]]
+        seen = held.seen.codes[held.seen.offsets[place] : held.seen.offsets[place + 1]]
+        assert set(seen.tolist()) == {song for song in history if song >= FIRST_ITEM}
+    assert left_out

@@ -12,9 +12,9 @@ import pyarrow.parquet as pq
 
 from foundation.subgraph import Subgraph
 from tokenization.corpus.corpus import Corpus
-from training.holdout import list_values
 from training.probe import probe, purchase_svd
 from training.push import user_batches
+from training.rows import list_values
 
 ORDERS = {
     "age": ("19-24", "25-34", "35-44", "45-54", "55-64", "65+"),

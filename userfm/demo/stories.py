@@ -12,9 +12,10 @@ import torch
 from foundation.explanation import occlusion
 from foundation.subgraph import Subgraph
 from tokenization.corpus.corpus import Corpus
-from training.holdout import Columns, Requests, hold_out, list_values
+from training.holdout import Columns, Requests, hold_out
 from training.metrics import Floats, top_k
 from training.report import Basket, Reason, Recommendation, Story
+from training.rows import list_values
 from training.scorers import inputs
 from userfm.demo.households import Products
 
