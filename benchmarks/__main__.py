@@ -23,7 +23,9 @@ from training.tables import STYLES
 MODULES = {
     "ablations": "benchmarks.ablations",
     "attention": "benchmarks.attention",
+    "long_histories": "benchmarks.long_histories",
     "merging": "benchmarks.merging",
+    "optimisers": "benchmarks.optimisers",
     "semantic_ids": "benchmarks.semantic_ids",
     "serve": "benchmarks.serve",
     "staleness": "benchmarks.staleness",

@@ -72,6 +72,43 @@ def write_log(
     return schema, log
 
 
+def write_long_log(folder: Path, users: int, events: int, items: int = 2_000, seed: int = 0) -> tuple[Path, Path]:
+    """Write schema.yaml and events.parquet of a few users with so many events each, over a year, in baskets.
+
+    Two of three events are of the user's own favourites, a twentieth of all items: there is something to learn. Nothing
+    merges, so each event is a token.
+
+    Returns:
+        Paths of both.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    schema, log = folder / "schema.yaml", folder / "events.parquet"
+    schema.write_text(
+        yaml.safe_dump({**SCHEMA, "name": "long", "merge": {"same_item_in_group": False}}, sort_keys=False)
+    )
+    draw = np.random.default_rng(seed)
+    world = _world(users, draw)
+    rows = users * events
+    user = np.repeat(np.arange(users), events)
+    basket = np.arange(rows) // (2 * _SESSION)
+    begin = _FIRST + np.tile(np.arange(events) // (2 * _SESSION) * (2 * _SESSION) / events * _SPAN, users)
+    favourites = np.stack([draw.choice(items, max(items // 20, 1), replace=False) for _ in range(users)])
+    own = favourites[user, draw.integers(0, favourites.shape[1], rows)]
+    item = np.where(draw.random(rows) < 2 / 3, own, draw.integers(0, items, rows))
+    columns = {
+        "user": world.users.take(pa.array(user)),
+        "time": pa.array((begin * 1e6).astype(np.int64)).cast(pa.timestamp("us")),
+        "action": _choice(["view", "cart", "buy"], [0.85, 0.1, 0.05], rows, draw),
+        "session": user * events + basket,
+        "item": item,
+        "surface": _choice(["home", "search", "item", "mail"], [0.4, 0.3, 0.25, 0.05], rows, draw),
+        "price": world.price[item],
+        "dwell": np.round(draw.exponential(40.0, rows), 1),
+    }
+    pq.write_table(pa.table(columns), log)
+    return schema, log
+
+
 def _world(users: int, draw: np.random.Generator) -> _World:
     names = draw.permutation(users) * 2_654_435_761 % 2**40
     return _World(

@@ -19,7 +19,7 @@ from foundation.model import FoundationModel
 from tokenization.corpus.corpus import Corpus
 from tokenization.job.pipeline import tokenize
 from training.data import Position, lessons, read_training_set
-from training.loop import Optimisers
+from training.optimisers import Optimisers
 from training.parallel import Ranks, global_loss
 from training.pretrain import initial_model
 from training.recipes import Recipe, default
@@ -46,7 +46,7 @@ def _measured(corpus: Corpus, progress: Callable[[str, int, int], None]) -> Meas
         held[0] = next(stream)[1]
 
     model = initial_model(training_set, corpus, recipe)
-    step = _step(model, recipe, held)
+    step = step_on(model, recipe, held)
     waits, steps = in_turns(fetch, step, progress=lambda done, total: progress("lesson and step", done, total))
     tokens = held[0].batch.tokens
     floor = _floor(model, tokens)
@@ -67,7 +67,7 @@ def _measured(corpus: Corpus, progress: Callable[[str, int, int], None]) -> Meas
     return Measured(figures, (at_most("data_wait", wait, DATA_WAIT),))
 
 
-def _step(model: FoundationModel, recipe: Recipe, held: list[Lesson]) -> Callable[[], None]:
+def step_on(model: FoundationModel, recipe: Recipe, held: list[Lesson]) -> Callable[[], None]:
     """Forward, backward and both optimisers on whatever lesson is held."""
     optimisers = Optimisers(model, recipe.optimisation)
 

@@ -41,10 +41,11 @@ ALONE = Objectives()  # nothing but what is always learned
 class Sampling:
     """How a corpus becomes lessons.
 
-    tokens: budget of a batch. requests: group borders drawn per user and batch. negatives: drawn per batch with
-    probability ∝ count ** negative_power. context_dropout: share of requests that are told nothing; of the rest,
-    each context facet is hidden with half that probability. attribute_dropout: the same of users and what is known of
-    them. history_dropout: share of requests that read no event, as those of a new user.
+    tokens: budget of a batch. history: most tokens of a row, which is a user, or a window of a user who has more; 0 for
+    as many as the budget. requests: group borders drawn per row and batch. negatives: drawn per batch with probability
+    ∝ count ** negative_power. context_dropout: share of requests that are told nothing; of the rest, each context facet
+    is hidden with half that probability. attribute_dropout: the same of users and what is known of them.
+    history_dropout: share of requests that read no event, as those of a new user.
     """
 
     tokens: int = 8_192
@@ -54,6 +55,7 @@ class Sampling:
     context_dropout: float = 0.2
     attribute_dropout: float = 0.2
     history_dropout: float = 0.0
+    history: int = 0
 
 
 class Until(StrEnum):
@@ -66,10 +68,15 @@ class Until(StrEnum):
 
 @dataclass(frozen=True)
 class Position:
-    """Where a run stands: `batch` batches of `epoch` are done."""
+    """Where a run stands: `batch` batches of `epoch` are done, of rows that are cut as the stage says."""
 
     epoch: int = 0
     batch: int = 0
+    stage: int = 0
+
+    def in_stage(self, stage: int) -> Position:
+        """Where a later stage begins: rows are other rows there, so a pass over the users that was begun is left."""
+        return self if stage == self.stage else Position(self.epoch + (self.batch > 0), 0, stage)
 
 
 @dataclass(frozen=True)
@@ -197,17 +204,28 @@ def in_windows(training_set: TrainingSet, tokens: int) -> TrainingSet:
     return replace(training_set, events=cut, fresh_B=fresh_N - begin_N)
 
 
+def row_tokens(sampling: Sampling) -> int:
+    """Most tokens of a row. Raises TrainingError where such a row would not fit a batch."""
+    if not 0 <= sampling.history <= sampling.tokens:
+        raise TrainingError(
+            f"rows of {sampling.history} tokens do not fit batches of {sampling.tokens}: raise `tokens`, or lower "
+            "`history` or the stage"
+        )
+    return sampling.history or sampling.tokens
+
+
 def batches(training_set: TrainingSet, sampling: Sampling, seed: int, epoch: int) -> list[np.ndarray]:
     """Rows (of `in_windows`) of each batch of an epoch: shuffled, and packed to the token budget.
 
     Raises TrainingError where the budget is so small that no row has two groups.
     """
-    training_set = in_windows(training_set, sampling.tokens)
+    tokens = row_tokens(sampling)
+    training_set = in_windows(training_set, tokens)
     rows = training_set.trainable
     if not len(rows):
         raise TrainingError(
-            f"batches of {sampling.tokens} tokens hold no two groups of a user one after the other; "
-            "give them more tokens"
+            f"{'rows' if sampling.history else 'batches'} of {tokens} tokens hold no two groups of a user one after "
+            "the other; give them more tokens"
         )
     length = np.diff(training_set.events.offset_B1.numpy())[rows]
     return [rows[packed] for packed in pack(length, sampling.tokens, [seed, epoch])]
@@ -224,7 +242,7 @@ def lessons(
     objectives: Objectives = ALONE,
 ) -> Iterator[tuple[Position, Lesson]]:
     """Endless lessons of one rank, each with the position after it; every rank takes as many steps an epoch."""
-    training_set = in_windows(training_set, sampling.tokens)
+    training_set = in_windows(training_set, row_tokens(sampling))
     epoch, first = start.epoch, start.batch
     everything = whole_catalogue(training_set.count_V)
     full = len(everything) <= objectives.full_below
@@ -240,7 +258,7 @@ def lessons(
             lesson = make_lesson(training_set, config, sampling, users, negatives, draw, objectives)
             if proposal is not None:
                 lesson = replace(lesson, negatives=among_batch(negatives, lesson.targets[0], proposal))
-            yield Position(epoch, batch + ranks), lesson
+            yield Position(epoch, batch + ranks, start.stage), lesson
         epoch, first = epoch + 1, 0
 
 

@@ -5,27 +5,33 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from foundation.jagged import moved
 from foundation.learning import Lesson, losses
 from foundation.model import FoundationModel
 from training import checkpoint
-from training.data import Position, TrainingSet, batches, lessons
+from training.data import Position, TrainingSet, batches, in_windows, lessons, row_tokens
 from training.errors import TrainingError
-from training.parallel import Ranks, broadcast, global_count, global_loss, sum_gradients
-from training.recipes import Optimisation, Recipe
+from training.optimisers import Optimisers
+from training.parallel import Ranks, broadcast, global_count, global_loss, of_first, sum_gradients, summed
+from training.recipes import Recipe, check
+from training.stages import stage_at
 
 
 @dataclass(frozen=True)
 class StepRecord:
-    """One step as it is logged. seconds: of training so far, resumed runs included. tokens: of all ranks so far."""
+    """One step as it is logged.
+
+    seconds: of training so far, resumed runs included. tokens: of all ranks so far. stage: from 0, history: most tokens
+    of a row in it (0 in logs that are older than it).
+    """
 
     step: int
     steps: int
@@ -36,6 +42,8 @@ class StepRecord:
     tokens_per_second: float
     rate: float
     gradient_norm: float
+    stage: int = 0
+    history: int = 0
 
     def to_line(self) -> str:
         """One line of training.jsonl."""
@@ -52,41 +60,6 @@ class Progress:
     tokens: int = 0
 
 
-class Optimisers:
-    """AdamW for dense weights, SparseAdam for the rows of the item tables, under one schedule."""
-
-    def __init__(self, model: nn.Module, config: Optimisation) -> None:
-        tables = [module for module in model.modules() if isinstance(module, nn.Embedding) and module.sparse]
-        rows = [table.weight for table in tables]
-        ids = {id(weight) for weight in rows}
-        self.config = config
-        self.dense = [weight for weight in model.parameters() if id(weight) not in ids]
-        self.parameters = [*self.dense, *rows]
-        self.adamw = torch.optim.AdamW(
-            self.dense, lr=config.rate, betas=(0.9, 0.98), weight_decay=config.weight_decay, fused=True
-        )
-        self.sparse_adam = torch.optim.SparseAdam(rows, lr=config.table_rate)
-
-    def step(self, factor: float) -> float:
-        """Apply the gradients at `factor` of the full rates; returns the norm of the dense gradient."""
-        norm = nn.utils.clip_grad_norm_(self.dense, self.config.clip)
-        for optimiser, rate in ((self.adamw, self.config.rate), (self.sparse_adam, self.config.table_rate)):
-            for group in optimiser.param_groups:
-                group["lr"] = rate * factor
-            optimiser.step()
-            optimiser.zero_grad()
-        return float(norm)
-
-    def state(self) -> dict[str, Any]:
-        """For a checkpoint."""
-        return {"adamw": self.adamw.state_dict(), "sparse_adam": self.sparse_adam.state_dict()}
-
-    def load(self, state: dict[str, Any]) -> None:
-        """Continue from `state()`."""
-        self.adamw.load_state_dict(state["adamw"])
-        self.sparse_adam.load_state_dict(state["sparse_adam"])
-
-
 def train(
     model: FoundationModel,
     training_set: TrainingSet,
@@ -100,32 +73,28 @@ def train(
     The lessons go to the device that the model is on. on_step is called on rank 0. Raises TrainingError when the
     loss is no longer finite or the checkpoints are of another model.
     """
-    optimisers = Optimisers(model, recipe.optimisation)
+    check(recipe)
+    optimisers = Optimisers(model, recipe.optimisation, recipe.seed)
     progress = _resume(model, optimisers, checkpoints) or Progress()
     broadcast(model, ranks)
     steps = total_steps(training_set, recipe, ranks)
-    stream = lessons(
-        training_set,
-        recipe.model,
-        recipe.sampling,
-        recipe.seed,
-        progress.position,
-        ranks.rank,
-        ranks.count,
-        recipe.objectives,
-    )
+    course = _Course(training_set, recipe, ranks, progress.position)
     saved, clock = time.monotonic(), time.monotonic()
     device = model.empty_D.device
     model.train()
-    while progress.step < steps and not _out_of_time(progress, recipe, ranks, device):
-        position, lesson = next(stream)
+    while progress.step < steps:
+        # The clock of rank 0 decides for all: when to stop, at which rate, in which stage.
+        progress = replace(progress, seconds=of_first(progress.seconds, ranks, device))
+        if progress.seconds >= 60 * recipe.minutes:
+            break
+        position, lesson = course.next(stage_at(recipe.stages, part_done(progress, steps, recipe)))
         factor = schedule(progress, steps, recipe)
-        loss, parts, norm, tokens = _step(model, optimisers, moved(lesson, device), recipe, ranks, factor)
+        found = _step(model, optimisers, moved(lesson, device), recipe, ranks, factor)
         now = time.monotonic()
-        progress = Progress(progress.step + 1, position, progress.seconds + now - clock, progress.tokens + tokens)
+        progress = Progress(progress.step + 1, position, progress.seconds + now - clock, progress.tokens + found.tokens)
         clock = now
         if ranks.rank == 0:
-            on_step(_record(progress, steps, loss, parts, recipe.optimisation.rate * factor, norm))
+            on_step(_record(progress, steps, found, recipe, factor))
             if now - saved > recipe.checkpoint_seconds:
                 _save(checkpoints, model, optimisers, progress)
                 saved = now
@@ -134,19 +103,78 @@ def train(
     return progress
 
 
+class _Course:
+    """The lessons of a run, stage after stage."""
+
+    def __init__(self, training_set: TrainingSet, recipe: Recipe, ranks: Ranks, start: Position) -> None:
+        self._training_set, self._recipe, self._ranks = training_set, recipe, ranks
+        self._position, self._lessons = start, self._from(start)
+
+    def next(self, stage: int) -> tuple[Position, Lesson]:
+        """The next lesson, of that stage or of one that was begun already, and the position after it."""
+        if stage > self._position.stage:
+            self._position = self._position.in_stage(stage)
+            self._lessons = self._from(self._position)
+        self._position, lesson = next(self._lessons)
+        return self._position, lesson
+
+    def _from(self, start: Position) -> Iterator[tuple[Position, Lesson]]:
+        recipe, ranks = self._recipe, self._ranks
+        return lessons(
+            self._training_set,
+            recipe.model,
+            recipe.sampling_in(start.stage),
+            recipe.seed,
+            start,
+            ranks.rank,
+            ranks.count,
+            recipe.objectives,
+        )
+
+
 def total_steps(training_set: TrainingSet, recipe: Recipe, ranks: Ranks) -> int:
-    """Steps of the whole recipe on so many ranks."""
+    """Steps of the whole recipe on so many ranks: of each stage as many as its share of the epochs takes."""
+    shares = [stage.share for stage in recipe.stages] or [1.0]
+    found = (share * _steps_in(training_set, recipe, stage, ranks) for stage, share in enumerate(shares))
+    return max(round(sum(found)), 1)
+
+
+def _steps_in(training_set: TrainingSet, recipe: Recipe, stage: int, ranks: Ranks) -> int:
+    """Steps of all epochs, were they all of that stage."""
+    sampling = recipe.sampling_in(stage)
+    rows = in_windows(training_set, row_tokens(sampling))
     return sum(
-        max(len(batches(training_set, recipe.sampling, recipe.seed, epoch)) // ranks.count, 1)
-        for epoch in range(recipe.epochs)
+        max(len(batches(rows, sampling, recipe.seed, epoch)) // ranks.count, 1) for epoch in range(recipe.epochs)
     )
+
+
+def part_done(progress: Progress, steps: int, recipe: Recipe) -> float:
+    """How much of the run is done, by steps or by minutes, whichever is further; 1 at its end."""
+    return min(1.0, max(progress.step / steps, progress.seconds / (60 * recipe.minutes)))
 
 
 def schedule(progress: Progress, steps: int, recipe: Recipe) -> float:
     """Factor of the learning rates: linear warm-up, then a cosine to 2 % by the last step or minute."""
-    done = max(progress.step / steps, progress.seconds / (60 * recipe.minutes))
     warm = min(1.0, (progress.step + 1) / recipe.optimisation.warmup)
-    return warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(1.0, done))))
+    return warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * part_done(progress, steps, recipe))))
+
+
+def slope(
+    model: FoundationModel, lesson: Lesson, recipe: Recipe, ranks: Ranks, weights: Sequence[Tensor]
+) -> list[Tensor]:
+    """Gradients of a lesson's loss by dense weights where they stand, summed over the ranks; leaves `.grad` alone."""
+    addend, _ = global_loss(losses(model, lesson, recipe.objectives), ranks)
+    return summed(torch.autograd.grad(addend, weights, allow_unused=True, materialize_grads=True), ranks)
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What a step found: the loss and its parts, the norm of the gradient, tokens of all ranks."""
+
+    loss: float
+    losses: dict[str, float]
+    norm: float
+    tokens: int
 
 
 def _step(
@@ -156,7 +184,7 @@ def _step(
     recipe: Recipe,
     ranks: Ranks,
     factor: float,
-) -> tuple[float, dict[str, float], float, int]:
+) -> _Found:
     found = losses(model, lesson, recipe.objectives)
     addend, parts = global_loss(found, ranks)
     total = sum(loss.share * parts[loss.name] for loss in found)
@@ -164,23 +192,26 @@ def _step(
         raise TrainingError(f"the loss is {total}: lower `rate` or look for extreme values in the events")
     addend.backward()  # type: ignore[no-untyped-call]
     sum_gradients(optimisers.parameters, ranks)
+    optimisers.observe(partial(slope, model, lesson, recipe, ranks, optimisers.dense))
     norm = optimisers.step(factor)
-    return total, parts, norm, global_count(lesson.batch.tokens, ranks, addend.device)
+    return _Found(total, parts, norm, global_count(lesson.batch.tokens, ranks, addend.device))
 
 
-def _record(
-    progress: Progress, steps: int, loss: float, parts: dict[str, float], rate: float, norm: float
-) -> StepRecord:
-    speed = progress.tokens / progress.seconds
-    return StepRecord(progress.step, steps, progress.seconds, loss, parts, progress.tokens, speed, rate, norm)
-
-
-def _out_of_time(progress: Progress, recipe: Recipe, ranks: Ranks, device: torch.device) -> bool:
-    """Rank 0's clock decides for all: ranks that stop at different steps would wait for one another forever."""
-    over = torch.tensor([progress.seconds >= 60 * recipe.minutes], dtype=torch.int64, device=device)
-    if ranks.count > 1:
-        torch.distributed.broadcast(over, src=0)
-    return bool(over.item())
+def _record(progress: Progress, steps: int, found: _Found, recipe: Recipe, factor: float) -> StepRecord:
+    stage = progress.position.stage
+    return StepRecord(
+        step=progress.step,
+        steps=steps,
+        seconds=progress.seconds,
+        loss=found.loss,
+        losses=found.losses,
+        tokens=progress.tokens,
+        tokens_per_second=progress.tokens / progress.seconds,
+        rate=recipe.optimisation.rate * factor,
+        gradient_norm=found.norm,
+        stage=stage,
+        history=row_tokens(recipe.sampling_in(stage)),
+    )
 
 
 def _save(checkpoints: Path, model: nn.Module, optimisers: Optimisers, progress: Progress) -> None:
@@ -195,7 +226,7 @@ def _resume(model: nn.Module, optimisers: Optimisers, checkpoints: Path) -> Prog
     try:
         model.load_state_dict(state["model"])
         optimisers.load(state["optimisers"])
-    except (RuntimeError, ValueError) as error:
+    except (RuntimeError, ValueError, KeyError) as error:
         raise TrainingError(
             f"the checkpoints in {checkpoints} are of another model or userfm than this: take a new run directory"
         ) from error

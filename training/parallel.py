@@ -55,6 +55,15 @@ def global_loss(losses: list[Loss], ranks: Ranks) -> tuple[Tensor, dict[str, flo
     return (shares * totals / weights).sum(), {loss.name: mean for loss, mean in zip(losses, means, strict=True)}
 
 
+def of_first(value: float, ranks: Ranks, device: torch.device) -> float:
+    """Rank 0's value, for what all must decide alike: ranks that stop at different steps would wait forever."""
+    if ranks.count == 1:
+        return value
+    told = torch.tensor([value], dtype=torch.float64, device=device)
+    dist.broadcast(told, src=0)
+    return float(told)
+
+
 def global_count(count: int, ranks: Ranks, device: torch.device) -> int:
     """Σ over the ranks."""
     if ranks.count == 1:
@@ -75,6 +84,15 @@ def sum_gradients(parameters: Iterable[Tensor], ranks: Ranks) -> None:
             parameter.grad = _sum_rows(parameter.grad.coalesce(), ranks)
         else:
             dist.all_reduce(parameter.grad)
+
+
+def summed(tensors: Iterable[Tensor], ranks: Ranks) -> list[Tensor]:
+    """Dense tensors added up over the ranks, each in its place."""
+    found = list(tensors)
+    if ranks.count > 1:
+        for tensor in found:
+            dist.all_reduce(tensor)
+    return found
 
 
 def broadcast(model: nn.Module, ranks: Ranks) -> None:

@@ -200,6 +200,7 @@ def _log(run: Run, ranks: Ranks) -> Iterator[Callable[[StepRecord], None]]:
             lines.write(record.to_line() + "\n")
             values = {f"loss/{name}": value for name, value in record.losses.items()}
             values |= {"loss/total": record.loss, "tokens_per_second": record.tokens_per_second, "rate": record.rate}
+            values |= {"stage": record.stage, "history": record.history}
             for name, value in values.items():
                 board.add_scalar(name, value, record.step)
 

@@ -17,23 +17,10 @@ from foundation.errors import ModelError
 from foundation.jagged import EventBatch
 from foundation.learning import Objectives
 from tokenization.corpus.corpus import Corpus
-from training.data import Sampling, Until, facet_configs, item_config, trainable_events
+from training.data import Sampling, Until, facet_configs, item_config, row_tokens, trainable_events
 from training.errors import TrainingError
-
-
-@dataclass(frozen=True)
-class Optimisation:
-    """How the weights move.
-
-    rate: of AdamW on dense weights, table_rate: of SparseAdam on the rows of the item table. Both rise over
-    `warmup` steps and fall by a cosine to 2 %.
-    """
-
-    rate: float = 6e-3
-    table_rate: float = 2e-2
-    weight_decay: float = 0.01
-    warmup: int = 20
-    clip: float = 1.0
+from training.optimisers import Method, Optimisation
+from training.stages import Stage, check_shares, parse_stages
 
 
 @dataclass(frozen=True)
@@ -41,7 +28,8 @@ class Recipe:
     """Everything that decides a run besides the corpus.
 
     epochs: passes over the users. minutes: the schedule ends by then even if epochs are left; inf for no limit.
-    checkpoint_seconds: between two checkpoints.
+    checkpoint_seconds: between two checkpoints. stages: parts of the run with rows of their own length, in order; where
+    there are none, rows are as `sampling.history` says throughout.
     """
 
     model: ModelConfig
@@ -52,6 +40,11 @@ class Recipe:
     minutes: float = math.inf
     checkpoint_seconds: float = 60.0
     seed: int = 0
+    stages: tuple[Stage, ...] = ()
+
+    def sampling_in(self, stage: int) -> Sampling:
+        """How the corpus becomes lessons in that stage, from 0."""
+        return replace(self.sampling, history=self.stages[stage].history) if self.stages else self.sampling
 
     def to_json(self) -> str:
         """One JSON object; the model's part as in `ModelConfig.to_json`."""
@@ -67,11 +60,16 @@ class Recipe:
                 model=model,
                 sampling=Sampling(**values.pop("sampling")),
                 objectives=Objectives(**values.pop("objectives")),
-                optimisation=Optimisation(**values.pop("optimisation")),
+                optimisation=_optimisation(values.pop("optimisation")),
+                stages=tuple(Stage(**stage) for stage in values.pop("stages", ())),
                 **values,
             )
         except (ValueError, TypeError, KeyError, AttributeError, ModelError) as error:
             raise TrainingError(f"this recipe can't be read ({error}): start a new run") from error
+
+
+def _optimisation(told: dict[str, Any]) -> Optimisation:
+    return Optimisation(**{**told, "method": Method(told.get("method", Method.ADAMW))})
 
 
 _LISTS: dict[Any, tuple[type, str]] = {
@@ -123,11 +121,22 @@ def small(corpus: Corpus) -> Recipe:
 def with_overrides(recipe: Recipe, overrides: dict[str, str]) -> Recipe:
     """The recipe with fields replaced, written `model.width=128` or, where that means one setting, `width=128`.
 
+    Stages are written as `parse_stages` reads them.
     Raises TrainingError naming the nearest field for one that does not exist or a value of another type.
     """
     for key, value in overrides.items():
         recipe = _override(recipe, key, value)
+    check(recipe)
     return recipe
+
+
+def check(recipe: Recipe) -> None:
+    """Raises TrainingError where rows do not fit batches, or the stages do not make a run."""
+    check_shares(recipe.stages)
+    if recipe.stages and recipe.sampling.history:
+        raise TrainingError("`history` is for runs of one stage: leave it out where `stages` says how long rows are")
+    for stage in range(max(len(recipe.stages), 1)):
+        row_tokens(recipe.sampling_in(stage))
 
 
 def _override(recipe: Recipe, key: str, value: str) -> Recipe:
@@ -152,17 +161,20 @@ def _with(owner: Any, path: Sequence[str], setting: str, value: str) -> Any:
 def _read(old: Any, kind: Any, setting: str, value: str) -> Any:
     """A text as a value of the type that stands there; several side by side are written `64,256` or `action,brand`."""
     try:
+        if setting == "stages":
+            return parse_stages(value)
         if kind in _LISTS:
             one, _ = _LISTS[kind]
             return tuple(one(part) for part in value.replace(",", " ").split())
         return type(old)(value)
     except ValueError as error:
         told = _LISTS[kind][1] if kind in _LISTS else type(old).__name__
-        raise TrainingError(f"setting {setting!r} takes a {told}, got {value!r}") from error
+        choices = f": one of {', '.join(type(old))}" if isinstance(old, StrEnum) else ""
+        raise TrainingError(f"setting {setting!r} takes a {told}, got {value!r}{choices}") from error
 
 
 def _paths(owner: Any, prefix: str = "") -> list[str]:
-    """Settings of plain numbers and words, and lists of whole numbers or of words, dotted."""
+    """Settings of plain numbers and words, lists of whole numbers or of words, and the stages, dotted."""
     paths = []
     for one in fields(owner):
         value, name = getattr(owner, one.name), f"{prefix}{one.name}"
@@ -170,7 +182,7 @@ def _paths(owner: Any, prefix: str = "") -> list[str]:
             continue  # that is for the corpus to say
         if is_dataclass(value):
             paths += _paths(value, f"{name}.")
-        elif isinstance(value, int | float | str) or one.type in _LISTS:
+        elif isinstance(value, int | float | str) or one.type in _LISTS or name == "stages":
             paths.append(name)
     return paths
 

@@ -12,8 +12,9 @@ import pytest
 from foundation.config import AttentionConfig, ModelConfig, RepeatConfig
 from tokenization.corpus.corpus import Corpus
 from training import data, pretrain
+from training.optimisers import Optimisation
 from training.pretrain import Run
-from training.recipes import Optimisation, Recipe
+from training.recipes import Recipe
 
 DAY = 86_400.0
 Token = tuple[float, int, int, int]  # time, group, item code (0 = no item), store code

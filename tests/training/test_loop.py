@@ -26,7 +26,7 @@ from tokenization.corpus.corpus import Corpus
 from training import pretrain
 from training.data import Position, TrainingSet, read_training_set
 from training.errors import TrainingError
-from training.loop import Optimisers, Progress, StepRecord, schedule, total_steps, train
+from training.loop import Progress, StepRecord, schedule, total_steps, train
 from training.parallel import Ranks
 from training.recipes import Recipe
 
@@ -207,32 +207,3 @@ def test_a_loss_that_is_no_number_stops_the_run_with_a_sentence(
     wild = replace(recipe, optimisation=replace(recipe.optimisation, rate=1e30, table_rate=1e30, warmup=1))
     with pytest.raises(TrainingError, match=r"the loss is (nan|inf): lower `rate` or look for extreme values"):
         trained(kiosk_corpus, wild, tmp_path)
-
-
-def test_only_rows_in_use_move_and_every_weight_has_one_optimiser(
-    kiosk_corpus: Corpus, recipe: Recipe, training_set: TrainingSet
-) -> None:
-    model = pretrain.initial_model(training_set, kiosk_corpus, recipe)
-    optimisers = Optimisers(model, recipe.optimisation)
-    assert {id(weight) for weight in optimisers.parameters} == {id(weight) for weight in model.parameters()}
-    assert len(optimisers.parameters) == len(list(model.parameters()))
-    before = model.tower.id.weight.detach().clone()
-    model.tower(torch.tensor([5, 9])).square().sum().backward()
-    for weight in optimisers.dense:
-        weight.grad = torch.zeros_like(weight) if weight.grad is None else weight.grad
-    model.tower.popularity(torch.tensor([5])).sum().backward()
-    optimisers.step(1.0)
-    moved = (model.tower.id.weight != before).any(1).nonzero().squeeze(1)
-    assert moved.tolist() == [5, 9]
-    assert all(weight.grad is None for weight in optimisers.parameters)
-
-
-def test_large_gradients_are_clipped(kiosk_corpus: Corpus, recipe: Recipe, training_set: TrainingSet) -> None:
-    model = pretrain.initial_model(training_set, kiosk_corpus, recipe)
-    optimisers = Optimisers(model, recipe.optimisation)
-    for weight in optimisers.dense:
-        weight.grad = torch.full_like(weight, 100.0)
-    for weight in optimisers.sparse_adam.param_groups[0]["params"]:
-        weight.grad = torch.zeros_like(weight, layout=torch.sparse_coo)
-    count = sum(weight.numel() for weight in optimisers.dense)
-    assert optimisers.step(1.0) == pytest.approx(100 * math.sqrt(count), rel=1e-3)

@@ -20,9 +20,11 @@ from foundation.model import FoundationModel
 from tokenization.corpus.corpus import Corpus
 from training import pretrain
 from training.data import Position, TrainingSet, lessons, read_training_set
+from training.optimisers import Optimisers
 from training.parallel import Ranks, broadcast, global_loss, own_device, sum_gradients
 from training.pretrain import Run
 from training.recipes import Recipe
+from training.sophia import hessian_diagonal
 
 ROOT = Path(__file__).parents[2]
 RANKS = 2
@@ -32,6 +34,7 @@ STEPS = 3
 WORKER = """
     import sys
     from dataclasses import replace
+    from functools import partial
     from pathlib import Path
 
     import torch
@@ -41,8 +44,11 @@ WORKER = """
     from tokenization.corpus.corpus import Corpus
     from training import pretrain
     from training.data import Position, lessons, read_training_set
-    from training.loop import Optimisers, train
+    from training.loop import slope, train
+    from training.optimisers import Method, Optimisers
     from training.parallel import Ranks, broadcast, global_loss, sum_gradients
+    from training.sophia import hessian_diagonal
+    from training.stages import Stage
 
     rank, port, folder, out = int(sys.argv[1]), sys.argv[2], sys.argv[3], sys.argv[4]
     torch.set_num_threads(1)
@@ -67,6 +73,10 @@ WORKER = """
     found["weights"] = [float(part.weight) for part in parts]
     found["sparse"] = [name for name, weight in model.named_parameters() if weight.grad.is_sparse]
     found["gradients"] = {name: weight.grad.to_dense() for name, weight in model.named_parameters()}
+    dense = Optimisers(model, recipe.optimisation).dense
+    found["curvature"] = hessian_diagonal(
+        partial(slope, model, lesson, recipe, ranks, dense), dense, torch.Generator().manual_seed(0)
+    )
 
     table = torch.nn.Embedding(6, 2, sparse=True)
     torch.nn.init.ones_(table.weight)
@@ -81,6 +91,16 @@ WORKER = """
     progress = train(model, training_set, recipe, Path(folder) / "checkpoints", ranks, lambda r: steps.append(r.loss))
     found["trained"] = {name: weight.detach() for name, weight in model.named_parameters()}
     found["steps"], found["step"], found["tokens"] = steps, progress.step, progress.tokens
+    for method in (Method.MUON, Method.SOPHIA):
+        model = pretrain.initial_model(training_set, corpus, recipe)
+        by_it = replace(recipe, optimisation=replace(recipe.optimisation, method=method))
+        train(model, training_set, by_it, Path(folder) / str(method), ranks, lambda r: None)
+        found[f"by_{method}"] = {name: weight.detach() for name, weight in model.named_parameters()}
+    model, staged = pretrain.initial_model(training_set, corpus, recipe), []
+    in_stages = replace(recipe, stages=(Stage(8, 0.5), Stage(16, 0.5)))
+    train(model, training_set, in_stages, Path(folder) / "stages", ranks, lambda r: staged.append(r.stage))
+    found["by_stages"] = {name: weight.detach() for name, weight in model.named_parameters()}
+    found["stages"] = staged
     torch.save(found, out)
     dist.destroy_process_group()
 """
@@ -147,6 +167,13 @@ def together(kiosk_corpus: Corpus, recipe: Recipe, tmp_path_factory: pytest.Temp
 def alone(kiosk_corpus: Corpus, recipe: Recipe, training_set: TrainingSet) -> tuple[dict[str, float], FoundationModel]:
     """The same two lessons in one process: means of the losses, and the model with its gradients."""
     model = pretrain.initial_model(training_set, kiosk_corpus, recipe)
+    addend, means = global_loss(union_losses(model, recipe, training_set), Ranks.alone())
+    addend.backward()
+    return means, model
+
+
+def union_losses(model: FoundationModel, recipe: Recipe, training_set: TrainingSet) -> list[Loss]:
+    """The losses of what both ranks learn from first, taken together."""
     union: dict[str, Loss] = {}
     for rank in range(RANKS):
         stream = lessons(
@@ -155,9 +182,7 @@ def alone(kiosk_corpus: Corpus, recipe: Recipe, training_set: TrainingSet) -> tu
         for loss in losses(model, next(stream)[1], recipe.objectives):
             before = union.get(loss.name, replace(loss, total=torch.zeros(()), weight=torch.zeros(())))
             union[loss.name] = replace(loss, total=before.total + loss.total, weight=before.weight + loss.weight)
-    addend, means = global_loss(list(union.values()), Ranks.alone())
-    addend.backward()
-    return means, model
+    return list(union.values())
 
 
 def test_ranks_hold_unequal_numbers_of_targets(together: Together) -> None:
@@ -177,6 +202,24 @@ def test_two_ranks_agree_with_one_in_every_gradient(together: Together, alone: t
         for name, weight in alone[1].named_parameters():
             expected = torch.zeros_like(weight) if weight.grad is None else weight.grad.to_dense()
             torch.testing.assert_close(rank["gradients"][name], expected, rtol=1e-4, atol=1e-6, msg=name)
+
+
+def test_two_ranks_agree_with_one_in_the_curvature(
+    together: Together, alone: tuple[Any, FoundationModel], recipe: Recipe, training_set: TrainingSet
+) -> None:
+    model = alone[1]
+    dense = Optimisers(model, recipe.optimisation).dense
+
+    def slope() -> list[torch.Tensor]:
+        addend, _ = global_loss(union_losses(model, recipe, training_set), Ranks.alone())
+        return list(torch.autograd.grad(addend, dense, allow_unused=True, materialize_grads=True))
+
+    expected = hessian_diagonal(slope, dense, torch.Generator().manual_seed(0))
+    largest = max(float(one.abs().max()) for one in expected)
+    assert largest > 0.01
+    for rank in together.ranks:
+        for one, other in zip(rank["curvature"], expected, strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-2, atol=1e-2 * largest)
 
 
 def test_every_rank_starts_from_the_weights_of_the_first(
@@ -199,8 +242,11 @@ def test_a_rank_without_rows_or_without_a_gradient_gets_the_others(together: Tog
 
 def test_ranks_stay_together_through_training(together: Together) -> None:
     one, other = together.ranks
-    for name, weight in one["trained"].items():
-        assert torch.equal(weight, other["trained"][name]), name
+    for run in ("trained", "by_muon", "by_sophia", "by_stages"):
+        for name, weight in one[run].items():
+            assert torch.equal(weight, other[run][name]), (run, name)
+    assert one["stages"] == sorted(one["stages"])
+    assert set(one["stages"]) == {0, 1}
     assert one["step"] == other["step"] == len(one["steps"]) >= STEPS
     assert other["steps"] == []  # the first rank alone speaks
     assert sum(one["steps"][-2:]) < sum(one["steps"][:2])

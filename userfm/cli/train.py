@@ -30,7 +30,7 @@ OfRecipe = Annotated[
 ]
 Settings = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="NAME=VALUE", help="Change one number of the recipe; may be repeated."),
+    typer.Option("--set", metavar="NAME=VALUE", help="Change one setting of the recipe; may be repeated."),
 ]
 Minutes = Annotated[float | None, typer.Option(help="End the schedule after so many minutes.", show_default=False)]
 Address = Annotated[str | None, typer.Option(help="A running Ray cluster that shares the folder.", show_default=False)]
@@ -67,6 +67,7 @@ def train(
     Examples:
       userfm train corpus --out run
       userfm train corpus --out run --minutes 30 --set width=128 --set layers=4
+      userfm train corpus --out run --set stages=256:0.5,1024:0.3,4096:0.2
       userfm train corpus --out run --workers 2
       userfm train corpus --out judged --refit
       userfm train corpus --out release --all-data

@@ -1,0 +1,122 @@
+"""How the weights move: one optimiser for dense weights, SparseAdam for the rows of the item tables, one schedule."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from foundation.model import FoundationModel
+from training.sophia import Sophia, hessian_diagonal
+
+
+class Method(StrEnum):
+    """What moves the dense weights."""
+
+    ADAMW = "adamw"  # all of them: Loshchilov & Hutter, arXiv:1711.05101
+    MUON = "muon"  # the trunk's matrices by an orthogonalised momentum, the others by AdamW: arXiv:2502.16982
+    SOPHIA = "sophia"  # all of them, by an estimate of the Hessian's diagonal: Liu et al., arXiv:2305.14342
+
+
+@dataclass(frozen=True)
+class Optimisation:
+    """How the weights move.
+
+    rate: of `method` on dense weights, table_rate: of SparseAdam on the rows of the item tables. Both rise over
+    `warmup` steps and fall by a cosine to 2 %. clip: longest norm of the dense gradient.
+    """
+
+    rate: float = 6e-3
+    table_rate: float = 2e-2
+    weight_decay: float = 0.01
+    warmup: int = 20
+    clip: float = 1.0
+    method: Method = Method.ADAMW
+
+
+Slope = Callable[[], list[Tensor]]
+"""The gradients of the step's loss by the dense weights, wherever these stand now, summed over the ranks."""
+
+
+class Optimisers:
+    """The optimisers of a model's weights, each weight in exactly one; tables of items have row-sparse gradients."""
+
+    def __init__(self, model: FoundationModel, config: Optimisation, seed: int = 0) -> None:
+        """seed: of what the method draws (Sophia); equal on all ranks."""
+        rows = [module.weight for module in model.modules() if isinstance(module, nn.Embedding) and module.sparse]
+        ids = {id(weight) for weight in rows}
+        self.config = config
+        self.seed = seed
+        self.dense = [weight for weight in model.parameters() if id(weight) not in ids]
+        self.parameters = [*self.dense, *rows]
+        self._of_dense = _dense_optimisers(config, self.dense, hidden_matrices(model))
+        self.sparse_adam = torch.optim.SparseAdam(rows, lr=config.table_rate)
+
+    def observe(self, slope: Slope) -> None:
+        """Let a method that looks at the curvature do so before its next step, where it wants to.
+
+        slope: must not touch the gradients that the weights hold.
+        """
+        sophia = self._of_dense.get(Method.SOPHIA)
+        if isinstance(sophia, Sophia) and sophia.wants_curvature:
+            draw = torch.Generator().manual_seed(self.seed + sophia.steps)
+            sophia.observe(hessian_diagonal(slope, self.dense, draw))
+
+    def step(self, factor: float) -> float:
+        """Apply the gradients that the weights hold at `factor` of the full rates, and drop them.
+
+        Returns the norm of the dense gradient.
+        """
+        norm = nn.utils.clip_grad_norm_(self.dense, self.config.clip)
+        rates = [(optimiser, self.config.rate) for optimiser in self._of_dense.values()]
+        for optimiser, rate in (*rates, (self.sparse_adam, self.config.table_rate)):
+            for group in optimiser.param_groups:
+                group["lr"] = rate * factor
+            optimiser.step()
+            optimiser.zero_grad()
+        return float(norm)
+
+    def state(self) -> dict[str, Any]:
+        """For a checkpoint."""
+        named = {str(method): optimiser.state_dict() for method, optimiser in self._of_dense.items()}
+        return {**named, "sparse_adam": self.sparse_adam.state_dict()}
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Continue from `state()`. Raises KeyError, ValueError or RuntimeError for that of another method or model."""
+        for method, optimiser in self._of_dense.items():
+            optimiser.load_state_dict(state[method])
+        self.sparse_adam.load_state_dict(state["sparse_adam"])
+
+
+def hidden_matrices(model: FoundationModel) -> list[Tensor]:
+    """The matrices inside the trunk, from hidden states to hidden states: what Muon is for.
+
+    Embeddings, heads and whatever else reads or writes codes would take an orthogonalised step badly: their rows are
+    met as often as the codes are, and a step must not be alike for all of them (Jordan et al., Muon, 2024,
+    kellerjordan.github.io/posts/muon).
+    """
+    return [module.weight for module in model.trunk.modules() if isinstance(module, nn.Linear)]
+
+
+def _dense_optimisers(
+    config: Optimisation, dense: list[nn.Parameter], hidden: list[Tensor]
+) -> dict[Method, torch.optim.Optimizer]:
+    if config.method is Method.SOPHIA:
+        return {Method.SOPHIA: Sophia(dense, rate=config.rate, weight_decay=config.weight_decay)}
+    if config.method is Method.ADAMW:
+        return {Method.ADAMW: _adamw(dense, config)}
+    ids = {id(weight) for weight in hidden}
+    # Steps as long as AdamW's, so that one rate and one decay do for both.
+    muon = torch.optim.Muon(hidden, lr=config.rate, weight_decay=config.weight_decay, adjust_lr_fn="match_rms_adamw")
+    return {
+        Method.ADAMW: _adamw([weight for weight in dense if id(weight) not in ids], config),
+        Method.MUON: muon,
+    }
+
+
+def _adamw(weights: list[nn.Parameter], config: Optimisation) -> torch.optim.AdamW:
+    return torch.optim.AdamW(weights, lr=config.rate, betas=(0.9, 0.98), weight_decay=config.weight_decay, fused=True)
