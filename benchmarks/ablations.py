@@ -78,7 +78,7 @@ TECHNIQUES = (
     Technique("category affinity, new products", NOTHING, {"category_affinity": "off"}, kept=True, figure="new"),
     Technique("set-aware groups", NOTHING, {"groups": "sequence"}, kept=True),
     Technique("hierarchical intent", {"intents": "department,action"}, NOTHING, kept=False),
-    Technique("facet targets", NOTHING, {"targets": "none"}, kept=True),
+    Technique("facet targets", NOTHING, {"objectives.facets": "0"}, kept=True),
     Technique("category targets", {"category_targets": "department"}, NOTHING, kept=False),
     Technique("time gap target", {"gap_bins": "16"}, NOTHING, kept=False),
     Technique("feedback weights", NOTHING, NOTHING, kept=True, slice=Slice.RATED, off_slice=Slice.RATED_ALIKE),

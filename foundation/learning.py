@@ -52,11 +52,13 @@ class Objectives:
     with what did, in the losses of the next items and of the embedding; 1 as much as anything else that is shown.
 
     in_batch: 1 lets the targets of a batch be negatives of its other requests, beside those that are drawn.
-    full_below: where the log has no more items than this, all of them are negatives, and nothing is sampled. Proposals
-    and papers: training/negatives.py.
+    full_below: where the log has no more items than this, all of them are negatives, and nothing is sampled. logq: 0
+    leaves out the correction of negatives by how likely they were, to compare with. Proposals and papers:
+    training/negatives.py.
 
-    category, gap, intent: of each of the categories, of the time until the next group and of each intent, where the
-    model has such heads (`category_targets`, `gap_bins` and `intents` of ModelConfig).
+    facets: factor of the weights of target facets; 0 leaves them out. category, gap, intent: of each of the categories,
+    of the time until the next group and of each intent, where the model has such heads (`category_targets`, `gap_bins`
+    and `intents` of ModelConfig).
 
     layerwise: of the next items from the bare states after the trunk's earlier layers, divided among them: deep
     supervision, Lee et al., Deeply-Supervised Nets, arXiv:1409.5185. distill: of these states' scores drawn towards
@@ -73,6 +75,8 @@ class Objectives:
     impressions: float = 0.0
     in_batch: int = 0
     full_below: int = 0
+    logq: int = 1
+    facets: float = 1.0
     category: float = 0.1
     gap: float = 0.1
     intent: float = 0.1
@@ -222,7 +226,7 @@ def _facet_losses(model: FoundationModel, lesson: Lesson, states: UserStates, ob
         suffix = "" if horizon == 0 else f"_{horizon + 1}"
         for column, ((name, share), head) in enumerate(zip(config.targets, model.facet_heads, strict=True)):
             loss = _code_loss(head(state_RD), target, target.facet_EF[:, column])
-            found.append(Loss(f"{name}{suffix}", *loss, share / horizons))
+            found.append(Loss(f"{name}{suffix}", *loss, objectives.facets * share / horizons))
         liked = wanted(target)
         for name, head in zip(config.category_targets, model.category_heads, strict=True):
             loss = _code_loss(head(state_RD), liked, _category(model, name, liked))

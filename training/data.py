@@ -31,7 +31,7 @@ from tokenization.tokenizer.tokenizer import Tokenizer
 from training.dropout import some_new, some_told
 from training.errors import TrainingError
 from training.feedback import Feedback, feedback_of
-from training.negatives import Proposal, among_batch, asked_chances, drawn, whole_catalogue
+from training.negatives import Proposal, among_batch, asked_chances, drawn, uncorrected, whole_catalogue
 from training.targets import begun, targets_ahead, targets_in_window
 
 ALONE = Objectives()  # nothing but what is always learned
@@ -258,6 +258,8 @@ def lessons(
             lesson = make_lesson(training_set, config, sampling, users, negatives, draw, objectives)
             if proposal is not None:
                 lesson = replace(lesson, negatives=among_batch(negatives, lesson.targets[0], proposal))
+            if not objectives.logq:
+                lesson = replace(lesson, negatives=uncorrected(lesson.negatives))
             yield Position(epoch, batch + ranks, start.stage), lesson
         epoch, first = epoch + 1, 0
 

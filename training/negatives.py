@@ -75,6 +75,11 @@ def among_batch(negatives: Negatives, target: Targets, proposal: Proposal) -> Ne
     return proposal.negatives(np.union1d(negatives.code_M.numpy(), wanted(target).item_E.numpy()))
 
 
+def uncorrected(negatives: Negatives) -> Negatives:
+    """The same as if each were there with certainty: what is drawn often is pushed down for it."""
+    return Negatives(negatives.code_M, torch.zeros_like(negatives.log_expected_M))
+
+
 def asked_chances(
     events: EventBatch, item_column: int, askable_G: Tensor, reward_T: Tensor, requests: int, batches: int, codes: int
 ) -> Floats:

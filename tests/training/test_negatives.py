@@ -163,3 +163,13 @@ def test_single_draws_are_as_likely_as_their_share() -> None:
     proposal = Proposal.of_draws(np.array([0.0, 0.0, 1.0, 3.0]), 1, 1.0)
     np.testing.assert_allclose(proposal.drawn_V, [0, 0, 0.25, 0.75], rtol=1e-6)
     assert Sampling().negative_power == 0.75
+
+
+def test_without_correction_every_negative_counts_once(training_set: TrainingSet, recipe: Recipe) -> None:
+    found = []
+    for logq in (1, 0):
+        stream = lessons(training_set, recipe.model, recipe.sampling, 3, Position(), objectives=Objectives(logq=logq))
+        found.append(next(stream)[1].negatives)
+    assert torch.equal(found[0].code_M, found[1].code_M)
+    assert found[0].log_expected_M.min() < 0
+    assert not found[1].log_expected_M.any()
