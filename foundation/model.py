@@ -111,14 +111,15 @@ class FoundationModel(nn.Module):
         meetings = meet(batch, requests, self._columns, self.config.repeat)
         own = own_items(batch, requests, meetings, self._columns, self.config.repeat)
         slow = slow_decay(self.config.repeat)
-        shares = self.affinity.shares(batch, len(requests), meetings, self._columns.item, self.tower.category_VC, slow)
+        count = requests.user_R.shape[0]
+        shares = self.affinity.shares(batch, count, meetings, self._columns.item, self.tower.category_VC, slow)
         return UserStates(bare_RD, told_RD, own, shares, intents)
 
     def user_vectors(self, states: UserStates) -> Tensor:
         """float [R, D + 1]: what is stored and served; the request's context is not in it."""
         item_ND, place_P = self._own_vectors(states.own)
         repeat_P = self.bare_repeat(states.own.feature_PX, states.own.request_P, states.bare_RD, item_ND, place_P)
-        own_RD = pooled_own(states.own, repeat_P, len(states.bare_RD), item_ND, place_P)
+        own_RD = pooled_own(states.own, repeat_P, states.bare_RD.shape[0], item_ND, place_P)
         pooled_RD = self.pooling(states.bare_RD, own_RD)
         return torch.cat([pooled_RD, torch.ones_like(pooled_RD[:, :1])], dim=1)
 
