@@ -12,7 +12,9 @@ from torch import Tensor, nn
 from foundation.affinity import CategoryAffinity, candidate_lifts
 from foundation.conditioning import Conditioning
 from foundation.config import ModelConfig
-from foundation.embedding import EventEmbedding, ItemContent, ItemTower
+from foundation.embedding import EventEmbedding, ItemContent, ItemTower, item_content
+from foundation.errors import ModelError
+from foundation.folder import Folder, read
 from foundation.intents import Intents
 from foundation.jagged import EventBatch, Requests, stream_of
 from foundation.pooling import UserPooling, border_states, pooled_own
@@ -79,12 +81,20 @@ class FoundationModel(nn.Module):
 
     @classmethod
     def from_pretrained(cls, path: str | Path) -> Self:
-        """Read a model directory written by `foundation.pretrained.save`. Raises ModelError."""
-        from foundation.pretrained import load  # late: pretrained builds on this module
+        """The bare model of a model directory, in eval mode; to save it again take `Pretrained`. Raises ModelError."""
+        return cls.of(read(Path(path)))
 
-        model = load(Path(path)).model
-        assert isinstance(model, cls)
-        return model
+    @classmethod
+    def of(cls, folder: Folder) -> Self:
+        """The model that was saved in a folder. Raises ModelError where its weights are of another shape."""
+        model = cls(folder.config, item_content(folder.tokenizer.items))
+        try:
+            model.load_state_dict(folder.weights)
+        except RuntimeError as error:
+            raise ModelError(
+                f"the weights of {folder.space.id} don't fit its config.json: copy the whole folder again"
+            ) from error
+        return model.eval()
 
     @property
     def width(self) -> int:

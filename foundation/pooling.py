@@ -43,9 +43,18 @@ class UserPooling(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         self.state = nn.Linear(width, width)
-        self.own_gain = nn.Parameter(torch.tensor(5.0))
+        # One element rather than none: FSDP shards no scalars.
+        self.own_gain = nn.Parameter(torch.tensor([5.0]))
+        self.register_load_state_dict_pre_hook(_scalar_as_row)  # type: ignore[no-untyped-call]
 
     def forward(self, bare_RD: Tensor, own_RD: Tensor) -> Tensor:
         """float [R, D]; own_RD: `pooled_own`."""
         pooled_RD: Tensor = self.state(bare_RD) + self.own_gain * own_RD
         return pooled_RD
+
+
+def _scalar_as_row(module: nn.Module, state: dict[str, Tensor], prefix: str, *_: object) -> None:
+    """Models that were saved while the gain was a scalar."""
+    name = f"{prefix}own_gain"
+    if name in state:
+        state[name] = state[name].reshape(1)

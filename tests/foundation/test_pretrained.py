@@ -17,7 +17,9 @@ import pytest
 import torch
 
 from foundation import pretrained
+from foundation.embedding import ItemContent, item_content
 from foundation.errors import ModelError
+from foundation.folder import fingerprint
 from foundation.jagged import EventBatch, requests_now
 from foundation.model import FoundationModel
 from foundation.subgraph import Subgraph
@@ -95,7 +97,7 @@ def test_new_items_leave_the_fingerprint_alone_and_new_contents_do_not(folder: P
     items, config = loaded.tokenizer.items, loaded.model.config
 
     def found(changed: ItemTable) -> str:
-        return pretrained.fingerprint(folder, replace(loaded.tokenizer, items=changed), config)
+        return fingerprint(folder, replace(loaded.tokenizer, items=changed), config)
 
     order = np.random.default_rng(0).permutation(len(items.distinct_vectors))
     renumbered = replace(
@@ -238,9 +240,9 @@ def test_an_item_table_that_grew_leaves_every_vector_as_it_was(
     model: FoundationModel, folder: Path, batch: EventBatch
 ) -> None:
     """Items and categories admitted after training: the model reads them, and says the same of all others."""
-    content = pretrained.item_content(pretrained.load(folder).tokenizer.items)
+    content = item_content(pretrained.load(folder).tokenizer.items)
     later = torch.full((2, content.category_VC.shape[1]), 50)
-    grown = pretrained.ItemContent(
+    grown = ItemContent(
         torch.cat([content.category_VC, later]),
         torch.cat([content.text_UX, torch.ones(1, content.text_UX.shape[1])]),
         torch.cat([content.text_row_V, torch.full((2,), len(content.text_UX))]),

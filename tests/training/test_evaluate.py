@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from foundation import pretrained
+from foundation.embedding import item_content
 from foundation.model import FoundationModel
 from foundation.subgraph import Subgraph
 from tokenization.corpus.corpus import Corpus, write_corpus
@@ -69,7 +70,7 @@ def corpus(events: pa.Table, tmp_path_factory: pytest.TempPathFactory) -> Corpus
 def run(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run folder with an untrained model."""
     folder = tmp_path_factory.mktemp("run")
-    model = FoundationModel(recipes.small(corpus).model, pretrained.item_content(corpus.tokenizer.items)).eval()
+    model = FoundationModel(recipes.small(corpus).model, item_content(corpus.tokenizer.items)).eval()
     pretrained.save(model, corpus.tokenizer, folder / "model", "shop", 1, 0.0, card="")
     (folder / "run.json").write_text(json.dumps({"split": asdict(corpus.split), "until": "validation"}))
     return folder
