@@ -227,6 +227,13 @@ def stream_of(batch: EventBatch) -> Stream:
     return Stream(group_offsets(batch), batch.offset_B1, batch.group_T, batch.time_T)
 
 
+def largest(size_N: Tensor, least: int = 0) -> int:
+    """The largest of these sizes and `least`: a number to make tensors of, known as one to tracing."""
+    found = cast(int, F.pad(size_N.flatten(), (0, 1), value=least).max().item())
+    torch._check(found >= least)
+    return found
+
+
 def segment_max(value_P: Tensor, segment_P: Tensor, segments: int) -> Tensor:
     """Largest value of each segment, −inf for an empty one; [segments]."""
     out = torch.full((segments,), -torch.inf, dtype=value_P.dtype, device=value_P.device)
