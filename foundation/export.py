@@ -19,6 +19,7 @@ from torch.fx.experimental import _config as sizes
 
 from foundation.attention.blocked import QUERIES
 from foundation.config import Backend
+from foundation.errors import ModelError
 from foundation.jagged import EventBatch, last_times, requests_at, times_asked
 from foundation.model import FoundationModel
 from foundation.subgraph import Subgraph
@@ -30,17 +31,20 @@ def exported(subgraph: Subgraph, batch: EventBatch, backend: Backend = Backend.B
     """The graph of `subgraph(batch, at_B)`, for any number of users and tokens, none included.
 
     It takes the tensors that `inputs` names, by name, and gives float32 [B, space.width]. batch: any batch of the
-    subgraph with two users or more; the graph depends on its kinds of tensors only. A moment before a user's last event
-    stops it with an assertion.
+    subgraph with two users or more, of which the graph keeps nothing. A moment before a user's last event stops it with
+    an assertion. Raises ModelError for a smaller batch.
     """
+    if min(batch.users, batch.tokens) < 2:
+        raise ModelError("an export is made from an example of two users and two events or more: give a larger batch")
     told = inputs(batch, batch.start_B + last_times(batch))
     shapes = {name: {0: Dim.AUTO} for name in told}
-    with sizes.patch(backed_size_oblivious=True):  # else the graph would refuse one user alone
+    # Otherwise the graph would refuse one user alone.
+    with sizes.patch(backed_size_oblivious=True):  # type: ignore[attr-defined]
         return torch.export.export(_Encoder(subgraph.model, backend).eval(), (told,), dynamic_shapes=(shapes,))
 
 
 def inputs(batch: EventBatch, at_B: Tensor) -> dict[str, Tensor]:
-    """What an exported graph takes, by name: the tensors of a batch, and float64 epoch seconds [B] at which to encode."""
+    """What an exported graph takes, by name: the tensors of a batch, and float64 epoch seconds [B] of the requests."""
     told = {field.name: getattr(batch, field.name) for field in fields(batch) if field.name not in TRAINING}
     return {**told, "at_B": at_B}
 
@@ -56,7 +60,7 @@ class _Encoder(nn.Module):
         """float32 [B, space.width]; told: as `inputs` makes it."""
         tensors = dict(told)
         at_B = F.pad(tensors.pop("at_B"), (0, 1))
-        batch = _with_a_stranger(EventBatch(**tensors, **{name: told["time_T"] for name in TRAINING}))
+        batch = _with_a_stranger(EventBatch(**tensors, **dict.fromkeys(TRAINING, told["time_T"])))
         time_B = times_asked(batch, at_B)
         torch._assert_async(
             (time_B >= last_times(batch)).all(),

@@ -230,7 +230,7 @@ def stream_of(batch: EventBatch) -> Stream:
 def largest(size_N: Tensor, least: int = 0) -> int:
     """The largest of these sizes and `least`: a number to make tensors of, known as one to tracing."""
     found = cast(int, F.pad(size_N.flatten(), (0, 1), value=least).max().item())
-    torch._check(found >= least)
+    torch._check(found >= least)  # type: ignore[no-untyped-call]
     return found
 
 

@@ -149,7 +149,9 @@ class FoundationModel(nn.Module):
         told_RD = self.horizons[0](states.told_RD)
         logit_RV: Tensor = told_RD @ item_VD[:, :-1].T + item_VD[:, -1]
         logit_RV = logit_RV + candidate_lifts(self.affinity(states.shares), self.tower.category_VC)
-        logit_RV = logit_RV.index_put((states.own.request_P, states.own.code_P), bonus_P, accumulate=True)
+        logit_RV = logit_RV.index_put(
+            (states.own.request_P, states.own.code_P), bonus_P.to(logit_RV.dtype), accumulate=True
+        )
         logit_RV[:, :FIRST_ITEM] = -torch.inf
         return logit_RV
 

@@ -96,6 +96,7 @@ class RepeatPath(nn.Module):
         self, feature_PX: Tensor, request_P: Tensor, state_RD: Tensor, item_ND: Tensor, place_P: Tensor
     ) -> Tensor:
         """float [P]. item_ND: vectors of the distinct items in play; place_P: each pair's row among them."""
+        feature_PX = feature_PX.to(self.rule.weight.dtype)  # counts are float32, whatever the weights are
         x_PX = self.features(feature_PX) + self.item(item_ND).index_select(0, place_P)
         x_PX = x_PX + self.state(state_RD).index_select(0, request_P)
         x_PX = F.relu(x_PX)

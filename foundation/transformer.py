@@ -55,7 +55,7 @@ class Block(nn.Module):
     def projected(self, x_TD: Tensor) -> Tensor:
         """Queries, keys and values, float [T, 3, H, K], not yet turned."""
         qkv_TQ: Tensor = self.query_key_value(self.attention_norm(x_TD))
-        return qkv_TQ.unflatten(1, (3, self.heads, x_TD.shape[1] // self.heads))
+        return qkv_TQ.view(x_TD.shape[0], 3, self.heads, x_TD.shape[1] // self.heads)
 
     def finished(self, x_TD: Tensor, seen_THK: Tensor) -> Tensor:
         """What attention has seen, added, and the feed-forward."""
