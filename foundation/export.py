@@ -2,7 +2,7 @@
 
 `exported` gives what torch.export makes of it: a graph of PyTorch's own operators, its weights and item contents
 inside. Saved with torch.export.save, it is loaded with torch.export.load in a process that has torch alone, or compiled
-ahead of time (AOTInductor). Whoever feeds it needs the tokenizer or its tokens: `inputs` says what goes in.
+ahead of time (AOTInductor). Whoever feeds it needs the tokenizer or its tokens: `exported_inputs` says what goes in.
 """
 
 from __future__ import annotations
@@ -30,23 +30,26 @@ TRAINING = ("begin_T", "opening_T")  # of an EventBatch, read by lessons only
 def exported(subgraph: Subgraph, batch: EventBatch, backend: Backend = Backend.BLOCKED) -> ExportedProgram:
     """The graph of `subgraph(batch, at_B)`, for any number of users and tokens, none included.
 
-    It takes the tensors that `inputs` names, by name, and gives float32 [B, space.width]. batch: any batch of the
+    It takes what `exported_inputs` makes of a batch and gives float32 [B, space.width]. batch: any batch of the
     subgraph with two users or more, of which the graph keeps nothing. A moment before a user's last event stops it with
     an assertion. Raises ModelError for a smaller batch.
     """
     if min(batch.users, batch.tokens) < 2:
         raise ModelError("an export is made from an example of two users and two events or more: give a larger batch")
-    told = inputs(batch, batch.start_B + last_times(batch))
+    told = exported_inputs(batch)
     shapes = {name: {0: Dim.AUTO} for name in told}
     # Otherwise the graph would refuse one user alone.
     with sizes.patch(backed_size_oblivious=True):  # type: ignore[attr-defined]
-        return torch.export.export(_Encoder(subgraph.model, backend).eval(), (told,), dynamic_shapes=(shapes,))
+        program = torch.export.export(_Encoder(subgraph.model, backend).eval(), (told,), dynamic_shapes=(shapes,))
+    program.example_inputs = None  # somebody's events: no part of what is saved
+    return program
 
 
-def inputs(batch: EventBatch, at_B: Tensor) -> dict[str, Tensor]:
-    """What an exported graph takes, by name: the tensors of a batch, and float64 epoch seconds [B] of the requests."""
+def exported_inputs(batch: EventBatch, at_B: Tensor | None = None) -> dict[str, Tensor]:
+    """What an exported graph takes: the tensors of a batch by name, and at_B, float64 epoch seconds [B] at which to
+    encode; None: each user's last event."""
     told = {field.name: getattr(batch, field.name) for field in fields(batch) if field.name not in TRAINING}
-    return {**told, "at_B": at_B}
+    return {**told, "at_B": batch.start_B + last_times(batch) if at_B is None else at_B}
 
 
 class _Encoder(nn.Module):
@@ -57,7 +60,7 @@ class _Encoder(nn.Module):
         self.model = _computed_by(model, backend)
 
     def forward(self, told: Mapping[str, Tensor]) -> Tensor:
-        """float32 [B, space.width]; told: as `inputs` makes it."""
+        """float32 [B, space.width]; told: as `exported_inputs` makes it."""
         tensors = dict(told)
         at_B = F.pad(tensors.pop("at_B"), (0, 1))
         batch = _with_a_stranger(EventBatch(**tensors, **dict.fromkeys(TRAINING, told["time_T"])))

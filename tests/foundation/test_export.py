@@ -15,7 +15,7 @@ from torch.export import ExportedProgram
 
 from foundation.config import Backend
 from foundation.errors import ModelError
-from foundation.export import exported, inputs
+from foundation.export import exported, exported_inputs
 from foundation.jagged import EventBatch, last_times
 from foundation.subgraph import Subgraph
 
@@ -45,13 +45,13 @@ def test_batches_of_other_sizes_give_the_modules_vectors(program: ExportedProgra
     nobody = subgraph.tokenize(kiosk.events.slice(0, 0))[1]
     for batch in (everybody, alone, one_event, nobody):
         at_B = batch.start_B + last_times(batch) + MONTH
-        torch.testing.assert_close(encode(inputs(batch, at_B)), subgraph(batch, at_B), rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(encode(exported_inputs(batch, at_B)), subgraph(batch, at_B), rtol=1e-5, atol=1e-5)
 
 
 def test_a_moment_before_the_last_event_stops_the_graph(program: ExportedProgram, subgraph: Subgraph, kiosk) -> None:
     batch = batch_of(subgraph, kiosk.events, "c07", "c09")
     with pytest.raises(RuntimeError, match="a row asks for a moment before the user's last event"):
-        program.module()(inputs(batch, batch.start_B))
+        program.module()(exported_inputs(batch, batch.start_B))
 
 
 def test_an_example_of_one_user_is_refused(subgraph: Subgraph, kiosk) -> None:
@@ -63,7 +63,8 @@ def test_a_process_without_userfm_loads_the_file_and_encodes(
     program: ExportedProgram, subgraph: Subgraph, kiosk, tmp_path: Path
 ) -> None:
     batch = batch_of(subgraph, kiosk.events, "c07", "c09", "c11")
-    told = inputs(batch, batch.start_B + last_times(batch))
+    told = exported_inputs(batch)
+    assert program.example_inputs is None  # nobody's events leave with the graph
     torch.export.save(program, tmp_path / "encoder.pt2")
     torch.save(told, tmp_path / "told.pt")
     code = """
