@@ -26,7 +26,7 @@ from tokenization.tokenizer.tokenizer import Tokenizer
 # that is to be trained.
 UNREAD = ("tower.bias", "conditioning", "told_repeat", "affinity", "horizons", "facet_heads")
 # What stands behind the trunk, and is read for a user embedding.
-BEHIND = ("empty_D", "bare_repeat", "pooling")
+BEHIND = ("empty_D", "intents", "bare_repeat", "pooling")
 
 
 class Subgraph(nn.Module):
