@@ -41,7 +41,8 @@ def exported(subgraph: Subgraph, batch: EventBatch, backend: Backend = Backend.B
     # Otherwise the graph would refuse one user alone.
     with sizes.patch(backed_size_oblivious=True):  # type: ignore[attr-defined]
         program = torch.export.export(_Encoder(subgraph.model, backend).eval(), (told,), dynamic_shapes=(shapes,))
-    program.example_inputs = None  # somebody's events: no part of what is saved
+    # The example is somebody's events, and would be saved with the graph.
+    program.example_inputs = (({name: torch.zeros_like(value) for name, value in told.items()},), {})
     return program
 
 
