@@ -7,13 +7,16 @@ arXiv:1608.05859; ID ⊕ content follows Pan et al., PinnerFormer/ItemSage, arXi
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from foundation.config import ModelConfig
 from foundation.jagged import EventBatch
+from tokenization.items.content import ItemTable
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,30 @@ class ItemContent:
 
     def __len__(self) -> int:
         return len(self.recent_V)
+
+
+def item_content(items: ItemTable, recent_V: Tensor | None = None) -> ItemContent:
+    """What the tokenizer knows of every item. recent_V: as in ItemContent, for a new model."""
+    codes = len(items)
+    columns = [torch.from_numpy(column.astype(np.int64)) for column in items.categories.values()]
+    return ItemContent(
+        category_VC=torch.stack(columns, dim=1) if columns else torch.zeros(codes, 0, dtype=torch.int64),
+        text_UX=torch.from_numpy(np.array(items.distinct_vectors, dtype=np.float32)),
+        text_row_V=torch.from_numpy(items.text_of.astype(np.int64)),
+        recent_V=torch.zeros(codes) if recent_V is None else recent_V,
+        media_VM=_side_by_side([torch.from_numpy(np.array(matrix)) for matrix in items.media.values()], codes),
+        semantic_VL=_semantic_ids(items, codes),
+    )
+
+
+def _side_by_side(matrices: Sequence[Tensor], rows: int) -> Tensor:
+    return torch.cat(list(matrices), dim=1) if matrices else torch.zeros(rows, 0)
+
+
+def _semantic_ids(items: ItemTable, rows: int) -> Tensor:
+    if items.semantic is None:
+        return torch.zeros(rows, 0, dtype=torch.int64)
+    return torch.from_numpy(items.semantic.embedded.astype(np.int64))
 
 
 def table_of(size: int, width: int, std: float = 0.1) -> nn.Embedding:

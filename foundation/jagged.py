@@ -22,6 +22,7 @@ from typing import Any, Self, TypeVar, cast
 import numpy as np
 import pyarrow as pa
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from foundation.errors import ModelError
@@ -59,17 +60,17 @@ class EventBatch:
     @property
     def users(self) -> int:
         """B."""
-        return len(self.offset_B1) - 1
+        return self.offset_B1.shape[0] - 1
 
     @property
     def tokens(self) -> int:
         """T."""
-        return len(self.time_T)
+        return self.time_T.shape[0]
 
     @property
     def user_T(self) -> Tensor:
         """int64 [T]: the user that owns each token."""
-        return segment_ids(self.offset_B1)
+        return ranges_owner(self.offset_B1[1:] - self.offset_B1[:-1], self.tokens)
 
     def to(self, device: torch.device | str) -> Self:
         """The same batch with every tensor on `device`."""
@@ -164,18 +165,31 @@ def requests_now(batch: EventBatch, at_B: Tensor | None, context_BC: Tensor) -> 
     at_B: float64 epoch seconds [B]; None asks at each user's last event. context_BC: int64 [B, C].
     Raises ModelError where a request lies before the user's last event.
     """
-    end_B = batch.offset_B1[1:]
-    has_events = end_B > batch.offset_B1[:-1]
-    last_B = torch.zeros_like(batch.start_B)
-    last_B[has_events] = batch.time_T[end_B[has_events] - 1]
-    time_B = last_B if at_B is None else torch.where(has_events, at_B - batch.start_B, 0.0)
+    last_B = last_times(batch)
+    time_B = last_B if at_B is None else times_asked(batch, at_B)
     early = time_B < last_B
     if bool(early.any()):
         row = int(early.nonzero()[0])
         raise ModelError(
             f"row {row} asks for a moment before the user's last event: pass only events before the request"
         )
-    return Requests(torch.arange(batch.users, device=end_B.device), end_B, time_B, context_BC)
+    return requests_at(batch, time_B, context_BC)
+
+
+def requests_at(batch: EventBatch, time_B: Tensor, context_BC: Tensor) -> Requests:
+    """One request per user after the whole history, time_B seconds (float64 [B]) after the first event."""
+    return Requests(torch.arange(batch.users, device=time_B.device), batch.offset_B1[1:], time_B, context_BC)
+
+
+def times_asked(batch: EventBatch, at_B: Tensor) -> Tensor:
+    """float64 [B]: seconds from each user's first event to these moments (epoch seconds), 0 for a user without one."""
+    return torch.where(batch.offset_B1[1:] > batch.offset_B1[:-1], at_B - batch.start_B, 0.0)
+
+
+def last_times(batch: EventBatch) -> Tensor:
+    """float64 [B]: seconds from each user's first event to the last one, 0 for a user without one."""
+    end_B = batch.offset_B1[1:]
+    return F.pad(batch.time_T, (1, 0))[end_B * (end_B > batch.offset_B1[:-1])]
 
 
 def segment_ids(offset_N1: Tensor) -> Tensor:
@@ -183,24 +197,38 @@ def segment_ids(offset_N1: Tensor) -> Tensor:
     return ranges_owner(offset_N1[1:] - offset_N1[:-1])
 
 
-def ranges_owner(length_N: Tensor) -> Tensor:
-    """int64 [sum]: i repeated length_N[i] times."""
-    return torch.repeat_interleave(torch.arange(len(length_N), device=length_N.device), length_N)
+def ranges_owner(length_N: Tensor, total: int | None = None) -> Tensor:
+    """int64 [sum]: i repeated length_N[i] times. total: their sum, where it is known without asking the device."""
+    row_N = torch.arange(length_N.shape[0], device=length_N.device)
+    return torch.repeat_interleave(row_N, length_N, output_size=total)
 
 
 def ranges(start_N: Tensor, length_N: Tensor) -> Tensor:
     """int64 [sum]: start_N[i], start_N[i] + 1, ... for each i, one after another."""
+    return ranges_of(start_N, length_N, ranges_owner(length_N))
+
+
+def ranges_of(start_N: Tensor, length_N: Tensor, owner_E: Tensor) -> Tensor:
+    """`ranges` where the owner of each element, `ranges_owner(length_N)`, is at hand."""
     before_N = torch.cumsum(length_N, 0) - length_N
-    owner = ranges_owner(length_N)
-    return torch.arange(len(owner), device=length_N.device) - (before_N - start_N)[owner]
+    return torch.arange(owner_E.shape[0], device=length_N.device) - (before_N - start_N)[owner_E]
+
+
+def group_starts(batch: EventBatch) -> Tensor:
+    """bool [T]: whether a token is the first of its group. No group spans two users."""
+    user_T, group_T = batch.user_T, batch.group_T
+    before_T = [F.pad(one_T, (1, 0), value=-1)[:-1] for one_T in (user_T, group_T)]
+    return (user_T != before_T[0]) | (group_T != before_T[1])
 
 
 def group_offsets(batch: EventBatch) -> Tensor:
-    """int64 [G + 1]: packed index at which each group starts, and T. No group spans two users."""
-    user_T, group_T = batch.user_T, batch.group_T
-    new_T = torch.ones(batch.tokens, dtype=torch.bool, device=group_T.device)
-    new_T[1:] = (user_T[1:] != user_T[:-1]) | (group_T[1:] != group_T[:-1])
-    return torch.cat([new_T.nonzero().squeeze(1), batch.offset_B1[-1:]])
+    """int64 [G + 1]: packed index at which each group starts, and T."""
+    return torch.cat([group_starts(batch).nonzero().squeeze(1), batch.offset_B1[-1:]])
+
+
+def group_ids(batch: EventBatch) -> Tensor:
+    """int64 [T]: which of the G groups of the whole batch each token belongs to."""
+    return group_starts(batch).cumsum(0) - 1
 
 
 def stream_of(batch: EventBatch) -> Stream:
@@ -213,6 +241,13 @@ def as_sequence(batch: EventBatch) -> EventBatch:
     are read one after another. `group_T` and `group_offsets` of it are the positions and borders of a sequence."""
     position_T = torch.arange(batch.tokens, device=batch.group_T.device) - batch.offset_B1[:-1][batch.user_T]
     return replace(batch, group_T=position_T)
+
+
+def largest(size_N: Tensor, least: int = 0) -> int:
+    """The largest of these sizes and `least`: a number to make tensors of, known as one to tracing."""
+    found = cast(int, F.pad(size_N.flatten(), (0, 1), value=least).max().item())
+    torch._check(found >= least)  # type: ignore[no-untyped-call]
+    return found
 
 
 def segment_max(value_P: Tensor, segment_P: Tensor, segments: int) -> Tensor:

@@ -12,7 +12,9 @@ from torch import Tensor, nn
 from foundation.affinity import CategoryAffinity, candidate_lifts
 from foundation.conditioning import Conditioning
 from foundation.config import Groups, ModelConfig, Switch
-from foundation.embedding import EventEmbedding, ItemContent, ItemTower
+from foundation.embedding import EventEmbedding, ItemContent, ItemTower, item_content
+from foundation.errors import ModelError
+from foundation.folder import Folder, read
 from foundation.intents import Intents
 from foundation.jagged import EventBatch, Requests, as_sequence, stream_of
 from foundation.pooling import UserPooling, border_states, pooled_own
@@ -84,12 +86,20 @@ class FoundationModel(nn.Module):
 
     @classmethod
     def from_pretrained(cls, path: str | Path) -> Self:
-        """Read a model directory written by `foundation.pretrained.save`. Raises ModelError."""
-        from foundation.pretrained import load  # late: pretrained builds on this module
+        """The bare model of a model directory, in eval mode; to save it again take `Pretrained`. Raises ModelError."""
+        return cls.of(read(Path(path)))
 
-        model = load(Path(path)).model
-        assert isinstance(model, cls)
-        return model
+    @classmethod
+    def of(cls, folder: Folder) -> Self:
+        """The model that was saved in a folder. Raises ModelError where its weights are of another shape."""
+        model = cls(folder.config, item_content(folder.tokenizer.items))
+        try:
+            model.load_state_dict(folder.weights)
+        except RuntimeError as error:
+            raise ModelError(
+                f"the weights of {folder.space.id} don't fit its config.json: copy the whole folder again"
+            ) from error
+        return model.eval()
 
     @property
     def width(self) -> int:
@@ -121,18 +131,20 @@ class FoundationModel(nn.Module):
             bare_RD, intents = self.intents(bare_RD)
         told_RD = self.conditioning(bare_RD, requests.context_RC)
         meetings = meet(batch, requests, self._columns, self.config.repeat)
-        own = own_pairs(meetings)
         if self.config.repeat_path is Switch.ON:
             own = own_items(batch, requests, meetings, self._columns, self.config.repeat)
+        else:
+            own = own_pairs(meetings)
         slow = slow_decay(self.config.repeat)
-        shares = self.affinity.shares(batch, len(requests), meetings, self._columns.item, self.tower.category_VC, slow)
+        count = requests.user_R.shape[0]
+        shares = self.affinity.shares(batch, count, meetings, self._columns.item, self.tower.category_VC, slow)
         return UserStates(bare_RD, told_RD, own, shares, intents)
 
     def user_vectors(self, states: UserStates) -> Tensor:
         """float [R, D + 1]: what is stored and served; the request's context is not in it."""
         item_ND, place_P = self._own_vectors(states.own)
         repeat_P = self.bare_repeat(states.own.feature_PX, states.own.request_P, states.bare_RD, item_ND, place_P)
-        own_RD = pooled_own(states.own, repeat_P, len(states.bare_RD), item_ND, place_P)
+        own_RD = pooled_own(states.own, repeat_P, states.bare_RD.shape[0], item_ND, place_P)
         pooled_RD = self.pooling(states.bare_RD, own_RD)
         return torch.cat([pooled_RD, torch.ones_like(pooled_RD[:, :1])], dim=1)
 
@@ -152,7 +164,9 @@ class FoundationModel(nn.Module):
         told_RD = self.horizons[0](states.told_RD)
         logit_RV: Tensor = told_RD @ item_VD[:, :-1].T + item_VD[:, -1]
         logit_RV = logit_RV + candidate_lifts(self.affinity(states.shares), self.tower.category_VC)
-        logit_RV = logit_RV.index_put((states.own.request_P, states.own.code_P), bonus_P, accumulate=True)
+        logit_RV = logit_RV.index_put(
+            (states.own.request_P, states.own.code_P), bonus_P.to(logit_RV.dtype), accumulate=True
+        )
         logit_RV[:, :FIRST_ITEM] = -torch.inf
         return logit_RV
 

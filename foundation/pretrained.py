@@ -1,140 +1,67 @@
-"""A model directory: everything that is needed to encode a user, in files that run no code when read.
-
-config.json         the shape of the model (foundation/config.py)
-model.safetensors   its weights
-space.json          the identity of its embedding space
-tokenizer/          the tokenizer that it was trained with, item contents included
-heads/              thin heads, if any were fitted
-README.md           the model card
-"""
+"""A model with what belongs to it, saved to and read from a model directory (foundation/folder.py)."""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import Tensor
-
-from foundation.config import ModelConfig
-from foundation.embedding import ItemContent
-from foundation.errors import ModelError
+from foundation.card import grown_card
+from foundation.folder import read, write
 from foundation.model import FoundationModel
 from foundation.space import Space
-from tokenization.items.content import ItemTable
 from tokenization.tokenizer.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)
 class Pretrained:
-    """A model with what belongs to it."""
+    """A model with what belongs to it. space: of the weights as they were read or last saved. card: Markdown."""
 
     model: FoundationModel
     tokenizer: Tokenizer
     space: Space
+    card: str = ""
 
+    def save_pretrained(self, path: str | Path, learned: str = "", as_of: float | None = None) -> Pretrained:
+        """Write a model directory and return what it holds; of many processes one saves.
 
-def item_content(items: ItemTable, recent_V: Tensor | None = None) -> ItemContent:
-    """What the tokenizer knows of every item. recent_V: as in ItemContent, for a new model."""
-    codes = len(items)
-    columns = [torch.from_numpy(column.astype(np.int64)) for column in items.categories.values()]
-    return ItemContent(
-        category_VC=torch.stack(columns, dim=1) if columns else torch.zeros(codes, 0, dtype=torch.int64),
-        text_UX=torch.from_numpy(np.array(items.distinct_vectors, dtype=np.float32)),
-        text_row_V=torch.from_numpy(items.text_of.astype(np.int64)),
-        recent_V=torch.zeros(codes) if recent_V is None else recent_V,
-        media_VM=_side_by_side([torch.from_numpy(np.array(matrix)) for matrix in items.media.values()], codes),
-        semantic_VL=_semantic_ids(items, codes),
-    )
+        Weights that have changed since they were read are another space: a fingerprint of its own, version 1 until a
+        store gives it one, and a lineage that ends with the space it grew from. Unchanged ones are the same space.
 
+        learned: what changed them (data, steps, ...), a paragraph of the model card. as_of: epoch seconds of the last
+        event that they could learn from; None: they saw none later than before.
+        Raises ModelError where the place holds anything else than a model, or the weights are spread over processes.
+        """
 
-def _side_by_side(matrices: Sequence[Tensor], rows: int) -> Tensor:
-    return torch.cat(list(matrices), dim=1) if matrices else torch.zeros(rows, 0)
+        def about(fingerprint: str) -> tuple[Space, str]:
+            if fingerprint == self.space.fingerprint:
+                return self.space, self.card
+            moment = self.space.as_of if as_of is None else as_of
+            space = Space(
+                self.space.name,
+                version=1,
+                fingerprint=fingerprint,
+                width=self.model.width,
+                as_of=moment,
+                lineage=(*self.space.lineage, self.space.origin),
+            )
+            return space, grown_card(self.model, self.tokenizer, space, learned, self.card)
 
-
-def _semantic_ids(items: ItemTable, rows: int) -> Tensor:
-    if items.semantic is None:
-        return torch.zeros(rows, 0, dtype=torch.int64)
-    return torch.from_numpy(items.semantic.embedded.astype(np.int64))
-
-
-def save(
-    model: FoundationModel,
-    tokenizer: Tokenizer,
-    path: Path,
-    name: str,
-    version: int,
-    as_of: float,
-    card: str,
-    lineage: Sequence[str] = (),
-) -> Space:
-    """Write a model directory; returns the space whose fingerprint covers weights, config, tokenizer and items."""
-    path.mkdir(parents=True, exist_ok=True)
-    weights = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
-    save_file(weights, path / "model.safetensors")
-    (path / "config.json").write_text(model.config.to_json())
-    tokenizer.without_waiting().save(path / "tokenizer")
-    space = Space(name, version, fingerprint(path, tokenizer, model.config), model.width, as_of, lineage=tuple(lineage))
-    (path / "space.json").write_text(space.to_json())
-    (path / "README.md").write_text(card)
-    return space
+        folder = write(Path(path), self.model.config, self.model.state_dict(), self.tokenizer, about)
+        return replace(self, space=folder.space, card=folder.card)
 
 
 def load(path: Path) -> Pretrained:
-    """Read a model directory. Raises ModelError naming the file that is missing, torn or of another model."""
-    for name in ("config.json", "model.safetensors", "space.json", "tokenizer"):
-        if not (path / name).exists():
-            raise ModelError(f"{path} is no model directory, {name} is missing: give the `model` folder of a run")
-    config = ModelConfig.from_json((path / "config.json").read_text())
-    space = Space.from_json((path / "space.json").read_text())
-    tokenizer = Tokenizer.load(path / "tokenizer")
-    if fingerprint(path, tokenizer, config) != space.fingerprint:
-        raise ModelError(f"{path} is not the model that space.json describes: copy the whole folder again")
-    model = FoundationModel(config, item_content(tokenizer.items))
-    try:
-        model.load_state_dict(load_file(path / "model.safetensors"))
-    except (SafetensorError, RuntimeError) as error:
-        raise ModelError(f"the weights in {path} don't fit its config.json: copy the whole folder again") from error
-    return Pretrained(model.eval(), tokenizer, space)
+    """Read a model directory. Raises ModelError naming what is missing, torn or of another model."""
+    folder = read(path)
+    return Pretrained(FoundationModel.of(folder), folder.tokenizer, folder.space, folder.card)
 
 
-def fingerprint(path: Path, tokenizer: Tokenizer, config: ModelConfig) -> str:
-    """sha256 hex over config.json, the weights, the tokenizer as far as the model was trained on its vocabularies, and
-    what is known of the trained items: everything that an existing vector depends on, and nothing that grew since.
+def save(
+    model: FoundationModel, tokenizer: Tokenizer, path: Path, name: str, version: int, as_of: float, card: str
+) -> Space:
+    """Write the directory of a model that was trained from nothing and return its space. Raises ModelError."""
 
-    Raises VocabularyError where the tokenizer's vocabularies are shorter than those that the model was trained on.
-    """
-    digest = hashlib.sha256(tokenizer.prefix_fingerprint(_trained_sizes(config)).encode())
-    for name in ("config.json", "model.safetensors"):
-        digest.update((path / name).read_bytes())
-    for part in _content(tokenizer.items, config.item.codes):
-        digest.update(part.tobytes())
-    return digest.hexdigest()
+    def about(fingerprint: str) -> tuple[Space, str]:
+        return Space(name, version, fingerprint, model.width, as_of), card
 
-
-def _trained_sizes(config: ModelConfig) -> dict[str, int]:
-    """How many codes each vocabulary had in training, as `Tokenizer.prefix_fingerprint` takes them."""
-    facets = {facet.name: facet.size for facet in config.facets}
-    categories = {f"item.{name}": size for name, size in config.item.categories}
-    attributes = {f"user.{name}": size for name, size in config.attributes}
-    return facets | {config.item.facet: config.item.codes} | categories | attributes
-
-
-def _content(items: ItemTable, codes: int) -> Iterator[np.ndarray]:
-    """Categories, texts, media and semantic IDs of the first `codes` items. Texts are counted as they first appear: how
-    the table numbers them may change when it grows."""
-    for column in items.categories.values():
-        yield column[:codes].astype("<i4")
-    _, first_U, text_V = np.unique(items.text_of[:codes], return_index=True, return_inverse=True)
-    place_U = np.argsort(np.argsort(first_U))
-    yield place_U[text_V].astype("<i4")
-    yield items.distinct_vectors[items.text_of[np.sort(first_U)]].astype("<f4")
-    for matrix in items.media.values():
-        yield matrix[:codes].astype("<f4")
-    if items.semantic is not None:
-        yield items.semantic.embedded[:codes].astype("<i4")
+    return write(path, model.config, model.state_dict(), tokenizer, about).space

@@ -20,14 +20,15 @@ from foundation.config import RepeatConfig
 from foundation.jagged import (
     EventBatch,
     Requests,
-    group_offsets,
-    ranges,
+    group_ids,
+    group_starts,
+    ranges_of,
     ranges_owner,
-    segment_ids,
     segment_sum,
 )
 
 FIRST_ITEM = 2  # codes 0 and 1 are absent and unknown
+CODES = 1 << 32  # more than any vocabulary has, so that a user and an item, or a group and a code, are one number
 FLOOR = 1e-3  # of a decayed count, below one meeting ten half-lives ago
 
 
@@ -95,6 +96,7 @@ class RepeatPath(nn.Module):
         self, feature_PX: Tensor, request_P: Tensor, state_RD: Tensor, item_ND: Tensor, place_P: Tensor
     ) -> Tensor:
         """float [P]. item_ND: vectors of the distinct items in play; place_P: each pair's row among them."""
+        feature_PX = feature_PX.to(self.rule.weight.dtype)  # counts are float32, whatever the weights are
         x_PX = self.features(feature_PX) + self.item(item_ND).index_select(0, place_P)
         x_PX = x_PX + self.state(state_RD).index_select(0, request_P)
         x_PX = F.relu(x_PX)
@@ -110,7 +112,7 @@ class NoRepeat(nn.Module):
         self, feature_PX: Tensor, request_P: Tensor, state_RD: Tensor, item_ND: Tensor, place_P: Tensor
     ) -> Tensor:
         """float [P], zeros; takes what `RepeatPath` takes."""
-        return feature_PX.new_zeros(len(request_P))
+        return feature_PX.new_zeros(request_P.shape[0])
 
 
 def feature_count(config: RepeatConfig) -> int:
@@ -132,28 +134,29 @@ def slow_decay(config: RepeatConfig) -> int:
 
 def meet(batch: EventBatch, requests: Requests, columns: Columns, config: RepeatConfig) -> Meetings:
     """Every pair of a request and an earlier token of its user; reads tokens before `end_R` only."""
-    item_T = batch.facet_TF[:, columns.item]
     # Distinct (user, item) pairs, numbered inside each user, are the slots that tokens are counted into.
-    base = int(item_T.max()) + 1 if batch.tokens else 1
-    slot_code, slot_T = torch.unique(batch.user_T * base + item_T, return_inverse=True)
-    slots_B = torch.bincount(slot_code // base, minlength=batch.users)
-    first_slot_B = slots_B.cumsum(0) - slots_B
+    slot_code, slot_T = torch.unique(_numbered(batch.user_T) + batch.facet_TF[:, columns.item], return_inverse=True)
+    user_B1 = torch.arange(batch.offset_B1.shape[0], device=slot_code.device)
+    slot_B1 = torch.searchsorted(slot_code, _numbered(user_B1))
 
-    history_R = requests.end_R - batch.offset_B1[:-1][requests.user_R]
+    offset_R = batch.offset_B1[requests.user_R]
+    history_R = requests.end_R - offset_R
     request_E = ranges_owner(history_R)
-    token_E = ranges(batch.offset_B1[:-1][requests.user_R], history_R)
-    slots_R = slots_B[requests.user_R]
-    first_R = slots_R.cumsum(0) - slots_R
-    slot_E = (first_R - first_slot_B[requests.user_R])[request_E] + slot_T[token_E]
+    token_E = ranges_of(offset_R, history_R, request_E)
+    first_slot_R = slot_B1[requests.user_R]
+    slots_R = slot_B1[requests.user_R + 1] - first_slot_R
+    request_S = ranges_owner(slots_R)
+    slot_E = (slots_R.cumsum(0) - slots_R - first_slot_R)[request_E] + slot_T[token_E]
     # Of all slots of its user a request keeps those that it has met and that hold an item.
-    code_S = slot_code[ranges(first_slot_B[requests.user_R], slots_R)] % base
+    code_S = slot_code[ranges_of(first_slot_R, slots_R, request_S)] % CODES
     met_S = torch.zeros_like(code_S, dtype=torch.bool)
     met_S[slot_E] = True
     kept_S = (met_S & (code_S >= FIRST_ITEM)).nonzero().squeeze(1)
-    pair_S = torch.full_like(code_S, len(kept_S))
-    pair_S[kept_S] = torch.arange(len(kept_S), device=kept_S.device)
+    pairs = kept_S.shape[0]
+    pair_S = torch.full_like(code_S, pairs)
+    pair_S[kept_S] = torch.arange(pairs, device=kept_S.device)
     age_E, weight_EX = _decay(batch, requests, request_E, token_E, config)
-    return Meetings(request_E, token_E, pair_S[slot_E], age_E, weight_EX, ranges_owner(slots_R)[kept_S], code_S[kept_S])
+    return Meetings(request_E, token_E, pair_S[slot_E], age_E, weight_EX, request_S[kept_S], code_S[kept_S])
 
 
 def own_items(
@@ -168,7 +171,7 @@ def own_items(
 
 def own_pairs(meetings: Meetings) -> OwnItems:
     """The same items without any feature, for a model that has no repeat path: they only compete in its losses."""
-    none_P0 = meetings.weight_EX.new_zeros(len(meetings.request_P), 0)
+    none_P0 = meetings.weight_EX.new_zeros(meetings.request_P.shape[0], 0)
     return OwnItems(meetings.request_P, meetings.code_P, none_P0, none_P0)
 
 
@@ -184,18 +187,16 @@ def _features(batch: EventBatch, requests: Requests, meetings: Meetings) -> Tens
     """float32 features [P, X]."""
     token_E, pair_E, request_P = meetings.token_E, meetings.pair_E, meetings.request_P
     age_E, weight_EX = meetings.age_E, meetings.weight_EX
-    pairs = len(request_P)
-    border_G1 = group_offsets(batch)
-    group_T = segment_ids(border_G1)
+    pairs, group_T = request_P.shape[0], group_ids(batch)
 
-    count_PX = segment_sum(weight_EX, pair_E, pairs + 1)[:pairs]
-    groups_PX = _groups_met(weight_EX, border_G1, group_T, meetings, len(requests))[request_P]
-    met_P = torch.bincount(pair_E, minlength=pairs + 1)[:pairs].float()
+    count_PX = segment_sum(weight_EX, pair_E, pairs + 1)[:-1]
+    groups_PX = _groups_met(weight_EX, group_starts(batch), meetings, requests)[request_P]
+    met_P = segment_sum(torch.ones_like(age_E), pair_E, pairs + 1)[:-1]
     last_P = _extreme(age_E, pair_E, pairs, "amin")
     first_P = _extreme(age_E, pair_E, pairs, "amax")
     newest_P = _extreme(group_T[token_E], pair_E, pairs, "amax")
     # Groups since the item was met: the group at the request's border is the newest the user has completed.
-    border_R = group_T[torch.clamp(requests.end_R - 1, min=0)] if batch.tokens else requests.end_R
+    border_R = F.pad(group_T, (0, 1))[requests.end_R - 1]
     since_P = (border_R[request_P] - newest_P + 1).float()
     interval_P = (first_P - last_P) / torch.clamp(met_P - 1, min=1)
     again_P = met_P > 1
@@ -222,12 +223,12 @@ def _context_features(
     asked_EC = requests.context_RC[meetings.request_E]
     same_EC = (code_TC[meetings.token_E] == asked_EC) | (asked_EC == 0)
     weight_EC = same_EC * meetings.weight_EX[:, slow, None]
-    pairs = len(meetings.request_P)
-    count_PC = segment_sum(weight_EC, meetings.pair_E, pairs + 1)[:pairs]
+    pairs = meetings.request_P.shape[0]
+    count_PC = segment_sum(weight_EC, meetings.pair_E, pairs + 1)[:-1]
     first_T, first_TC = _first_of_group(batch, code_TC)
     counts_EC = torch.where(asked_EC == 0, first_T[meetings.token_E, None], first_TC[meetings.token_E])
-    some_E = first_TC.any(1)[meetings.token_E]
-    groups_RC = segment_sum((counts_EC * weight_EC)[some_E], meetings.request_E[some_E], len(requests))
+    some_N = first_TC.any(1)[meetings.token_E].nonzero().squeeze(1)
+    groups_RC = segment_sum((counts_EC * weight_EC)[some_N], meetings.request_E[some_N], requests.user_R.shape[0])
     rate_PC = (count_PC + FLOOR) / (groups_RC + 0.1)[meetings.request_P]
     return torch.cat([torch.log(count_PC + FLOOR), torch.log(rate_PC)], dim=1)
 
@@ -235,23 +236,27 @@ def _context_features(
 def _first_of_group(batch: EventBatch, code_TC: Tensor) -> tuple[Tensor, Tensor]:
     """bool [T]: the group's first token; bool [T, C]: the group's first token with its code. A group whose tokens
     disagree (a coupon without a store beside products with one) counts once for each of its codes, in any order."""
-    border_G1 = group_offsets(batch)
-    group_T = segment_ids(border_G1)
+    group_T = group_ids(batch)
     token_T = torch.arange(batch.tokens, device=group_T.device)
-    first_TC = torch.zeros_like(code_TC, dtype=torch.bool)
-    for column, code_T in enumerate(code_TC.unbind(1)):
-        pair, pair_T = torch.unique(code_T * len(border_G1) + group_T, return_inverse=True)
-        first_TC[:, column] = _extreme(token_T, pair_T, len(pair), "amin")[pair_T] == token_T
-    return border_G1[group_T] == token_T, first_TC
+    columns = [torch.zeros_like(code_TC[:, :0], dtype=torch.bool)]
+    for code_T in code_TC.unbind(1):
+        pair, pair_T = torch.unique(_numbered(group_T) + code_T, return_inverse=True)
+        columns.append((_extreme(token_T, pair_T, pair.shape[0], "amin")[pair_T] == token_T)[:, None])
+    return group_starts(batch), torch.cat(columns, dim=1)
 
 
-def _groups_met(weight_EX: Tensor, border_G1: Tensor, group_T: Tensor, meetings: Meetings, requests: int) -> Tensor:
+def _groups_met(weight_EX: Tensor, first_T: Tensor, meetings: Meetings, requests: Requests) -> Tensor:
     """Weight of the groups before each request, [R, X]: a group counts once, by its first token."""
-    first_E = border_G1[group_T[meetings.token_E]] == meetings.token_E
-    return segment_sum(weight_EX[first_E], meetings.request_E[first_E], requests)
+    first_N = first_T[meetings.token_E].nonzero().squeeze(1)
+    return segment_sum(weight_EX[first_N], meetings.request_E[first_N], requests.user_R.shape[0])
+
+
+def _numbered(owner_N: Tensor) -> Tensor:
+    """int64 [N]: the numbers of each owner's codes begin here; those of the next one are larger than all of them."""
+    return owner_N * CODES
 
 
 def _extreme(value_E: Tensor, pair_E: Tensor, pairs: int, reduce: str) -> Tensor:
     """Smallest or largest value of each pair; the row of what belongs to none is cut off."""
     found_P = torch.zeros(pairs + 1, dtype=value_E.dtype, device=value_E.device)
-    return found_P.scatter_reduce_(0, pair_E, value_E, reduce, include_self=False)[:pairs]
+    return found_P.scatter_reduce_(0, pair_E, value_E, reduce, include_self=False)[:-1]

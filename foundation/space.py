@@ -19,7 +19,7 @@ class Space:
     the model was trained on; what they grow by later changes no existing vector, and not the fingerprint either.
     width: dimensions of a vector. metric: users and items meet by dot product.
     as_of: epoch seconds of the last event that training could read; item vectors are of that moment.
-    lineage: ids of the spaces this one grew from, oldest first. aligned_to: id of the space its vectors are
+    lineage: `origin` of the spaces this one grew from, oldest first. aligned_to: id of the space its vectors are
     rotated into, if any.
     """
 
@@ -36,6 +36,11 @@ class Space:
     def id(self) -> str:
         """Name and version as one word, also the folder's name in a store."""
         return f"{self.name}-v{self.version}"
+
+    @property
+    def origin(self) -> str:
+        """Id and the beginning of the fingerprint: which space this is, also before a store has numbered it."""
+        return f"{self.id}@{self.fingerprint[:12]}"
 
     def to_json(self) -> str:
         """One JSON object, keys sorted."""

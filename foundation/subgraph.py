@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 from torch import Tensor, nn
 
+from foundation.errors import ModelError
 from foundation.jagged import EventBatch, Requests, requests_now
 from foundation.model import FoundationModel, UserStates
 from foundation.pretrained import Pretrained, load
@@ -18,20 +23,37 @@ from tokenization.corpus.newcomers import with_newcomers
 from tokenization.sources.tables import TableLike
 from tokenization.tokenizer.tokenizer import Tokenizer
 
+# Weights that only scores and losses read: no gradient of a user embedding reaches them, and DDP waits for every weight
+# that is to be trained.
+UNREAD = (
+    *("tower.bias", "conditioning", "told_repeat", "affinity", "horizons"),
+    *("facet_heads", "category_heads", "gap_head"),
+)
+# What stands behind the trunk, and is read for a user embedding.
+BEHIND = ("empty_D", "attributes", "intents", "bare_repeat", "pooling")
+
 
 class Subgraph(nn.Module):
-    """Events in, user embeddings out; frozen unless `trainable()` is called. Run it once per user.
+    """Events in, user embeddings out; frozen unless told otherwise. Run it once per user, not once per candidate.
+
+    It takes the model over: its weights are frozen, and its item tables get dense gradients, which every optimiser and
+    every way of spreading a model over processes knows. `space` is that of the weights as they were loaded or last
+    saved; weights that were trained further are in no space until `save_pretrained`.
 
     >>> subgraph = Subgraph.from_pretrained("run/model")           # doctest: +SKIP
     >>> user_ids, batch = subgraph.tokenize(events)                # doctest: +SKIP
     >>> user_BD = subgraph(batch)                                  # doctest: +SKIP
     """
 
-    def __init__(self, model: FoundationModel, tokenizer: Tokenizer, space: Space) -> None:
+    def __init__(self, model: FoundationModel, tokenizer: Tokenizer, space: Space, card: str = "") -> None:
         super().__init__()
-        self.model = model.requires_grad_(False)
+        self.model = model
         self.tokenizer = tokenizer
         self.space = space
+        self.card = card
+        self.frozen().eval()
+        for table in _tables(model):
+            table.sparse = False
 
     @classmethod
     def from_pretrained(cls, path: str | Path) -> Self:
@@ -41,12 +63,66 @@ class Subgraph(nn.Module):
     @classmethod
     def of(cls, pretrained: Pretrained) -> Self:
         """Wrap a model that is in memory."""
-        return cls(pretrained.model, pretrained.tokenizer, pretrained.space)
+        return cls(pretrained.model, pretrained.tokenizer, pretrained.space, pretrained.card)
+
+    def save_pretrained(self, path: str | Path, learned: str = "", as_of: float | None = None) -> Space:
+        """Write a model directory, as `Pretrained.save_pretrained` says, and return its space, from now on its own."""
+        saved = Pretrained(self.model, self.tokenizer, self.space, self.card).save_pretrained(path, learned, as_of)
+        self.space, self.card = saved.space, saved.card
+        return saved.space
+
+    def frozen(self) -> Self:
+        """Let no gradient reach the pretrained weights: what is put on top learns alone. Eval mode stays, too."""
+        self.model.requires_grad_(False)
+        return self.train(self.training)
 
     def trainable(self) -> Self:
-        """Let gradients reach the pretrained weights, for fine-tuning."""
-        self.model.requires_grad_(True)
+        """Let gradients reach all weights that a user embedding is made of, tables included.
+
+        Who trains on `score` or `item_vectors` as well calls `subgraph.model.requires_grad_(True)` instead.
+        """
+        return self._learning(lambda name: not name.startswith(UNREAD))
+
+    def trainable_from(self, layer: int) -> Self:
+        """Let gradients reach the trunk's layers from this one on, and what stands behind them; no table moves.
+
+        layer: from 0, or from the end if negative: −1 is the last one. Raises ModelError where there is no such layer.
+        """
+        layers = self.model.config.layers
+        if not -layers <= layer < layers:
+            raise ModelError(f"the trunk has {layers} layers, 0 to {layers - 1}, none is {layer}")
+        blocks = tuple(f"trunk.blocks.{number}." for number in range(layers)[layer:])
+        return self._learning(lambda name: name.startswith((*blocks, "trunk.norm", *BEHIND)))
+
+    def trainable_pooling(self) -> Self:
+        """Let gradients reach only what turns the trunk's states into the user embedding."""
+        return self._learning(lambda name: name.startswith(BEHIND))
+
+    def sparse_tables(self) -> Self:
+        """Give the item tables row-sparse gradients, as in pretraining: for catalogues of millions of items, with
+        torch.optim.SparseAdam for them. DDP and FSDP take none."""
+        for table in _tables(self.model):
+            table.sparse = table in (self.model.tower.id, self.model.tower.bias)
         return self
+
+    def train(self, mode: bool = True) -> Self:
+        """As any module; but a frozen model stays in eval mode, whatever is called on the module around it."""
+        super().train(mode)
+        self.model.train(mode and any(weight.requires_grad for weight in self.model.parameters()))
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """Weights of its own; the tokenizer, which nothing changes and which may be large, is shared."""
+        memo[id(self.tokenizer)] = self.tokenizer
+        copied = type(self).__new__(type(self))
+        memo[id(self)] = copied
+        copied.__dict__.update(copy.deepcopy(self.__dict__, memo))
+        return copied
+
+    def _learning(self, learns: Callable[[str], bool]) -> Self:
+        for name, weight in self.model.named_parameters():
+            weight.requires_grad_(learns(name))
+        return self.train(self.training)
 
     def tokenize(self, events: TableLike, users: TableLike | None = None) -> tuple[pa.Array, EventBatch]:
         """Raw events (Arrow, pandas, polars) with the schema's columns → (user ids, batch), one row per user.
@@ -92,3 +168,20 @@ class Subgraph(nn.Module):
     def score(self, batch: EventBatch, at_B: Tensor | None = None, context_BC: Tensor | None = None) -> Tensor:
         """Logits of each user's next item over all candidates, float32 [B, V], repeat path included."""
         return self.model.scores(self.states(batch, at_B, context_BC), self.item_vectors())
+
+
+def rows_of(user_ids: pa.Array, asked: pa.Array | Sequence[Any]) -> Tensor:
+    """int64 [N]: where each of the users asked for stands in a batch, so that user_BD[rows] repeats no encoding.
+
+    user_ids: as `Subgraph.tokenize` gives them. asked: one id a row, of a candidate or an impression, say.
+    Raises ModelError where users have no row.
+    """
+    wanted = asked if isinstance(asked, pa.Array | pa.ChunkedArray) else pa.array(asked)
+    row_N = pc.index_in(wanted.cast(user_ids.type), value_set=user_ids)
+    if row_N.null_count:
+        raise ModelError(f"{row_N.null_count} rows are of users who are not in the batch: tokenize their events too")
+    return torch.from_numpy(np.array(row_N, dtype=np.int64))
+
+
+def _tables(model: FoundationModel) -> list[nn.Embedding]:
+    return [module for module in model.modules() if isinstance(module, nn.Embedding)]

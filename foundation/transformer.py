@@ -55,7 +55,7 @@ class Block(nn.Module):
     def projected(self, x_TD: Tensor) -> Tensor:
         """Queries, keys and values, float [T, 3, H, K], not yet turned."""
         qkv_TQ: Tensor = self.query_key_value(self.attention_norm(x_TD))
-        return qkv_TQ.view(len(x_TD), 3, self.heads, x_TD.shape[1] // self.heads)
+        return qkv_TQ.view(x_TD.shape[0], 3, self.heads, x_TD.shape[1] // self.heads)
 
     def finished(self, x_TD: Tensor, seen_THK: Tensor) -> Tensor:
         """What attention has seen, added, and the feed-forward."""
@@ -99,10 +99,10 @@ class Trunk(nn.Module):
     def _lay_out(self, stream: Stream) -> tuple[Blocks, dict[int, Attend]]:
         """Blocks of memory, and attention through each window that there is."""
         config = self.config.attention
-        border_G1, offset_B1 = stream.border_G1, stream.offset_B1
+        border_G1, offset_B1, tokens = stream.border_G1, stream.offset_B1, stream.place_T.shape[0]
         cut = memory_blocks(border_G1, offset_B1, config) if config.memory else no_blocks(offset_B1)
         sink_B, attends = sink_ends(border_G1, offset_B1, config), {}
         for window in set(self.config.windows):
-            sight = see(border_G1, offset_B1, sink_B, cut, window, config)
-            attends[window] = lay_out(sight, len(stream.place_T), self.config.backend)
+            sight = see(border_G1, offset_B1, sink_B, cut, window, config, tokens)
+            attends[window] = lay_out(sight, tokens, self.config.backend)
         return cut, attends

@@ -5,14 +5,18 @@ The model is compared with what it has to beat on the same requests, so every co
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from foundation.card import judged_card
 from foundation.subgraph import Subgraph
 from tokenization.corpus.corpus import Corpus
 from tokenization.tokenizer.split import Split
@@ -54,6 +58,22 @@ def evaluate_run(
     found = evaluate(holdout, scorers, items, progress)
     found.protocol.update(split=asdict(corpus.split), part=part, told=list(columns.context) if told else [])
     return found
+
+
+def note_on_card(run: Path, figures: Mapping[str, Any]) -> None:
+    """Put the figures of the test part on the model card of a run, in place of earlier ones; `Evaluation.figures`."""
+    card = run / "model" / "README.md"
+    if not card.exists():
+        return
+    protocol = figures["protocol"]
+    rows = [f"split: {_words(Split(**protocol['split']))}; told {', '.join(protocol['told']) or 'nothing'}"]
+    names = ("model", "embedding", "popularity", "personal_decayed")
+    for name, metric in itertools.product(names, ("recall@10", "ndcg@10")):
+        ends = figures["intervals"][name]["all"][metric]
+        rows.append(f"{name}, {metric}: {figures[name]['all'][metric]:.4f} ({ends['low']:.4f} to {ends['high']:.4f})")
+    fresh = run / "card.tmp"
+    fresh.write_text(judged_card(card.read_text(encoding="utf-8"), rows), encoding="utf-8")
+    fresh.rename(card)
 
 
 def refuse_other_split(run: Path, split: Split, part: Part = Part.TEST) -> None:

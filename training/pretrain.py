@@ -22,7 +22,8 @@ from typing import Any
 import torch
 
 from foundation import pretrained
-from foundation.config import ModelConfig
+from foundation.card import Told, new_card
+from foundation.embedding import item_content
 from foundation.model import FoundationModel
 from foundation.space import Space
 from tokenization.corpus.corpus import Corpus
@@ -150,7 +151,7 @@ def initial_model(training_set: TrainingSet, corpus: Corpus, recipe: Recipe) -> 
     """A new model of the recipe, its weights drawn from the recipe's seed."""
     torch.manual_seed(recipe.seed)
     recent_V = recent_counts(training_set, recipe.model.item_column)
-    return FoundationModel(recipe.model, pretrained.item_content(corpus.tokenizer.items, recent_V))
+    return FoundationModel(recipe.model, item_content(corpus.tokenizer.items, recent_V))
 
 
 def _train_here(run: Run, ranks: Ranks, device: torch.device, on_step: Callable[[StepRecord], None]) -> Space:
@@ -166,7 +167,7 @@ def _train_here(run: Run, ranks: Ranks, device: torch.device, on_step: Callable[
         progress = train(model, training_set, run.recipe, run.checkpoints, ranks, logged)
     name = corpus.tokenizer.schema.name
     if ranks.rank == 0:
-        card = _card(run, corpus, progress)
+        card = new_card(model, corpus.tokenizer, _told(run, corpus, progress))
         pretrained.save(model, corpus.tokenizer, run.model, name, UNNUMBERED, training_set.end, card)
         return Space.from_json((run.model / "space.json").read_text())
     return Space(name, UNNUMBERED, "", 0, 0.0)
@@ -280,25 +281,19 @@ def _threads(workers: int) -> int:
     return max(((os.cpu_count() or 1) - 1) // workers, 1)
 
 
-def _windows(model: ModelConfig) -> str:
-    seen = ["all that came before" if window == 0 else f"{window} tokens" for window in model.attention.windows]
-    return "windows of " + ", ".join(seen)
-
-
-def _card(run: Run, corpus: Corpus, progress: Progress) -> str:
-    model, split = run.recipe.model, corpus.split
-    return f"""# {corpus.tokenizer.schema.name}
-
-A userfm foundation model: {model.layers} layers of width {model.width}, {_windows(model)},
-{model.horizons} horizons, trained {time.strftime("%Y-%m-%d", time.gmtime())}.
-
-- Corpus: {corpus.summary["events"]:,} events of {corpus.summary["users"]:,} users, {corpus.summary["items"]:,} items.
-- Split: {asdict(split)}; learned until: {run.until}.
-- Training: {progress.step:,} steps, {progress.tokens:,} tokens, {progress.seconds:.0f} s, seed {run.recipe.seed}.
-- Reads: {", ".join(facet.name for facet in model.facets)}.
-- Told at a request: {", ".join(facet.name for facet in model.context)}.{_known_of_users(model)}
-"""
-
-
-def _known_of_users(model: ModelConfig) -> str:
-    return f"\n- Knows of users: {', '.join(model.attribute_names)}." if model.attributes else ""
+def _told(run: Run, corpus: Corpus, progress: Progress) -> Told:
+    """What the model card says of this run."""
+    split = {name: value for name, value in asdict(corpus.split).items() if value is not None}
+    summary = corpus.summary
+    return Told(
+        data=[
+            f"{summary['events']:,} events of {summary['users']:,} users, {summary['items']:,} items",
+            f"split: {', '.join(f'{name} {value}' for name, value in split.items())}",
+            f"learned until: {run.until}",
+        ],
+        training=[
+            f"{progress.step:,} steps, {progress.tokens:,} tokens, {progress.seconds:.0f} s",
+            f"seed {run.recipe.seed}; the whole recipe stands in run.json of the run",
+            f"finished {time.strftime('%Y-%m-%d', time.gmtime())}",
+        ],
+    )

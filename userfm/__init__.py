@@ -12,9 +12,12 @@ from typing import TYPE_CHECKING, Any
 from userfm.imports import missing, refuse_foreign
 
 if TYPE_CHECKING:
+    from foundation.export import exported as exported
+    from foundation.export import exported_inputs as exported_inputs
     from foundation.heads import Heads as Heads
     from foundation.model import FoundationModel as FoundationModel
     from foundation.subgraph import Subgraph as Subgraph
+    from foundation.subgraph import rows_of as rows_of
     from serving.store import EmbeddingStore as EmbeddingStore
     from tokenization.corpus.corpus import Corpus as Corpus
     from tokenization.errors import UserfmError as UserfmError
@@ -36,7 +39,10 @@ __all__ = [
     "Tokenizer",
     "UserfmError",
     "__version__",
+    "exported",
+    "exported_inputs",
     "recommend",
+    "rows_of",
 ]
 
 # Name → where it lives, and the extra that brings what it needs.
@@ -51,7 +57,10 @@ _PUBLIC = {
     "Subgraph": ("foundation.subgraph", "model"),
     "Tokenizer": ("tokenization.tokenizer.tokenizer", "model"),
     "UserfmError": ("tokenization.errors", ""),
+    "exported": ("foundation.export", "model"),
+    "exported_inputs": ("foundation.export", "model"),
     "recommend": ("training.recommend", "train"),
+    "rows_of": ("foundation.subgraph", "model"),
 }
 
 

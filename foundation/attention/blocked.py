@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from foundation.attention.sight import Sight
+from foundation.jagged import largest
 
 Kernel = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 """Queries [N, Q, H, K], keys and values [N, J, H, K], bias [N, Q, J] → [N, Q, H, K]."""
@@ -49,18 +50,18 @@ def over_blocks(laid_out: Layout, kernel: Kernel) -> Callable[[Tensor, Tensor, T
         return x_SHK.index_select(0, key_N).view(blocks, keys, *x_SHK.shape[1:])
 
     def attend(q_THK: Tensor, k_SHK: Tensor, v_SHK: Tensor) -> Tensor:
-        padded = F.pad(q_THK, (0, 0, 0, 0, 0, blocks * queries - len(q_THK)))
+        padded = F.pad(q_THK, (0, 0, 0, 0, 0, blocks * queries - q_THK.shape[0]))
         bias_NQJ = laid_out.bias_NQJ.to(q_THK.dtype)
         out_NQHK = kernel(padded.view(blocks, queries, *q_THK.shape[1:]), gathered(k_SHK), gathered(v_SHK), bias_NQJ)
-        return out_NQHK.flatten(0, 1)[: len(q_THK)]
+        return out_NQHK.flatten(0, 1)[: q_THK.shape[0]]
 
     return attend
 
 
 def layout(sight: Sight, tokens: int) -> Layout:
     """The layout of a sight whose ranges ascend, as those of packed tokens do."""
-    queries = len(sight.window_T2)
-    size = min(QUERIES, max(queries, 1))
+    queries = sight.window_T2.shape[0]
+    size = QUERIES if queries > QUERIES else max(queries, 1)
     blocks = -(-queries // size)
     # What stands behind the last query sees what that one sees: an empty row would be NaN.
     row_N = torch.clamp(torch.arange(blocks * size, device=sight.window_T2.device), max=max(queries - 1, 0))
@@ -69,7 +70,7 @@ def layout(sight: Sight, tokens: int) -> Layout:
         for of_T2 in (sight.window_T2, sight.sinks_T2, sight.slots_T2)
     )
     first_N1 = window_NQ2[:, :1, 0]
-    key_NJ, real_NJ = _span(first_N1, window_NQ2[:, -1:, 1])
+    key_NJ, real_NJ = _span(first_N1, window_NQ2[:, -1:, 1], least=1)
     # Whoever's life begins behind the block's first key has the sinks among these keys: one user is left.
     sink_NJ, before_NJ = _span(sinks_NQ2[:, :1, 0], torch.minimum(_ends_of_first(sinks_NQ2), first_N1))
     slot_NJ, slotted_NJ = _span(slots_NQ2[:, :1, 0], slots_NQ2[:, -1:, 1])
@@ -86,11 +87,10 @@ def layout(sight: Sight, tokens: int) -> Layout:
     return Layout(torch.cat([key_NJ, sink_NJ, slot_NJ + tokens], dim=1), bias_NQJ)
 
 
-def _span(first_N1: Tensor, last_N1: Tensor) -> tuple[Tensor, Tensor]:
+def _span(first_N1: Tensor, last_N1: Tensor, least: int = 0) -> tuple[Tensor, Tensor]:
     """Places `first` to `last` of each block side by side, int64 [N, J], and which of them are real; what stands behind
     the last is a place that is there."""
-    longest = int((last_N1 - first_N1).max()) if len(first_N1) else 0
-    longest = -(-longest // ALIGNED) * ALIGNED
+    longest = -(-largest(last_N1 - first_N1, least) // ALIGNED) * ALIGNED
     place_NJ = first_N1 + torch.arange(longest, device=first_N1.device)
     real_NJ = place_NJ < last_N1
     return torch.where(real_NJ, place_NJ, torch.minimum(first_N1, torch.clamp(last_N1 - 1, min=0))), real_NJ

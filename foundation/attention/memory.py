@@ -25,7 +25,7 @@ class Memory(nn.Module):
 
         k_THK: keys before they are turned, since a slot is turned as its block's last token is.
         """
-        tokens, (blocks_N, length_L) = len(k_THK), blocks.token_NL.shape
+        tokens, (blocks_N, length_L) = k_THK.shape[0], blocks.token_NL.shape
         token_N = blocks.token_NL.flatten()
         real_NL = blocks.token_NL < tokens
         place_N = torch.clamp(token_N, max=max(tokens - 1, 0))

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from foundation.config import AttentionConfig
-from foundation.jagged import ranges_owner
+from foundation.jagged import largest, ranges_owner
 
 
 @dataclass(frozen=True)
@@ -50,18 +50,25 @@ class Sight:
 
 
 def see(
-    border_G1: Tensor, offset_B1: Tensor, sink_B: Tensor, blocks: Blocks, window: int, config: AttentionConfig
+    border_G1: Tensor,
+    offset_B1: Tensor,
+    sink_B: Tensor,
+    blocks: Blocks,
+    window: int,
+    config: AttentionConfig,
+    tokens: int | None = None,
 ) -> Sight:
     """What the tokens of a batch see through a window of so many tokens; 0 = everything up to their group.
 
     border_G1: int64 packed index at which each group starts, and T. offset_B1: the same for users. sink_B: `sink_ends`.
-    blocks: `memory_blocks`, or `no_blocks` of a model without memory.
+    blocks: `memory_blocks`, or `no_blocks` of a model without memory. tokens: T, where it is known without asking the
+    device.
     """
     if not window:
-        return _see_everything(border_G1, offset_B1)
+        return _see_everything(border_G1, offset_B1, tokens)
     cut_G1 = cut_groups(border_G1, window)
-    group_T = ranges_owner(cut_G1[1:] - cut_G1[:-1])
-    user_T = ranges_owner(offset_B1[1:] - offset_B1[:-1])
+    group_T = ranges_owner(cut_G1[1:] - cut_G1[:-1], tokens)
+    user_T = ranges_owner(offset_B1[1:] - offset_B1[:-1], tokens)
     begin_T, end_T = offset_B1[:-1][user_T], cut_G1[1:][group_T]
     # The first whole group that starts at or after end − window, and never another user's.
     first_G = torch.searchsorted(cut_G1, cut_G1[1:] - window)
@@ -82,9 +89,9 @@ def sink_ends(border_G1: Tensor, offset_B1: Tensor, config: AttentionConfig) -> 
     return torch.minimum(sink_B, offset_B1[1:])
 
 
-def _see_everything(border_G1: Tensor, offset_B1: Tensor) -> Sight:
-    user_T = ranges_owner(offset_B1[1:] - offset_B1[:-1])
-    end_T = border_G1[1:][ranges_owner(border_G1[1:] - border_G1[:-1])]
+def _see_everything(border_G1: Tensor, offset_B1: Tensor, tokens: int | None) -> Sight:
+    user_T = ranges_owner(offset_B1[1:] - offset_B1[:-1], tokens)
+    end_T = border_G1[1:][ranges_owner(border_G1[1:] - border_G1[:-1], tokens)]
     begin_T = offset_B1[:-1][user_T]
     return Sight(_pairs(begin_T, end_T), _pairs(begin_T, begin_T), torch.zeros_like(_pairs(begin_T, begin_T)))
 
@@ -96,7 +103,7 @@ def memory_blocks(border_G1: Tensor, offset_B1: Tensor, config: AttentionConfig)
     user_G = torch.searchsorted(offset_B1, first_G, right=True) - 1
     place_G = (first_G - offset_B1[:-1][user_G]) // config.memory_block
     start_N = first_G[changes(user_G, place_G)]
-    end_N = torch.cat([start_N[1:], border_G1[-1:]])[: len(start_N)]
+    end_N = torch.cat([start_N[1:], border_G1[-1:]])[: start_N.shape[0]]
     return blocks_of(start_N, end_N, offset_B1, config.memory)
 
 
@@ -107,8 +114,7 @@ def no_blocks(offset_B1: Tensor) -> Blocks:
 
 def blocks_of(start_N: Tensor, end_N: Tensor, offset_B1: Tensor, rank: int) -> Blocks:
     """Blocks from `start` to `end`, packed indices in the order of users; offset_B1: packed index of each user."""
-    longest = int((end_N - start_N).max()) if len(start_N) else 0
-    token_NL = start_N[:, None] + torch.arange(longest, device=start_N.device)
+    token_NL = start_N[:, None] + torch.arange(largest(end_N - start_N), device=start_N.device)
     token_NL = torch.where(token_NL < end_N[:, None], token_NL, offset_B1[-1])
     return Blocks(token_NL, end_N, torch.searchsorted(start_N, offset_B1), rank)
 
@@ -125,7 +131,7 @@ def cut_groups(border_G1: Tensor, window: int) -> Tensor:
     length_G = border_G1[1:] - border_G1[:-1]
     pieces_G = torch.clamp((length_G + window - 1) // window, min=1)
     group_N = ranges_owner(pieces_G)
-    piece_N = torch.arange(len(group_N), device=border_G1.device) - (pieces_G.cumsum(0) - pieces_G)[group_N]
+    piece_N = torch.arange(group_N.shape[0], device=border_G1.device) - (pieces_G.cumsum(0) - pieces_G)[group_N]
     return torch.cat([border_G1[:-1][group_N] + piece_N * window, border_G1[-1:]])
 
 

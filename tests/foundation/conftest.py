@@ -10,10 +10,11 @@ import pytest
 import torch
 
 from foundation.config import AttentionConfig, FacetConfig, ItemConfig, ModelConfig, RepeatConfig
+from foundation.embedding import item_content
 from foundation.heads import Heads
 from foundation.jagged import EventBatch, Requests, group_offsets
 from foundation.model import FoundationModel
-from foundation.pretrained import item_content, save
+from foundation.pretrained import save
 from foundation.subgraph import Subgraph
 from tokenization.corpus.corpus import Corpus
 

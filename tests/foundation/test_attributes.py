@@ -11,11 +11,13 @@ import pytest
 import torch
 
 from foundation.config import ModelConfig
+from foundation.embedding import item_content
 from foundation.errors import ModelError
 from foundation.explanation import occlusion
+from foundation.folder import fingerprint
 from foundation.jagged import EventBatch, Requests, requests_now
 from foundation.model import FoundationModel
-from foundation.pretrained import fingerprint, item_content, load, save
+from foundation.pretrained import load, save
 from foundation.subgraph import Subgraph
 from tests.foundation.answers import answers
 from tokenization.corpus.corpus import Corpus

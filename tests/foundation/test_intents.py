@@ -9,12 +9,13 @@ import pytest
 import torch
 
 from foundation.config import ModelConfig
+from foundation.embedding import item_content
 from foundation.intents import Intents
 from foundation.jagged import EventBatch, Requests
 from foundation.learning import Lesson, Objectives, losses
 from foundation.model import FoundationModel
 from foundation.objectives.targets import Negatives, Targets
-from foundation.pretrained import item_content, load, save
+from foundation.pretrained import load, save
 from foundation.repeat import FIRST_ITEM
 from tokenization.corpus.corpus import Corpus
 

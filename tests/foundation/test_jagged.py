@@ -10,8 +10,13 @@ from hypothesis import strategies as st
 from foundation.errors import ModelError
 from foundation.jagged import (
     EventBatch,
+    group_ids,
     group_offsets,
+    group_starts,
+    last_times,
     ranges,
+    ranges_of,
+    ranges_owner,
     requests_now,
     segment_ids,
     segment_max,
@@ -38,6 +43,9 @@ def test_a_token_table_is_packed_end_to_end() -> None:
     assert batch.offset_B1.tolist() == [0, 3, 3, 4]
     assert batch.user_T.tolist() == [0, 0, 0, 2]
     assert group_offsets(batch).tolist() == [0, 2, 3, 4]
+    assert group_starts(batch).tolist() == [True, False, True, True]
+    assert group_ids(batch).tolist() == [0, 0, 1, 2]
+    assert last_times(batch).tolist() == [60.0, 0.0, 0.0]
 
 
 def test_times_count_from_the_users_first_event_in_full_precision() -> None:
@@ -85,7 +93,9 @@ def test_segments_are_what_a_loop_makes_of_them(lengths: list[int], seed: int) -
     assert segment_ids(offsets).tolist() == owner
     starts = draw.integers(0, 50, len(lengths))
     expected = [int(start) + step for start, length in zip(starts, lengths, strict=True) for step in range(length)]
-    assert ranges(torch.from_numpy(starts), torch.tensor(lengths)).tolist() == expected
+    start_N, length_N = torch.from_numpy(starts), torch.tensor(lengths)
+    assert ranges(start_N, length_N).tolist() == expected
+    assert ranges_of(start_N, length_N, ranges_owner(length_N, sum(lengths))).tolist() == expected
 
     order = draw.permutation(len(owner))  # pairs need not lie in the order of their segments
     value = torch.from_numpy(draw.normal(size=len(owner)))

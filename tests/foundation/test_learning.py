@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from foundation.config import ModelConfig
+from foundation.embedding import item_content
 from foundation.errors import ModelError
 from foundation.jagged import EventBatch, Requests
 from foundation.learning import Lesson, Loss, Objectives, losses
 from foundation.model import FoundationModel
 from foundation.objectives.targets import Negatives, Targets
-from foundation.pretrained import item_content
 from foundation.repeat import FIRST_ITEM
 from tokenization.corpus.corpus import Corpus
 

@@ -17,7 +17,10 @@ import pytest
 import torch
 
 from foundation import pretrained
+from foundation.embedding import ItemContent, item_content
 from foundation.errors import ModelError
+from foundation.folder import fingerprint
+from foundation.folder import read as folder_of
 from foundation.jagged import EventBatch, requests_now
 from foundation.model import FoundationModel
 from foundation.subgraph import Subgraph
@@ -95,7 +98,7 @@ def test_new_items_leave_the_fingerprint_alone_and_new_contents_do_not(folder: P
     items, config = loaded.tokenizer.items, loaded.model.config
 
     def found(changed: ItemTable) -> str:
-        return pretrained.fingerprint(folder, replace(loaded.tokenizer, items=changed), config)
+        return fingerprint(folder, replace(loaded.tokenizer, items=changed), config)
 
     order = np.random.default_rng(0).permutation(len(items.distinct_vectors))
     renumbered = replace(
@@ -238,9 +241,9 @@ def test_an_item_table_that_grew_leaves_every_vector_as_it_was(
     model: FoundationModel, folder: Path, batch: EventBatch
 ) -> None:
     """Items and categories admitted after training: the model reads them, and says the same of all others."""
-    content = pretrained.item_content(pretrained.load(folder).tokenizer.items)
+    content = item_content(pretrained.load(folder).tokenizer.items)
     later = torch.full((2, content.category_VC.shape[1]), 50)
-    grown = pretrained.ItemContent(
+    grown = ItemContent(
         torch.cat([content.category_VC, later]),
         torch.cat([content.text_UX, torch.ones(1, content.text_UX.shape[1])]),
         torch.cat([content.text_row_V, torch.full((2,), len(content.text_UX))]),
@@ -258,3 +261,78 @@ def test_an_item_table_that_grew_leaves_every_vector_as_it_was(
     with torch.no_grad():
         scores = wider.scores(wider(batch, requests_now(batch, None, untold)), more_items)
     assert torch.isfinite(scores[:, -2:]).all()
+
+
+def shaken(subgraph: Subgraph) -> Subgraph:
+    """As if it had been trained further."""
+    with torch.no_grad():
+        subgraph.model.pooling.own_gain += 0.5
+    return subgraph
+
+
+def test_a_subgraph_trained_further_is_saved_as_a_space_of_its_own(folder: Path, kiosk, tmp_path: Path) -> None:
+    subgraph = shaken(Subgraph.from_pretrained(folder))
+    before = subgraph.space
+    space = subgraph.save_pretrained(tmp_path / "churn", learned="Churn of 2017, AdamW, 3 epochs.", as_of=9.0)
+    assert space == subgraph.space
+    assert space.fingerprint != before.fingerprint
+    assert (space.name, space.version, space.as_of) == ("kiosk", 1, 9.0)
+    assert space.lineage == (f"kiosk-v1@{before.fingerprint[:12]}",) == (before.origin,)
+    again = Subgraph.from_pretrained(tmp_path / "churn")
+    assert again.space == space
+    (_, batch), grandchild = subgraph.tokenize(kiosk.events), shaken(again)
+    assert not torch.equal(grandchild(batch), subgraph(batch))
+    assert grandchild.save_pretrained(tmp_path / "third").lineage == (before.origin, space.origin)
+    card = (tmp_path / "churn" / "README.md").read_text()
+    for said in ("# kiosk, trained further", f"grew from {before.origin}", "3 epochs", "None is recorded", "> # Card"):
+        assert said in card
+
+
+def test_weights_that_did_not_change_stay_in_their_space(folder: Path, tmp_path: Path) -> None:
+    subgraph = Subgraph.from_pretrained(folder)
+    subgraph.save_pretrained(str(tmp_path / "same"), learned="nothing", as_of=9.0)
+    same, whole = pretrained.load(tmp_path / "same"), pretrained.load(folder)
+    assert (same.space, same.card) == (whole.space, whole.card) == (subgraph.space, "# Card\n")
+    assert subgraph.double().save_pretrained(tmp_path / "double") == whole.space
+
+
+class Full(Exception):
+    """No space is left on the device, say."""
+
+
+def test_a_crash_leaves_the_old_model_or_none(
+    folder: Path, copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def crash(*_: object) -> None:
+        raise Full
+
+    subgraph = shaken(Subgraph.from_pretrained(folder))
+    for name in ("foundation.folder.save_file", "foundation.folder.Space.to_json", "foundation.folder._synced"):
+        with monkeypatch.context() as patch:
+            patch.setattr(name, crash)
+            for place in (copy, tmp_path / "fresh"):
+                with pytest.raises(Full):
+                    subgraph.save_pretrained(place)
+    assert {path.name for path in tmp_path.iterdir()} == {"model"}
+    assert pretrained.load(copy).space == pretrained.load(folder).space
+
+
+def test_a_model_takes_the_place_of_another_as_a_whole_and_of_nothing_else(folder: Path, copy: Path) -> None:
+    (copy.parent / ".model.fresh").mkdir()  # of a process that was killed
+    subgraph = shaken(Subgraph.from_pretrained(folder))
+    subgraph.save_pretrained(copy)
+    assert pretrained.load(copy).space == subgraph.space
+    assert not (copy / "heads").exists()
+    assert {path.name for path in copy.parent.iterdir()} == {"model"}
+    (copy / "thesis.tex").write_text("...")
+    with pytest.raises(ModelError, match=r"holds 'thesis\.tex', which is no part of a model: save into a folder of"):
+        subgraph.save_pretrained(copy)
+    assert (copy / "thesis.tex").exists()
+
+
+def test_models_saved_while_the_gain_was_a_scalar_are_read(folder: Path, model: FoundationModel) -> None:
+    read = folder_of(folder)
+    scalar = {**read.weights, "pooling.own_gain": read.weights["pooling.own_gain"].reshape(())}
+    assert torch.equal(FoundationModel.of(replace(read, weights=scalar)).pooling.own_gain, model.pooling.own_gain)
+    with pytest.raises(ModelError, match=r"the weights of kiosk-v1 don't fit its config\.json"):
+        FoundationModel.of(replace(read, weights={**scalar, "empty_D": torch.zeros(3)}))

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import copy
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +14,10 @@ from torch import nn
 
 from foundation.errors import ModelError
 from foundation.repeat import FIRST_ITEM
-from foundation.subgraph import Subgraph
+from foundation.subgraph import Subgraph, rows_of
 from tokenization.corpus.corpus import Corpus
+
+Names = tuple[str, ...]
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +77,111 @@ def test_it_is_frozen_until_it_is_told_otherwise(folder: Path, kiosk) -> None:
     for weight in (trunk.blocks[0].feed_in.weight, subgraph.model.pooling.state.weight, subgraph.model.tower.id.weight):
         assert weight.grad is not None
         assert weight.grad.to_dense().abs().sum() > 0
+
+
+LAST_LAYER = ("model.trunk.blocks.1.", "model.trunk.norm.")
+POOLING = ("model.empty_D", "model.bare_repeat.", "model.pooling.")
+
+
+@pytest.mark.parametrize(
+    ("free", "expected"),
+    [
+        (Subgraph.frozen, ()),
+        (Subgraph.trainable_pooling, POOLING),
+        (lambda subgraph: subgraph.trainable_from(1), (*POOLING, *LAST_LAYER)),
+        (lambda subgraph: subgraph.trainable_from(-1), (*POOLING, *LAST_LAYER)),
+        (lambda subgraph: subgraph.trainable_from(0), (*POOLING, *LAST_LAYER, "model.trunk.blocks.0.")),
+    ],
+)
+def test_what_learns_is_told_by_name(folder: Path, free: Callable[[Subgraph], Subgraph], expected: Names) -> None:
+    subgraph = free(Subgraph.from_pretrained(folder).trainable())
+    names = [name for name, _ in subgraph.named_parameters()]
+    learning = [name for name, weight in subgraph.named_parameters() if weight.requires_grad]
+    assert learning == [name for name in names if name.startswith(expected)]
+
+
+def test_all_that_is_trainable_receives_a_gradient(folder: Path, kiosk) -> None:
+    """DDP waits for every weight that is to be trained."""
+    subgraph = Subgraph.from_pretrained(folder).trainable()
+    subgraph(subgraph.tokenize(kiosk.events)[1]).square().sum().backward()
+    received = {name for name, weight in subgraph.named_parameters() if weight.grad is not None}
+    assert received == {name for name, weight in subgraph.named_parameters() if weight.requires_grad}
+    idle = {name.split(".")[1] for name, weight in subgraph.named_parameters() if name not in received}
+    assert idle == {"conditioning", "told_repeat", "affinity", "horizons", "facet_heads", "tower"}
+    assert all(not weight.grad.is_sparse for weight in subgraph.parameters() if weight.grad is not None)
+
+
+def test_a_frozen_subgraph_stays_in_eval_mode_whatever_is_around_it(folder: Path) -> None:
+    outer = nn.ModuleList([Subgraph.from_pretrained(folder), nn.Linear(2, 2)]).train()
+    subgraph = outer[0]
+    assert isinstance(subgraph, Subgraph)
+    assert outer[1].training
+    assert not any(module.training for module in subgraph.model.modules())
+    assert all(module.training for module in subgraph.trainable_from(-1).model.modules())
+    assert not any(module.training for module in outer.eval().modules())
+    outer.train()
+    assert not any(module.training for module in subgraph.frozen().model.modules())
+
+
+def test_a_deep_copy_says_the_same_and_goes_its_own_way(folder: Path, kiosk) -> None:
+    subgraph = Subgraph.from_pretrained(folder).trainable_from(-1)
+    _, batch = subgraph.tokenize(of(kiosk, "c05", "c09"))
+    before = subgraph(batch)
+    copied = copy.deepcopy(subgraph)
+    assert torch.equal(copied(batch), before)
+    assert copied.tokenizer is subgraph.tokenizer
+    assert [w.requires_grad for w in copied.parameters()] == [w.requires_grad for w in subgraph.parameters()]
+    with torch.no_grad():
+        for weight in copied.parameters():
+            weight += 0.1
+    assert not torch.allclose(copied(batch), before)
+    assert torch.equal(subgraph(batch), before)
+
+
+def test_the_state_of_a_module_around_it_is_restored(folder: Path, kiosk) -> None:
+    def outer() -> nn.ModuleDict:
+        return nn.ModuleDict({"users": Subgraph.from_pretrained(folder), "head": nn.Linear(17, 1)})
+
+    one, other = outer(), outer()
+    with torch.no_grad():
+        for weight in one.parameters():
+            weight += 0.1
+    other.load_state_dict(one.state_dict())
+    _, batch = one["users"].tokenize(of(kiosk, "c05", "c09"))
+    assert torch.equal(*(found["head"](found["users"](batch)) for found in (one, other)))
+
+
+def test_double_precision_and_autocast_give_the_vectors_of_float(subgraph: Subgraph, kiosk) -> None:
+    _, batch = subgraph.tokenize(of(kiosk, "c05", "c09"))
+    expected, scores = subgraph(batch), subgraph.score(batch)[:, FIRST_ITEM:]
+    double = copy.deepcopy(subgraph).double()
+    assert double(batch).dtype == torch.float64
+    torch.testing.assert_close(double(batch).float(), expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(double.score(batch)[:, FIRST_ITEM:].float(), scores, rtol=1e-4, atol=1e-4)
+    for half in (torch.bfloat16, torch.float16):
+        cut = copy.deepcopy(subgraph).to(half)
+        assert (cut(batch).float() - expected).norm() < 0.05 * expected.norm()
+        assert torch.isfinite(cut.score(batch)[:, FIRST_ITEM:]).all()
+    with torch.autocast("cpu", torch.bfloat16):
+        assert (subgraph(batch).float() - expected).norm() < 0.05 * expected.norm()
+        assert torch.isfinite(subgraph.score(batch)[:, FIRST_ITEM:]).all()
+
+
+def test_a_model_of_many_candidates_runs_it_once_per_user(subgraph: Subgraph, kiosk) -> None:
+    events = of(kiosk, "c05", "c07", "c09")
+    customer = np.array(["c09", "c05"])[np.random.default_rng(0).integers(0, 2, 500)]
+    encoded: list[int] = []
+    handle = subgraph.register_forward_hook(lambda module, given, user_BD: encoded.append(len(user_BD)))
+    user_ids, batch = subgraph.tokenize(events)
+    user_BD = subgraph(batch)
+    row_ND = user_BD[rows_of(user_ids, customer)]
+    handle.remove()
+    assert encoded == [3]
+    assert row_ND.shape == (500, subgraph.space.width)
+    for row, name in enumerate(customer[:20]):
+        assert torch.equal(row_ND[row], user_BD[user_ids.to_pylist().index(name)])
+    with pytest.raises(ModelError, match="2 rows are of users who are not in the batch: tokenize their events too"):
+        rows_of(user_ids, ["c05", "c30", "nobody"])
 
 
 def test_a_later_moment_is_another_vector_and_an_earlier_one_is_refused(subgraph: Subgraph, kiosk) -> None:

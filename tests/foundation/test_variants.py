@@ -12,12 +12,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from foundation.config import AttentionConfig, Groups, ModelConfig, Rotary, Switch
-from foundation.embedding import ItemContent
+from foundation.embedding import ItemContent, item_content
 from foundation.jagged import EventBatch, as_sequence, group_offsets, segment_ids
 from foundation.learning import Lesson, Objectives, losses
 from foundation.model import FoundationModel
 from foundation.objectives.targets import Negatives, Targets
-from foundation.pretrained import item_content
 from foundation.repeat import FIRST_ITEM
 from tests.foundation.answers import TOLERANCE, answers, assert_same, at_every_group, other_facets
 from tokenization.corpus.corpus import Corpus

@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from foundation.config import AttentionConfig, FacetConfig, ItemConfig, ModelConfig, RepeatConfig
+from foundation.embedding import item_content
 from foundation.model import FoundationModel
-from foundation.pretrained import item_content, save
+from foundation.pretrained import save
 from foundation.space import Space
 from foundation.subgraph import Subgraph
 from serving.rows import Entity, VectorBatch

@@ -15,9 +15,10 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from foundation.embedding import item_content
 from foundation.heads import Heads
 from foundation.model import FoundationModel
-from foundation.pretrained import item_content, save
+from foundation.pretrained import save
 from foundation.subgraph import Subgraph
 from serving.rows import Entity, VectorBatch
 from serving.store import EmbeddingStore

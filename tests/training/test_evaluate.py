@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from foundation import pretrained
+from foundation.embedding import item_content
 from foundation.model import FoundationModel
 from foundation.subgraph import Subgraph
 from tokenization.corpus.corpus import Corpus, write_corpus
@@ -20,7 +21,7 @@ from tokenization.tokenizer.split import Split
 from tokenization.tokenizer.tokenizer import Tokenizer
 from training import metrics, recipes
 from training.errors import EvaluationError, RunError
-from training.evaluate import evaluate_run, refuse_other_split, standard_baselines
+from training.evaluate import evaluate_run, note_on_card, refuse_other_split, standard_baselines
 from training.holdout import Columns, Part, hold_out
 from training.ranking import Slice, evaluate
 from training.scorers import inputs, model_scorers
@@ -69,7 +70,7 @@ def corpus(events: pa.Table, tmp_path_factory: pytest.TempPathFactory) -> Corpus
 def run(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run folder with an untrained model."""
     folder = tmp_path_factory.mktemp("run")
-    model = FoundationModel(recipes.small(corpus).model, pretrained.item_content(corpus.tokenizer.items)).eval()
+    model = FoundationModel(recipes.small(corpus).model, item_content(corpus.tokenizer.items)).eval()
     pretrained.save(model, corpus.tokenizer, folder / "model", "shop", 1, 0.0, card="")
     (folder / "run.json").write_text(json.dumps({"split": asdict(corpus.split), "until": "validation"}))
     return folder
@@ -208,3 +209,23 @@ def test_a_log_without_times_tunes_its_half_life_in_positions(token_table, rando
     scorers = standard_baselines(tokens, columns, split, Part.TEST, 21, clock=False)
     found = evaluate(hold_out(tokens, columns, split), scorers, 21).judged
     assert metrics.mean(found["personal_decayed"].values[Slice.ALL]["recall@50"]) > 0.9
+
+
+def test_figures_of_a_run_are_noted_on_its_card(tmp_path: Path) -> None:
+    names, measures = ("model", "embedding", "popularity", "personal_decayed"), ("recall@10", "ndcg@10")
+    figures = {
+        **{key: {"all": dict.fromkeys(measures, 0.125)} for key in names},
+        "intervals": {key: {"all": {key_0: {"low": 0.1, "high": 0.3} for key_0 in measures}} for key in names},
+        "protocol": {
+            "split": {"kind": "time", "time": 5.0, "validation": 3.0, "last_items": None},
+            "told": ["till"],
+        },
+    }
+    note_on_card(tmp_path, figures)  # a model without a card stays without
+    card = tmp_path / "model" / "README.md"
+    card.parent.mkdir()
+    card.write_text("# Shop\n\n## Evaluation\n\nNone.\n\n## Limits\n")
+    note_on_card(tmp_path, figures)
+    assert card.read_text().startswith("# Shop\n\n## Evaluation\n\n- split: kind=time, time=5.0")
+    assert "told till\n- model, recall@10: 0.1250 (0.1000 to 0.3000)\n" in card.read_text()
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]

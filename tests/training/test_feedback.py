@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from foundation.config import ModelConfig, RepeatConfig
+from foundation.embedding import item_content
 from foundation.learning import Lesson, Objectives, losses
 from foundation.model import FoundationModel
-from foundation.pretrained import item_content
 from foundation.repeat import FIRST_ITEM
 from tokenization.corpus.corpus import Corpus, write_corpus
 from tokenization.schema.event_schema import EventSchema

@@ -12,6 +12,8 @@ import pytest
 import torch
 
 from foundation import pretrained
+from foundation.embedding import item_content
+from foundation.folder import fingerprint
 from foundation.pretrained import Pretrained
 from tokenization.corpus.corpus import Corpus, write_corpus
 from tokenization.schema.event_schema import EventSchema
@@ -67,19 +69,19 @@ def test_the_fingerprint_knows_codes_and_images_and_not_what_grew(rich: Rich) ->
 
     def found(**changes: Any) -> str:
         changed = replace(tokenizer, items=replace(items, **changes))
-        return pretrained.fingerprint(rich.folder, changed, config)
+        return fingerprint(rich.folder, changed, config)
 
     known = rich.model.space.fingerprint
     assert found() == known
     assert found(semantic=replace(items.semantic, codes=np.roll(items.semantic.codes, 1, axis=0))) != known
     assert found(media={"image": -items.media["image"]}) != known
     later = replace(tokenizer, items=_grown(rich))
-    assert pretrained.fingerprint(rich.folder, later, config) == known
+    assert fingerprint(rich.folder, later, config) == known
 
 
 def test_items_that_come_later_have_codes_and_change_no_vector(rich: Rich) -> None:
     grown = _grown(rich)
-    before, after = pretrained.item_content(rich.model.tokenizer.items), pretrained.item_content(grown)
+    before, after = item_content(rich.model.tokenizer.items), item_content(grown)
     assert len(after) == len(before) + 2
     assert torch.equal(after.semantic_VL[: len(before)], before.semantic_VL)
     assert after.semantic_VL[-2:].min() >= 2

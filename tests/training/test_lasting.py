@@ -12,10 +12,10 @@ import pytest
 import torch
 
 from foundation.config import AttentionConfig, ModelConfig, RepeatConfig
+from foundation.embedding import item_content
 from foundation.jagged import EventBatch, group_offsets
 from foundation.learning import Lesson
 from foundation.model import FoundationModel
-from foundation.pretrained import item_content
 from tokenization.schema.event_schema import EventSchema
 from tokenization.tokenizer.split import Split
 from tokenization.tokenizer.tokenizer import Tokenizer

@@ -34,7 +34,10 @@ def test_the_public_names_are_these() -> None:
         "Tokenizer",
         "UserfmError",
         "__version__",
+        "exported",
+        "exported_inputs",
         "recommend",
+        "rows_of",
     ]
 
 

@@ -50,10 +50,11 @@ def evaluate(
       userfm evaluate run corpus --part validation
 
     A run that has learned the part, or was trained on another split, is
-    refused.
+    refused. Figures of the test part are noted on the model card,
+    RUN/model/README.md.
     """
     from tokenization.corpus.corpus import Corpus
-    from training.evaluate import evaluate_run
+    from training.evaluate import evaluate_run, note_on_card
     from training.holdout import Part
     from training.tables import print_figures
     from userfm.cli.console import progress_console, results, stages
@@ -64,4 +65,6 @@ def evaluate(
     if json_ is not None:
         json_.parent.mkdir(parents=True, exist_ok=True)
         json_.write_text(json.dumps(figures, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    if part is JudgedPart.TEST:
+        note_on_card(run, figures["evaluation"])
     print_figures(figures, results())
