@@ -23,6 +23,7 @@ from training.tables import STYLES
 MODULES = {
     "ablations": "benchmarks.ablations",
     "attention": "benchmarks.attention",
+    "candidates": "benchmarks.candidates",
     "long_histories": "benchmarks.long_histories",
     "merging": "benchmarks.merging",
     "optimisers": "benchmarks.optimisers",

@@ -65,9 +65,9 @@ def candidate_lifts(lift_RS: tuple[Tensor, ...], category_NC: Tensor) -> Tensor 
 
 
 def pair_lifts(lift_RS: tuple[Tensor, ...], row_P: Tensor, category_PC: Tensor) -> Tensor | float:
-    """float [P] for pairs of a request and an item with the given category codes."""
+    """float [P], or of any other shape that row_P has: pairs of a request and an item with these category codes."""
     return sum(
-        (one_RS[row_P, _known(category_PC[:, level], one_RS.shape[1])] for level, one_RS in enumerate(lift_RS)),
+        (one_RS[row_P, _known(category_PC[..., level], one_RS.shape[1])] for level, one_RS in enumerate(lift_RS)),
         start=0.0,
     )
 

@@ -22,6 +22,7 @@ _SINCE_FIRST: Mapping[str, Any] = {
     "intents": (),
     "category_targets": (),
     "gap_bins": 0,
+    "candidates": {"layers": 0, "heads": 2, "reach": 64},
 }
 """What a file of the first format lacks, as it meant it."""
 
@@ -130,6 +131,19 @@ class AttentionConfig:
 
 
 @dataclass(frozen=True)
+class CandidateConfig:
+    """Target-aware scoring: how candidates read a user's states (foundation/candidates.py).
+
+    layers: of attention and feed-forward; with 0 of them candidates are scored by dot product, repeat path and
+    affinity alone. heads: of each layer. reach: tokens of the history that candidates read, at most.
+    """
+
+    layers: int = 0
+    heads: int = 2
+    reach: int = 64
+
+
+@dataclass(frozen=True)
 class ModelConfig:
     """Everything that decides the shape of a FoundationModel.
 
@@ -160,6 +174,7 @@ class ModelConfig:
     intents: tuple[str, ...] = ()
     category_targets: tuple[str, ...] = ()
     gap_bins: int = 0
+    candidates: CandidateConfig = CandidateConfig()
 
     def __post_init__(self) -> None:
         if self.width % self.heads or (self.width // self.heads) % 2:
@@ -177,6 +192,15 @@ class ModelConfig:
         _see_that_known("intent", self.intents, list(self._intended))
         if self.gap_bins < 0 or self.gap_bins == 1:
             raise ModelError(f"gap_bins must be 0, for none, or at least 2, got {self.gap_bins}")
+        if self.candidates.layers:
+            self._check_candidates()
+
+    def _check_candidates(self) -> None:
+        told = self.candidates
+        if told.layers < 0 or told.reach < 1 or told.heads < 1:
+            raise ModelError(f"candidates: layers must be at least 0, heads and reach at least 1, got {told}")
+        if self.width % told.heads:
+            raise ModelError(f"width {self.width} must split into the {told.heads} heads of candidates.heads")
 
     @property
     def _intended(self) -> dict[str, int]:
@@ -253,6 +277,7 @@ class ModelConfig:
                 item=_whole(ItemConfig, told.pop("item")),
                 repeat=_whole(RepeatConfig, told.pop("repeat")),
                 attention=replace(attention, rotary=Rotary(attention.rotary)),
+                candidates=_whole(CandidateConfig, told.pop("candidates")),
                 backend=Backend(told.pop("backend")),
                 groups=Groups(told.pop("groups")),
                 repeat_path=Switch(told.pop("repeat_path")),

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from foundation.affinity import pair_lifts
+from foundation.candidates import TargetAttention
 from foundation.errors import ModelError
 from foundation.jagged import EventBatch, Requests
 from foundation.model import FoundationModel, UserStates
@@ -29,6 +30,7 @@ from foundation.objectives.distillation import contest_divergence
 from foundation.objectives.facets import facet_cross_entropy
 from foundation.objectives.gaps import gap_bins, gaps
 from foundation.objectives.softmax import set_softmax
+from foundation.objectives.target_aware import Contenders, slate, slate_softmax, target_weights
 from foundation.objectives.targets import Negatives, Targets
 from foundation.pooling import pooled_own
 
@@ -64,6 +66,9 @@ class Objectives:
     supervision, Lee et al., Deeply-Supervised Nets, arXiv:1409.5185. distill: of these states' scores drawn towards
     those of the last layer (`objectives.distillation`), divided likewise. Both pass through the last layer's own norm
     and projection, so they have no weights.
+
+    target_aware: of the target-aware scores, where the model has them (`candidates.layers`), learned from the share
+    `slates` of a step's requests, each beside `competitors` items that it draws.
     """
 
     later: float = 0.3
@@ -82,6 +87,9 @@ class Objectives:
     intent: float = 0.1
     layerwise: float = 0.0
     distill: float = 0.0
+    target_aware: float = 1.0
+    slates: float = 0.25
+    competitors: int = 64
 
     def __post_init__(self) -> None:
         for one in fields(self):
@@ -141,10 +149,15 @@ def losses(model: FoundationModel, lesson: Lesson, objectives: Objectives) -> li
     if objectives.impressions:
         now = against_impressions(said.candidates, now, vain, objectives.impressions)
     told_RD, stored_RD = model.horizons[0](said.states.told_RD), _stored(model, said)
+    told_bonus = _told_bonus(model, said, now)
     found = [
-        Loss("next", *_item_loss(said, told_RD, now, _told_bonus(model, said, now)), share=1.0),
+        Loss("next", *_item_loss(said, told_RD, now, told_bonus), share=1.0),
         Loss("embedding", *_item_loss(said, stored_RD, now), share=objectives.embedding),
     ]
+    if model.target_attention is not None:
+        contenders = _contenders(said, lesson, now, told_RD, told_bonus)
+        aware = _target_aware(model.target_attention, said, contenders, objectives)
+        found.append(Loss("target_aware", *aware, share=objectives.target_aware))
     if objectives.future:
         window = contest(said.candidates, lesson.negatives, future, said.states.own)
         found.append(Loss("future", *_item_loss(said, stored_RD, window), share=objectives.future))
@@ -183,6 +196,32 @@ def _said(model: FoundationModel, lesson: Lesson, targets: Sequence[Targets], ob
 def _item_loss(said: _Said, state_RD: Tensor, contest: Contest, bonus: Bonus | None = None) -> tuple[Tensor, Tensor]:
     negative_RK, shown_A = contest_logits(state_RD, said.among, contest, bonus or Bonus())
     return set_softmax(negative_RK, shown_A, contest.pairs, contest.target.request_E, contest.target.weight_E)
+
+
+def _target_aware(
+    attention: TargetAttention, said: _Said, contenders: Contenders, objectives: Objectives
+) -> tuple[Tensor, Tensor]:
+    """The plain scores, and what each candidate's own look at the history adds; gradients reach the trunk by it."""
+    row_S, contenders = contenders.some(objectives.slates)
+    drawn = slate(contenders, objectives.competitors)
+    keys, told_SD = said.states.keys.picked(row_S), said.states.told_RD[row_S]
+    return slate_softmax(drawn, attention(keys, told_SD, said.among.item_ND, drawn.column_RN))
+
+
+@torch.no_grad()
+def _contenders(said: _Said, lesson: Lesson, now: Contest, told_RD: Tensor, bonus: Bonus) -> Contenders:
+    requests, pairs, target = lesson.requests, now.pairs, now.target
+    # Each negative for itself, however many there are: without gradients their logits are all that is held.
+    negative_RM, shown_A = contest_logits(told_RD, said.among, now, bonus, chunk=len(now.negatives))
+    return Contenders(
+        negative_RM,
+        shown_A,
+        pairs=pairs,
+        column_A=now.column_A,
+        weight_A=target_weights(pairs.place_E, target.weight_E, len(pairs.row_A)),
+        code_M=now.negatives.code_M,
+        key_R=(lesson.batch.start_B[requests.user_R] + requests.time_R).view(torch.int64),
+    )
 
 
 def _told_bonus(model: FoundationModel, said: _Said, contest: Contest) -> Bonus:

@@ -9,7 +9,8 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from foundation.affinity import CategoryAffinity, candidate_lifts
+from foundation.affinity import CategoryAffinity, candidate_lifts, pair_lifts
+from foundation.candidates import RERANKED, TargetAttention, UserKeys
 from foundation.conditioning import Conditioning
 from foundation.config import Groups, ModelConfig, Switch
 from foundation.embedding import EventEmbedding, ItemContent, ItemTower, item_content
@@ -33,20 +34,23 @@ from foundation.repeat import (
 )
 from foundation.transformer import Trunk
 
+_GAP = 1e-3  # between the last that was looked at closely and the first that was not
+
 
 @dataclass(frozen=True)
 class UserStates:
     """What the model knows of R requests.
 
     bare_RD: without, told_RD: with the request's context; both know the user's attributes. own: the users' earlier
-    items. shares: of each category in their histories, one float [R, S] for each kind of category. intents: logits of
-    each, float [R, C].
+    items. shares: of each category in their histories, one float [R, S] for each kind of category. keys: what
+    candidates may read of the histories. intents: logits of each, float [R, C].
     """
 
     bare_RD: Tensor
     told_RD: Tensor
     own: OwnItems
     shares: tuple[Tensor, ...]
+    keys: UserKeys
     intents: tuple[Tensor, ...] = ()
 
 
@@ -83,6 +87,7 @@ class FoundationModel(nn.Module):
         self.gap_head = nn.Linear(config.width, config.gap_bins) if config.gap_bins else None
         self.intents = Intents(config) if config.intents else None
         self.attributes = Conditioning(config.width, config.attributes) if config.attributes else None
+        self.target_attention = TargetAttention(config) if config.candidates.layers else None
 
     @classmethod
     def from_pretrained(cls, path: str | Path) -> Self:
@@ -110,20 +115,29 @@ class FoundationModel(nn.Module):
         """Encode the events and stop at the requests; states read tokens before `end_R` only."""
         read = self._read(batch)
         x_TD = self.trunk(self.events(read, self.tower), stream_of(read))
-        return self.states(border_states(x_TD, read, requests, self.empty_D), batch, requests)
+        border_RD = border_states(x_TD, read, requests, self.empty_D)
+        return self.states(border_RD, batch, requests, self.keys(x_TD, read, requests))
 
     def with_layers(self, batch: EventBatch, requests: Requests) -> tuple[UserStates, tuple[Tensor, ...]]:
         """`forward`, and the border states after each earlier block of the trunk, float [R, D] each, normed alike."""
         read = self._read(batch)
         layers = self.trunk.layers(self.events(read, self.tower), stream_of(read))
-        *earlier, last_RD = (border_states(self.trunk.norm(x_TD), read, requests, self.empty_D) for x_TD in layers)
-        return self.states(last_RD, batch, requests), tuple(earlier)
+        normed = [self.trunk.norm(x_TD) for x_TD in layers]
+        *earlier, last_RD = (border_states(x_TD, read, requests, self.empty_D) for x_TD in normed)
+        return self.states(last_RD, batch, requests, self.keys(normed[-1], read, requests)), tuple(earlier)
 
     def _read(self, batch: EventBatch) -> EventBatch:
         return batch if self.config.groups is Groups.SET else as_sequence(batch)
 
-    def states(self, border_RD: Tensor, batch: EventBatch, requests: Requests) -> UserStates:
-        """What follows from the trunk's states at the borders, float [R, D]: of the batch only what is no state."""
+    def keys(self, x_TD: Tensor, batch: EventBatch, requests: Requests) -> UserKeys:
+        """What candidates may read of the trunk's states, float [T, D]; nothing without target-aware scoring."""
+        if self.target_attention is None:
+            return UserKeys.none(requests.user_R.shape[0], x_TD.device)
+        return self.target_attention.keys(x_TD, batch, requests)
+
+    def states(self, border_RD: Tensor, batch: EventBatch, requests: Requests, keys: UserKeys) -> UserStates:
+        """What follows from the trunk's states at the borders, float [R, D], and what candidates may read of it: of the
+        batch only what is no state."""
         bare_RD, intents = border_RD, ()
         if self.attributes is not None:
             bare_RD = self.attributes(bare_RD, batch.attribute_BA[requests.user_R])
@@ -138,7 +152,7 @@ class FoundationModel(nn.Module):
         slow = slow_decay(self.config.repeat)
         count = requests.user_R.shape[0]
         shares = self.affinity.shares(batch, count, meetings, self._columns.item, self.tower.category_VC, slow)
-        return UserStates(bare_RD, told_RD, own, shares, intents)
+        return UserStates(bare_RD, told_RD, own, shares, keys, intents)
 
     def user_vectors(self, states: UserStates) -> Tensor:
         """float [R, D + 1]: what is stored and served; the request's context is not in it."""
@@ -169,6 +183,54 @@ class FoundationModel(nn.Module):
         )
         logit_RV[:, :FIRST_ITEM] = -torch.inf
         return logit_RV
+
+    def scores_of(self, states: UserStates, code_RN: Tensor) -> Tensor:
+        """float [R, N] target-aware logits of the candidates of each request, int64 codes; reserved codes get −inf.
+
+        A candidate's score is its own: it depends on no other that is asked about. Raises ModelError where the model
+        has no target-aware scoring.
+        """
+        code_N, place_RN = torch.unique(code_RN, return_inverse=True)
+        item_ND = self.item_vectors(code_N)
+        plain_RN = self._plain_of(states, code_RN, item_ND, place_RN)
+        score_RN = plain_RN + self._target_bonus(states, item_ND, place_RN)
+        return score_RN.masked_fill(code_RN < FIRST_ITEM, -torch.inf)
+
+    def reranked(self, states: UserStates, item_VD: Tensor, top: int = RERANKED) -> Tensor:
+        """float [R, V]: `scores`, in which the best `top` of each request have their target-aware scores.
+
+        All others keep their order, behind these: they were not looked at. Where the model has no target-aware
+        scoring, `scores` as they are.
+        """
+        plain_RV = self.scores(states, item_VD)
+        if self.target_attention is None:
+            return plain_RV
+        best_RN, code_RN = plain_RV.topk(min(top, plain_RV.shape[1] - FIRST_ITEM), dim=1)
+        score_RN = best_RN + self._target_bonus(states, item_VD, code_RN)
+        rest_RV = plain_RV.scatter(1, code_RN, -torch.inf)
+        over_R1 = rest_RV.amax(1, keepdim=True) - score_RN.amin(1, keepdim=True) + _GAP
+        return (rest_RV - torch.clamp(over_R1, min=0.0)).scatter(1, code_RN, score_RN)
+
+    def _plain_of(self, states: UserStates, code_RN: Tensor, item_ND: Tensor, place_RN: Tensor) -> Tensor:
+        """float [R, N]: `scores` of these candidates alone."""
+        own = states.own
+        told_RN = self.horizons[0](states.told_RD) @ item_ND[:, :-1].T + item_ND[:, -1]
+        logit_RN: Tensor = told_RN.gather(1, place_RN)
+        row_RN = torch.arange(len(code_RN), device=code_RN.device)[:, None].expand(code_RN.shape)
+        logit_RN = logit_RN + pair_lifts(self.affinity(states.shares), row_RN, self.tower.category_VC[code_RN])
+        own_ND, place_P = self._own_vectors(own)
+        bonus_P = self.told_repeat(own.told_PX, own.request_P, states.told_RD, own_ND, place_P)
+        # Pairs ascend by request, then code; what no pair is equal to has nothing of this path.
+        pair_P, wanted_RN = own.request_P * self.tower.codes + own.code_P, row_RN * self.tower.codes + code_RN
+        found_RN = torch.searchsorted(pair_P, wanted_RN)
+        hit_RN = torch.cat([pair_P, pair_P.new_full((1,), -1)])[found_RN] == wanted_RN
+        return logit_RN + hit_RN * torch.cat([bonus_P, bonus_P.new_zeros(1)])[found_RN]
+
+    def _target_bonus(self, states: UserStates, item_ND: Tensor, place_RN: Tensor) -> Tensor:
+        if self.target_attention is None:
+            raise ModelError("this model scores no candidate for itself: train one with `--set candidates.layers=1`")
+        bonus_RN: Tensor = self.target_attention(states.keys, states.told_RD, item_ND[:, :-1], place_RN)
+        return bonus_RN
 
     def _own_vectors(self, own: OwnItems) -> tuple[Tensor, Tensor]:
         code_N, place_P = torch.unique(own.code_P, return_inverse=True)

@@ -105,7 +105,7 @@ def _fit_home(heads: Heads, holdout: Holdout, progress: Progress) -> None:
         batch, at_B, context_BC = inputs(heads.subgraph, holdout.requests(start, min(start + 64, users)))
         with torch.no_grad():
             states = heads.subgraph.states(batch, at_B, context_BC)
-            logit_BV = heads.subgraph.model.scores(states, heads.item_VD)
+            logit_BV = heads.subgraph.model.reranked(states, heads.item_VD)
             parts.append((logit_BV, heads.subgraph.model.user_vectors(states) @ heads.item_VD.T))
     logit_BV, dot_BV = (torch.cat(part) for part in zip(*parts, strict=True))
     row_E = torch.from_numpy(np.repeat(np.arange(users), np.diff(holdout.truth.offsets[: users + 1])))

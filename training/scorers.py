@@ -1,7 +1,8 @@
 """A trained model as scorers: the same requests as the baselines get, scores of every item out.
 
 `embedding` is what a store of vectors can do: the dot product of the user embedding and the item vectors. `model` is
-the whole model: generator and repeat path, conditioned on the request's context.
+the whole model: generator and repeat path, conditioned on the request's context. `target_aware` is the same with the
+best candidates of each request scored by their own look at the user's states.
 """
 
 from __future__ import annotations
@@ -18,9 +19,9 @@ from training.holdout import Requests, Scorer
 
 
 def model_scorers(subgraph: Subgraph) -> dict[str, Scorer]:
-    """The scorers `embedding` and `model`, float32 [n, V] each.
+    """The scorers `embedding`, `model` and, where the model has it, `target_aware`, float32 [n, V] each.
 
-    Reading the histories is most of the work and the same for both, so they share it: whoever is asked second about the
+    Reading the histories is most of the work and the same for all, so they share it: whoever is asked later about the
     same `Requests` object uses what the first computed. Only the latest chunk is kept.
     """
     latest: list[tuple[Requests, UserStates]] = []
@@ -40,7 +41,12 @@ def model_scorers(subgraph: Subgraph) -> dict[str, Scorer]:
         with torch.inference_mode():
             return _array(subgraph.model.scores(states(requests), item_VD))
 
-    return {"embedding": embedding, "model": model}
+    def target_aware(requests: Requests) -> NDArray[np.float32]:
+        with torch.inference_mode():
+            return _array(subgraph.model.reranked(states(requests), item_VD))
+
+    plain: dict[str, Scorer] = {"embedding": embedding, "model": model}
+    return {**plain, "target_aware": target_aware} if subgraph.model.config.candidates.layers else plain
 
 
 def inputs(subgraph: Subgraph, requests: Requests) -> tuple[EventBatch, Tensor, Tensor]:

@@ -13,6 +13,7 @@ from training.verdicts import Figures, Outcome, verdicts
 
 METHODS = {
     "model": "Model",
+    "target_aware": "Model, target-aware",
     "embedding": "Embedding (dot product)",
     "personal_decayed": "Personal count, decayed",
     "personal_count": "Personal count",

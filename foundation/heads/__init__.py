@@ -79,7 +79,7 @@ class Heads:
     def home(self, batch: EventBatch, at_B: Tensor | None = None, context_BC: Tensor | None = None) -> Tensor:
         """float32 [B, V]: products for each user at a moment, in a context (int64 codes, 0 = not told)."""
         states = self.subgraph.states(batch, at_B, context_BC)
-        logit_BV = self.subgraph.model.scores(states, self.item_VD)
+        logit_BV = self.subgraph.model.reranked(states, self.item_VD)
         dot_BV = self.subgraph.model.user_vectors(states) @ self.item_VD.T
         score_BV: Tensor = self.home_head(logit_BV, dot_BV, self.popularity_V)
         return score_BV

@@ -5,14 +5,15 @@ from dataclasses import replace
 
 import pytest
 
-from foundation.config import AttentionConfig, Backend, ModelConfig, Rotary
+from foundation.config import AttentionConfig, Backend, CandidateConfig, ModelConfig, Rotary
 from foundation.errors import ModelError
 
 
 def test_a_config_is_read_as_it_was_written(config: ModelConfig) -> None:
     attention = AttentionConfig((3, 0), sinks=2, memory=1, rotary=Rotary.BOTH)
     other = replace(config, backend=Backend.REFERENCE, width=8, attention=attention)
-    for one in (config, other):
+    aware = replace(config, candidates=CandidateConfig(layers=2, heads=1, reach=7))
+    for one in (config, other, aware):
         assert ModelConfig.from_json(one.to_json()) == one
 
 
@@ -42,6 +43,9 @@ def test_context_facets_are_found_by_their_role(config: ModelConfig) -> None:
         ({"intents": ("kind", "kind")}, "intent 'kind' is listed twice"),
         ({"category_targets": ("action",)}, "category target 'action' is unknown"),
         ({"gap_bins": 1}, "gap_bins must be 0, for none, or at least 2, got 1"),
+        ({"candidates": CandidateConfig(1, heads=3)}, "width 16 must split into the 3 heads of candidates.heads"),
+        ({"candidates": CandidateConfig(-1)}, "layers must be at least 0, heads and reach at least 1, got .*layers=-1"),
+        ({"candidates": CandidateConfig(1, reach=0)}, "layers must be at least 0, heads and reach at least 1"),
     ],
 )
 def test_a_shape_that_can_not_be_is_refused(config: ModelConfig, changes: dict[str, object], sentence: str) -> None:
@@ -56,6 +60,7 @@ def test_a_shape_that_can_not_be_is_refused(config: ModelConfig, changes: dict[s
         lambda fields: fields.update(colour=1),
         lambda fields: fields.update(backend="magic"),
         lambda fields: fields["item"].pop("codes"),
+        lambda fields: fields["candidates"].pop("reach"),
         lambda fields: fields.pop("format"),
     ],
 )
@@ -89,6 +94,7 @@ def test_a_config_of_the_first_format_is_read_as_what_it_meant(config: ModelConf
         "intents",
         "category_targets",
         "gap_bins",
+        "candidates",
     ):
         del fields[name]
     del fields["item"]["semantic_ids"]

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from foundation.config import Rotary
+from foundation.config import CandidateConfig, Rotary
 from tokenization.corpus.corpus import Corpus, write_corpus
 from tokenization.tokenizer.tokenizer import Tokenizer
 from training.errors import TrainingError
@@ -57,6 +57,10 @@ def test_settings_are_replaced_by_name_or_by_path(kiosk_corpus: Corpus) -> None:
         recipe.model.attention, windows=(64, 0), sinks=4, memory=2, rotary=Rotary.BOTH
     )
     assert with_overrides(recipe, {"layers": "1", "repeat.width": "8"}).model.repeat.width == 8
+    aware = with_overrides(changed, {"candidates.layers": "2", "reach": "9", "model.candidates.heads": "4"})
+    assert aware.model == replace(changed.model, candidates=CandidateConfig(layers=2, heads=4, reach=9))
+    # Of several settings of one name the outermost is meant.
+    assert with_overrides(aware, {"layers": "3"}).model == replace(aware.model, layers=3)
     assert with_overrides(recipe, {}) == recipe
 
 
@@ -70,6 +74,7 @@ def test_settings_are_replaced_by_name_or_by_path(kiosk_corpus: Corpus) -> None:
         ("windows", "64;0", "setting 'model.attention.windows' takes a list of whole numbers, got '64;0'"),
         ("rotary", "sideways", "setting 'model.attention.rotary' takes a Rotary, got 'sideways'"),
         ("width", "wide", "setting 'model.width' takes a int, got 'wide'"),
+        ("candidates.layer", "1", "no single setting 'candidates.layer'; did you mean"),
         ("epochs", "2.5", "setting 'epochs' takes a int, got '2.5'"),
         ("backend", "magic", "setting 'model.backend' takes a Backend, got 'magic'"),
     ],
