@@ -111,22 +111,28 @@ class FoundationModel(nn.Module):
         """Dimensions of a stored vector."""
         return self.config.width + 1
 
+    @property
+    def reach(self) -> int:
+        """Tokens whose states candidates may read; 0 without target-aware scoring."""
+        return self.config.candidates.reach if self.target_attention is not None else 0
+
     def forward(self, batch: EventBatch, requests: Requests) -> UserStates:
         """Encode the events and stop at the requests; states read tokens before `end_R` only."""
-        read = self._read(batch)
+        read = self.read(batch)
         x_TD = self.trunk(self.events(read, self.tower), stream_of(read))
         border_RD = border_states(x_TD, read, requests, self.empty_D)
         return self.states(border_RD, batch, requests, self.keys(x_TD, read, requests))
 
     def with_layers(self, batch: EventBatch, requests: Requests) -> tuple[UserStates, tuple[Tensor, ...]]:
         """`forward`, and the border states after each earlier block of the trunk, float [R, D] each, normed alike."""
-        read = self._read(batch)
+        read = self.read(batch)
         layers = self.trunk.layers(self.events(read, self.tower), stream_of(read))
         normed = [self.trunk.norm(x_TD) for x_TD in layers]
         *earlier, last_RD = (border_states(x_TD, read, requests, self.empty_D) for x_TD in normed)
         return self.states(last_RD, batch, requests, self.keys(normed[-1], read, requests)), tuple(earlier)
 
-    def _read(self, batch: EventBatch) -> EventBatch:
+    def read(self, batch: EventBatch) -> EventBatch:
+        """The batch as the trunk reads it: groups as sets, or taken apart."""
         return batch if self.config.groups is Groups.SET else as_sequence(batch)
 
     def keys(self, x_TD: Tensor, batch: EventBatch, requests: Requests) -> UserKeys:
