@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Self
 
@@ -80,6 +81,7 @@ class Outcome:
         return cls(**json.loads(text))
 
 
+@cache
 def code_hash() -> str:
     """sha256 hex over the sources that decide a figure."""
     digest = hashlib.sha256()
