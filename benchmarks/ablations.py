@@ -42,7 +42,6 @@ class Slice(StrEnum):
     UNMERGED = "journey-half-unmerged"  # the same, each line a token
     MOVIES = "ml-1m-third"  # every third user of MovieLens-1M, last two items out
     RATED = "ml-100k"  # MovieLens-100K with what was thought of each film, by time
-    RATED_ALIKE = "ml-100k-alike"  # the same, whatever was thought of it counting alike
 
 
 @dataclass(frozen=True)
@@ -81,7 +80,7 @@ TECHNIQUES = (
     Technique("facet targets", NOTHING, {"objectives.facets": "0"}, kept=True),
     Technique("category targets", {"category_targets": "department"}, NOTHING, kept=False),
     Technique("time gap target", {"gap_bins": "16"}, NOTHING, kept=False),
-    Technique("feedback weights", NOTHING, NOTHING, kept=True, slice=Slice.RATED, off_slice=Slice.RATED_ALIKE),
+    Technique("feedback weights", NOTHING, {"feedback": "0"}, kept=True, slice=Slice.RATED),
     Technique("logQ correction", NOTHING, {"logq": "0"}, kept=True),
     Technique("logQ correction, films", NOTHING, {"logq": "0"}, kept=True, slice=Slice.MOVIES),
     Technique("in-batch negatives", {"in_batch": "1"}, NOTHING, kept=False),
@@ -215,8 +214,7 @@ Runs are short: what needs a long training to show is not shown here.
 _BELOW = """
 Slices: `journey-half` is every second household of Complete Journey, asked for its next basket from 2017-10-25;
 `ml-1m-third` every third user of MovieLens-1M, in order only; `ml-100k` is MovieLens-100K, where one or two stars are
-feedback of weight 0, and `ml-100k-alike` the same log where all stars count alike, both judged on the films that were
-liked next.
+feedback of weight 0, judged on the films that were liked next.
 """
 
 
@@ -241,7 +239,7 @@ def _line(row: Row) -> str:
 def _slices() -> list[Slice]:
     """Those whose data is here; research data lies where USERFM_DATA says."""
     research = os.environ.get("USERFM_DATA")
-    needed = {Slice.MOVIES: "ml-1m", Slice.RATED: "ml-100k", Slice.RATED_ALIKE: "ml-100k"}
+    needed = {Slice.MOVIES: "ml-1m", Slice.RATED: "ml-100k"}
     found = []
     for one in Slice:
         if one in needed and not (research and (Path(research) / needed[one]).exists()):
@@ -292,8 +290,7 @@ def _films(slice_: Slice, folder: Path, out: Path) -> Path:
             "split": {"fraction": 0.8},
             "targets": {"film": 1.0, "action": 0.1},
         }
-        if slice_ is Slice.RATED:
-            schema["feedback"] = {"disliked": 0}
+        schema["feedback"] = {"disliked": 0}
     events = folder / f"{slice_}.parquet"
     pq.write_table(table, events)
     return tokenize(_written(schema, out), events, source / "items.parquet", out).folder

@@ -50,6 +50,7 @@ class Objectives:
     served: what a vector that old would be asked for counts half of what a fresh one is. (Where a log has positions
     instead of times, seconds are positions.)
 
+    feedback: 0 lets every event count alike, whatever its action says of interest, to compare with.
     impressions: the weight with which items of the asked group that met no interest (an action of `feedback` 0) compete
     with what did, in the losses of the next items and of the embedding; 1 as much as anything else that is shown.
 
@@ -77,6 +78,7 @@ class Objectives:
     future_seconds: float = 28 * DAY
     future_groups: int = 16
     stale_seconds: float = 7 * DAY
+    feedback: int = 1
     impressions: float = 0.0
     in_batch: int = 0
     full_below: int = 0

@@ -243,6 +243,8 @@ def lessons(
 ) -> Iterator[tuple[Position, Lesson]]:
     """Endless lessons of one rank, each with the position after it; every rank takes as many steps an epoch."""
     training_set = in_windows(training_set, row_tokens(sampling))
+    if not objectives.feedback:
+        training_set = replace(training_set, feedback=Feedback())
     epoch, first = start.epoch, start.batch
     everything = whole_catalogue(training_set.count_V)
     full = len(everything) <= objectives.full_below

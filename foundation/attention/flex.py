@@ -28,19 +28,19 @@ def lay_out(sight: Sight, tokens: int) -> Callable[[Tensor, Tensor, Tensor], Ten
         sinks = (key >= sinks_T2[query, 0]) & (key < sinks_T2[query, 1])
         return window | sinks | ((key >= slots_T2[query, 0]) & (key < slots_T2[query, 1]))
 
-    def attend(q_THK: Tensor, k_SHK: Tensor, v_SHK: Tensor) -> Tensor:
-        tile_NM = _tiles(sight, tokens, len(k_SHK))
+    @cache  # all layers that see alike have as many keys
+    def mask(keys: int) -> BlockMask:
+        tile_NM = _tiles(sight, tokens, keys)
         count_N = tile_NM.sum(1, dtype=torch.int32)
         order_NM = torch.argsort(tile_NM, dim=1, descending=True, stable=True).to(torch.int32)
-        mask = BlockMask.from_kv_blocks(
-            count_N[None, None],
-            order_NM[None, None],
-            BLOCK_SIZE=TILE,
-            mask_mod=visible,
-            seq_lengths=(len(q_THK), len(k_SHK)),
+        lengths = (len(window_T2), keys)
+        return BlockMask.from_kv_blocks(
+            count_N[None, None], order_NM[None, None], BLOCK_SIZE=TILE, mask_mod=visible, seq_lengths=lengths
         )
+
+    def attend(q_THK: Tensor, k_SHK: Tensor, v_SHK: Tensor) -> Tensor:
         q, k, v = (x.transpose(0, 1)[None] for x in (q_THK, k_SHK, v_SHK))
-        out: Tensor = _compiled()(q, k, v, block_mask=mask)
+        out: Tensor = _compiled()(q, k, v, block_mask=mask(len(k_SHK)))
         return out[0].transpose(0, 1)
 
     return attend

@@ -20,7 +20,7 @@ from tokenization.corpus.corpus import Corpus, write_corpus
 from tokenization.schema.event_schema import EventSchema
 from tokenization.tokenizer.tokenizer import Tokenizer
 from training import data
-from training.data import Sampling, Until, draw_negatives, make_lesson, read_training_set
+from training.data import Position, Sampling, Until, draw_negatives, lessons, make_lesson, read_training_set
 from training.errors import TrainingError
 from training.feedback import Feedback, feedback_of
 from training.holdout import Columns, hold_out
@@ -213,3 +213,13 @@ def test_what_met_no_interest_is_no_truth_but_stays_in_the_history(tmp_path_fact
         seen = held.seen.codes[held.seen.offsets[place] : held.seen.offsets[place + 1]]
         assert set(seen.tolist()) == {song for song in history if song >= FIRST_ITEM}
     assert left_out
+
+
+def test_without_feedback_every_event_counts_alike(corpus: Corpus) -> None:
+    training_set, config = read_training_set(corpus, config_of(corpus), Until.END), config_of(corpus)
+    found = [
+        next(lessons(training_set, config, Sampling(), 3, Position(), objectives=Objectives(feedback=feedback)))[1]
+        for feedback in (1, 0)
+    ]
+    assert {float(weight) for weight in found[0].targets[0].reward_E.unique()} == {0.0, 1.0, 2.5}
+    assert {float(weight) for weight in found[1].targets[0].reward_E.unique()} == {1.0}
