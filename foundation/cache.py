@@ -16,11 +16,13 @@ from torch import Tensor
 
 from foundation.attention.backends import Attend, lay_out
 from foundation.attention.rotary import rotate, rotations
-from foundation.attention.sight import Blocks, Sight, blocks_of, changes, see, sink_ends
-from foundation.config import ModelConfig
+from foundation.attention.sight import Blocks, Sight, blocks_of, changes, no_blocks, see, sink_ends
+from foundation.config import Backend, ModelConfig
 from foundation.errors import ModelError
 from foundation.jagged import Stream, ranges_owner
 from foundation.transformer import Block, Trunk
+
+DENSE = 1 << 16  # entries of a mask that is made whole
 
 
 @dataclass(frozen=True)
@@ -183,9 +185,17 @@ def _joined(cache: TrunkCache, stream: Stream) -> _Life:
 def _cut(cache: TrunkCache, life: _Life, config: ModelConfig) -> _Cut:
     """Blocks of what is not compressed yet, by the same rule as `memory_blocks`."""
     attention = config.attention
+    sink_B = torch.where(
+        cache.dropped_B > 0,
+        life.offset_B1[:-1] + cache.sunk_B,
+        sink_ends(life.border_G1, life.offset_B1, attention),
+    )
+    if not attention.memory:
+        none, nothing = no_blocks(life.offset_B1), life.offset_B1[:0]
+        return _Cut(none, none, nothing, nothing, nothing, nothing, nothing, sink_B)
     first_G = life.border_G1[:-1]
     user_G, age_G = life.user_C[first_G], life.age_C[first_G]
-    open_G = (age_G >= cache.compressed_B[user_G]) if attention.memory else torch.zeros_like(user_G, dtype=torch.bool)
+    open_G = age_G >= cache.compressed_B[user_G]
     first_G, user_G, age_G = first_G[open_G], user_G[open_G], age_G[open_G]
     new_G = changes(user_G, age_G // attention.memory_block)
     start_K, user_K, age_K = first_G[new_G], user_G[new_G], age_G[new_G]
@@ -199,21 +209,18 @@ def _cut(cache: TrunkCache, life: _Life, config: ModelConfig) -> _Cut:
     local_N = torch.maximum(age_end_N - cache.dropped_B[user_N], cache.sunk_B[user_N])
     end_N = life.offset_B1[:-1][user_N] + local_N
     every = Blocks(end_N[:0, None], end_N, cache.block_offset_B1 + fresh.offset_B1, attention.memory)
-    sink_B = torch.where(
-        cache.dropped_B > 0,
-        life.offset_B1[:-1] + cache.sunk_B,
-        sink_ends(life.border_G1, life.offset_B1, attention),
-    )
     return _Cut(fresh, every, age_K, user_K, user_N, order_N, age_end_N, sink_B)
 
 
 def _lay_out(config: ModelConfig, life: _Life, cut: _Cut) -> dict[int, Attend]:
     """Attention of the new tokens through each window that there is."""
-    attends = {}
+    # For a handful of events on a short cache, cutting blocks costs more than what they save.
+    small = len(life.fresh_T) * len(life.order_C) <= DENSE
+    backend, attends = Backend.REFERENCE if small else config.backend, {}
     for window in set(config.windows):
         whole = see(life.border_G1, life.offset_B1, cut.sink_B, cut.every, window, config.attention)
         fresh = Sight(whole.window_T2[life.fresh_T], whole.sinks_T2[life.fresh_T], whole.slots_T2[life.fresh_T])
-        attends[window] = lay_out(fresh, len(life.order_C), config.backend)
+        attends[window] = lay_out(fresh, len(life.order_C), backend)
     return attends
 
 

@@ -1,15 +1,13 @@
 from __future__ import annotations
 
-import itertools
-from dataclasses import replace
-
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from foundation import cache as cache_module
 from foundation.cache import TrunkCache, empty_cache, encode_onto
-from foundation.config import AttentionConfig, Backend, FacetConfig, ItemConfig, ModelConfig, RepeatConfig, Rotary
+from foundation.config import AttentionConfig, FacetConfig, ItemConfig, ModelConfig, RepeatConfig, Rotary
 from foundation.errors import ModelError
 from foundation.jagged import Stream
 from foundation.transformer import Trunk
@@ -55,11 +53,18 @@ def stream_of_groups(users: Users, first: list[int]) -> Stream:
 STEPS = st.lists(st.lists(st.integers(0, 9), min_size=5, max_size=5), max_size=4)  # groups that come for each user
 
 
+@pytest.mark.parametrize("dense", [0, cache_module.DENSE])
 @given(users=USERS, attention=ATTENTIONS, steps=STEPS)
-@settings(max_examples=150)
+@settings(max_examples=60)
 def test_a_life_in_any_steps_has_the_states_of_the_whole(
-    users: Users, attention: AttentionConfig, steps: list[list[int]]
+    dense: int, users: Users, attention: AttentionConfig, steps: list[list[int]]
 ) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cache_module, "DENSE", dense)
+        see_that_steps_are_the_whole(users, attention, steps)
+
+
+def see_that_steps_are_the_whole(users: Users, attention: AttentionConfig, steps: list[list[int]]) -> None:
     trunk = trunk_of(attention)
     draw = torch.Generator().manual_seed(0)
     x_by_user = [torch.randn(sum(sizes), 8, generator=draw, dtype=torch.float64) for sizes in users]
@@ -104,23 +109,6 @@ def test_what_is_closed_can_not_be_given_again() -> None:
     _, cache = encode_onto(trunk, empty_cache(trunk, 1), x_TD, stream_of_groups([[2, 2, 2]], [0]))
     with pytest.raises(ModelError, match="a group that is closed: give only what came after it"):
         encode_onto(trunk, cache, x_TD[:4], stream_of_groups([[2, 2]], [1]))
-
-
-def test_the_backend_makes_no_difference() -> None:
-    attention = AttentionConfig((8, 4), sinks=3, memory=1, memory_block=4)
-    trunk = trunk_of(attention)
-    plain = trunk_of(attention)
-    plain.config = replace(plain.config, backend=Backend.REFERENCE)
-    x_TD = torch.randn(40, 8, dtype=torch.float64)
-    found = []
-    for one in (trunk, plain):
-        cache = empty_cache(one, 1)
-        for begin, end in itertools.pairwise([0, 12, 40]):
-            first = max(begin // 2 - 1, 0)
-            stream = stream_of_groups([[2] * (end // 2 - first)], [first])
-            states_TD, cache = encode_onto(one, cache, x_TD[2 * first : end], stream)
-        found.append(states_TD)
-    torch.testing.assert_close(*found)
 
 
 def test_nobody_and_nothing_new_is_nothing() -> None:
