@@ -24,6 +24,7 @@ from foundation.jagged import EventBatch, last_times, requests_at, times_asked
 from foundation.model import FoundationModel
 from foundation.subgraph import Subgraph
 
+BACKENDS = (Backend.BLOCKED, Backend.REFERENCE)  # made of PyTorch's own operators
 TRAINING = ("begin_T", "opening_T")  # of an EventBatch, read by lessons only
 
 
@@ -32,8 +33,14 @@ def exported(subgraph: Subgraph, batch: EventBatch, backend: Backend = Backend.B
 
     It takes what `exported_inputs` makes of a batch and gives float32 [B, space.width]. batch: any batch of the
     subgraph with two users or more, of which the graph keeps nothing. A moment before a user's last event stops it with
-    an assertion. Raises ModelError for a smaller batch.
+    an assertion. backend: blocked or reference, whichever the model computes with. Raises ModelError for another
+    backend or a smaller batch.
     """
+    if backend not in BACKENDS:
+        raise ModelError(
+            f"the {backend} backend can't be part of a graph that runs on torch alone: export with backend "
+            "'blocked' or 'reference', which give the same vectors"
+        )
     if min(batch.users, batch.tokens) < 2:
         raise ModelError("an export is made from an example of two users and two events or more: give a larger batch")
     told = exported_inputs(batch)
@@ -58,7 +65,7 @@ class _Encoder(nn.Module):
 
     def __init__(self, model: FoundationModel, backend: Backend) -> None:
         super().__init__()
-        self.model = _computed_by(model, backend)
+        self.model = _encoding(model, backend)
 
     def forward(self, told: Mapping[str, Tensor]) -> Tensor:
         """float32 [B, space.width]; told: as `exported_inputs` makes it."""
@@ -77,18 +84,23 @@ class _Encoder(nn.Module):
 
 def _with_a_stranger(batch: EventBatch) -> EventBatch:
     """The same with a user more, of as many empty events as make two blocks of attention: what may be none or one, of
-    users, events or blocks, would be another graph."""
+    users, events or blocks, would be another graph. Each is a group of its own, or every block of memory would be
+    padded to the size of all of them."""
     longer = {"B": 1, "T": QUERIES + 1}
     padded = {}
     for field in fields(batch):
         value, shape = getattr(batch, field.name), field.name.rpartition("_")[2]
         if shape != "B1":
             padded[field.name] = F.pad(value, (0, 0) * (value.ndim - 1) + (0, longer[shape[0]]))
+    group_T = torch.arange(longer["T"], device=batch.group_T.device)
+    padded["group_T"] = torch.cat([batch.group_T, group_T])
     return EventBatch(**padded, offset_B1=torch.cat([batch.offset_B1, batch.offset_B1[-1:] + longer["T"]]))
 
 
-def _computed_by(model: FoundationModel, backend: Backend) -> FoundationModel:
-    """The same model, its attention computed by this backend."""
+def _encoding(model: FoundationModel, backend: Backend) -> FoundationModel:
+    """The same model, its attention computed by this backend, without what candidates alone read: no user vector
+    knows of it."""
     copied = copy.deepcopy(model)
     copied.config = copied.trunk.config = replace(model.config, backend=backend)
+    copied.target_attention = None
     return copied
