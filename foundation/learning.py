@@ -11,6 +11,7 @@ from torch import Tensor
 
 from foundation.affinity import pair_lifts
 from foundation.candidates import TargetAttention
+from foundation.config import ModelConfig
 from foundation.errors import ModelError
 from foundation.jagged import EventBatch, Requests
 from foundation.model import FoundationModel, UserStates
@@ -100,6 +101,14 @@ class Objectives:
         for name in ("future_seconds", "future_groups", "stale_seconds"):
             if not getattr(self, name) > 0:
                 raise ModelError(f"objective {name!r} must be above 0, got {getattr(self, name)}")
+        for name in ("in_batch", "logq"):
+            if getattr(self, name) not in (0, 1):
+                raise ModelError(f"objective {name!r} must be 0, for off, or 1, got {getattr(self, name)}")
+        if not self.slates <= 1 or self.competitors < 1:
+            raise ModelError(
+                f"objective 'slates' must be at most 1 and 'competitors' at least 1, got {self.slates} and "
+                f"{self.competitors}"
+            )
 
 
 @dataclass(frozen=True)
@@ -174,13 +183,18 @@ def losses(model: FoundationModel, lesson: Lesson, objectives: Objectives) -> li
     return found
 
 
+def check_layers(config: ModelConfig, objectives: Objectives) -> None:
+    """Raises ModelError where something is to be learned of earlier layers, and there is none."""
+    if config.layers == 1 and (objectives.layerwise or objectives.distill):
+        raise ModelError(
+            "a trunk of one layer has no earlier one to learn: give `layers` 2, or leave out `layerwise` and `distill`"
+        )
+
+
 def _said(model: FoundationModel, lesson: Lesson, targets: Sequence[Targets], objectives: Objectives) -> _Said:
     if objectives.layerwise or objectives.distill:
+        check_layers(model.config, objectives)
         states, earlier = model.with_layers(lesson.batch, lesson.requests)
-        if not earlier:
-            raise ModelError(
-                "a trunk of one layer has no earlier one to learn: give `layers` 2, or leave out both shares"
-            )
     else:
         states, earlier = model(lesson.batch, lesson.requests), ()
     found = candidates(states.own.code_P, lesson.negatives, targets, model.tower.codes)

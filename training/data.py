@@ -10,6 +10,7 @@ by it at the first horizon. Later horizons go by the order in which groups begin
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
@@ -56,6 +57,16 @@ class Sampling:
     attribute_dropout: float = 0.2
     history_dropout: float = 0.0
     history: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("tokens", "requests", "negatives"):
+            if not getattr(self, name) >= 1:
+                raise TrainingError(f"sampling: {name!r} must be at least 1, got {getattr(self, name)}")
+        for name in ("context_dropout", "attribute_dropout", "history_dropout"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise TrainingError(f"sampling: {name!r} is a share, from 0 to 1, got {getattr(self, name)}")
+        if not 0 <= self.negative_power < math.inf:
+            raise TrainingError(f"sampling: 'negative_power' must be at least 0, got {self.negative_power}")
 
 
 class Until(StrEnum):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from foundation.model import FoundationModel
+from training.errors import TrainingError
 from training.sophia import Sophia, hessian_diagonal
 
 
@@ -36,6 +38,15 @@ class Optimisation:
     warmup: int = 20
     clip: float = 1.0
     method: Method = Method.ADAMW
+
+    def __post_init__(self) -> None:
+        for name in ("rate", "table_rate", "weight_decay"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise TrainingError(f"optimisation: {name!r} must be at least 0, got {getattr(self, name)}")
+        if self.warmup < 1:
+            raise TrainingError(f"optimisation: 'warmup' must be at least 1 step, got {self.warmup}")
+        if not self.clip > 0:
+            raise TrainingError(f"optimisation: 'clip' must be above 0, inf for no limit, got {self.clip}")
 
 
 Slope = Callable[[], list[Tensor]]

@@ -32,7 +32,7 @@ from training.data import TrainingSet, Until, read_training_set, recent_counts
 from training.errors import RunError, TrainingError
 from training.loop import Progress, StepRecord, train
 from training.parallel import Ranks, own_device
-from training.recipes import Recipe
+from training.recipes import Recipe, check
 
 FORMAT = 1  # of run.json
 UNNUMBERED = 1  # version of a space that no store has given one yet
@@ -82,8 +82,10 @@ class Run:
 def start(corpus: Corpus, folder: Path, recipe: Recipe, until: Until = Until.VALIDATION) -> Run:
     """Make a run directory, or find the same run there again.
 
-    Raises RunError where the folder holds a run of another corpus, recipe or split.
+    Raises RunError where the folder holds a run of another corpus, recipe or split, and whatever `check` raises where
+    the recipe makes no run.
     """
+    check(recipe)
     asked = {
         "format": FORMAT,
         "corpus": str(corpus.folder.resolve()),

@@ -15,7 +15,7 @@ import numpy as np
 from foundation.config import AttentionConfig, ItemConfig, ModelConfig, RepeatConfig
 from foundation.errors import ModelError
 from foundation.jagged import EventBatch
-from foundation.learning import Objectives
+from foundation.learning import Objectives, check_layers
 from tokenization.corpus.corpus import Corpus
 from training.data import Sampling, Until, facet_configs, item_config, row_tokens, trainable_events
 from training.errors import TrainingError
@@ -131,7 +131,13 @@ def with_overrides(recipe: Recipe, overrides: dict[str, str]) -> Recipe:
 
 
 def check(recipe: Recipe) -> None:
-    """Raises TrainingError where rows do not fit batches, or the stages do not make a run."""
+    """Raises TrainingError or ModelError where parts of the recipe do not fit one another, or make no run: before
+    anything is written."""
+    check_layers(recipe.model, recipe.objectives)
+    if recipe.epochs < 1 or not recipe.minutes > 0:
+        raise TrainingError(
+            f"`epochs` must be at least 1 and `minutes` above 0, got {recipe.epochs} and {recipe.minutes:g}"
+        )
     check_shares(recipe.stages)
     if recipe.stages and recipe.sampling.history:
         raise TrainingError("`history` is for runs of one stage: leave it out where `stages` says how long rows are")

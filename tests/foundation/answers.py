@@ -14,8 +14,15 @@ TOLERANCE = {"rtol": 1e-4, "atol": 1e-5}
 def answers(model: FoundationModel, batch: EventBatch, requests: Requests) -> dict[str, Tensor]:
     """Everything that the model says of the requests."""
     with torch.no_grad():
-        states = model(batch, requests)
+        states, item_VD = model(batch, requests), model.item_vectors()
+        again, earlier = model.with_layers(batch, requests)
+        plain = {"scores": model.scores(states, item_VD), "user vector": model.user_vectors(states)}
         return {
+            **plain,
+            "reranked": model.reranked(states, item_VD, top=9),
+            "bare beside earlier layers": again.bare_RD,
+            **{f"layer {depth}": bare_RD for depth, bare_RD in enumerate(earlier, start=1)},
+            **{f"intent {place}": logit_RC for place, logit_RC in enumerate(states.intents)},
             "bare": states.bare_RD,
             "told": states.told_RD,
             "own request": states.own.request_P,
@@ -23,8 +30,6 @@ def answers(model: FoundationModel, batch: EventBatch, requests: Requests) -> di
             "own features": states.own.feature_PX,
             "own features in the context": states.own.told_PX,
             **{f"shares of category {level}": share for level, share in enumerate(states.shares)},
-            "user vector": model.user_vectors(states),
-            "scores": model.scores(states, model.item_vectors()),
         }
 
 

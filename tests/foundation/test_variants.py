@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from foundation.config import AttentionConfig, Groups, ModelConfig, Rotary, Switch
+from foundation.config import AttentionConfig, CandidateConfig, Groups, ModelConfig, Rotary, Switch
 from foundation.embedding import ItemContent, item_content
 from foundation.jagged import EventBatch, as_sequence, group_offsets, segment_ids
 from foundation.learning import Lesson, Objectives, losses
@@ -22,6 +22,14 @@ from tests.foundation.answers import TOLERANCE, answers, assert_same, at_every_g
 from tokenization.corpus.corpus import Corpus
 
 ATTRIBUTES = (("likes", 7), ("age", 12))
+EVERYTHING = {
+    "attributes": ATTRIBUTES,
+    "attention": AttentionConfig(windows=(6, 0), sinks=5, memory=2, memory_block=6, rotary=Rotary.BOTH),
+    "intents": ("kind", "action"),
+    "category_targets": ("brand",),
+    "gap_bins": 6,
+    "candidates": CandidateConfig(layers=2, heads=2, reach=7),
+}
 VARIANTS = {
     "plain": {},
     "attributes": {"attributes": ATTRIBUTES},
@@ -32,6 +40,8 @@ VARIANTS = {
         "attributes": ATTRIBUTES,
         "attention": AttentionConfig(windows=(6,), sinks=5, memory=2, memory_block=6, rotary=Rotary.BOTH),
     },
+    "everything": EVERYTHING,
+    "everything as a sequence": {**EVERYTHING, "groups": Groups.SEQUENCE},
     "bare": {"repeat_path": Switch.OFF, "category_affinity": Switch.OFF, "groups": Groups.SEQUENCE},
 }
 Make = Callable[[str], FoundationModel]
@@ -74,6 +84,24 @@ def drawn(users: list[list[int]], config: ModelConfig, seed: int) -> EventBatch:
     return EventBatch(facet_TF, time_T, time_T, opening_T, group_T.long(), offset_B1, start_B, attribute_BA)
 
 
+def otherwise(batch: EventBatch, hidden_T: Tensor, draw: torch.Generator) -> EventBatch:
+    """Everything of the hidden tokens as it is not: facets, times, and what was there when a group began."""
+    if not batch.tokens:
+        return batch
+    return replace(
+        batch,
+        facet_TF=other_facets(batch, hidden_T, draw),
+        time_T=batch.time_T + hidden_T * 1e6,
+        begin_T=batch.begin_T + hidden_T * 1e5,
+        opening_T=batch.opening_T ^ hidden_T,
+    )
+
+
+def by_request(said: dict[str, Tensor]) -> list[str]:
+    """What is said of each request, a row each; own items are pairs."""
+    return [name for name in said if not name.startswith("own ")]
+
+
 def context_of(batch: EventBatch, config: ModelConfig) -> Tensor:
     return batch.facet_TF[:, list(config.context_columns)]
 
@@ -90,15 +118,32 @@ def test_nothing_that_is_to_come_is_read(make: Make, name: str, users: list[list
     for row in range(0, len(requests), 3):
         user, end = int(requests.user_R[row]), int(requests.end_R[row])
         to_come_T = (torch.arange(batch.tokens) >= end) & (batch.user_T == user)
-        changed = replace(batch, facet_TF=other_facets(batch, to_come_T, draw)) if batch.tokens else batch
-        after = answers(model, changed, requests)
-        for said in ("bare", "told", "user vector", "scores"):
+        after = answers(model, otherwise(batch, to_come_T, draw), requests)
+        for said in by_request(before):
             torch.testing.assert_close(after[said][row], before[said][row], **TOLERANCE)
 
 
 @given(users=USERS, seed=st.integers(0, 999))
+@settings(max_examples=8)
+@pytest.mark.parametrize("name", VARIANTS)
+def test_nothing_of_another_user_is_read(make: Make, name: str, users: list[list[int]], seed: int) -> None:
+    model = make(name)
+    batch = drawn(users, model.config, seed)
+    requests = at_every_group(batch, context_of(batch, model.config))
+    before = answers(model, batch, requests)
+    draw = torch.Generator().manual_seed(seed)
+    for user in range(batch.users):
+        others = otherwise(batch, batch.user_T != user, draw)
+        hidden_B1 = (torch.arange(batch.users) != user)[:, None]
+        others = replace(others, attribute_BA=torch.where(hidden_B1, 1, batch.attribute_BA))
+        after, mine_R = answers(model, others, requests), requests.user_R == user
+        for said in by_request(before):
+            torch.testing.assert_close(after[said][mine_R], before[said][mine_R], **TOLERANCE)
+
+
+@given(users=USERS, seed=st.integers(0, 999))
 @settings(max_examples=12)
-@pytest.mark.parametrize("name", ["plain", "attributes", "no repeat path", "no affinity", "memory"])
+@pytest.mark.parametrize("name", ["plain", "attributes", "no repeat path", "no affinity", "memory", "everything"])
 def test_no_output_knows_the_order_inside_a_group(make: Make, name: str, users: list[list[int]], seed: int) -> None:
     model = make(name)
     batch = drawn(users, model.config, seed)

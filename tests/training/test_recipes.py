@@ -8,6 +8,7 @@ import pytest
 
 from foundation.config import CandidateConfig, Rotary
 from tokenization.corpus.corpus import Corpus, write_corpus
+from tokenization.errors import UserfmError
 from tokenization.tokenizer.tokenizer import Tokenizer
 from training.errors import TrainingError
 from training.recipes import Name, Recipe, named, with_overrides
@@ -83,6 +84,33 @@ def test_a_setting_that_can_not_be_is_named_with_the_nearest(
     kiosk_corpus: Corpus, key: str, value: str, sentence: str
 ) -> None:
     with pytest.raises(TrainingError) as error:
+        with_overrides(named(Name.SMALL, kiosk_corpus), {key: value})
+    assert sentence in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "sentence"),
+    [
+        ("requests", "0", "sampling: 'requests' must be at least 1, got 0"),
+        ("negatives", "0", "sampling: 'negatives' must be at least 1, got 0"),
+        ("tokens", "-5", "sampling: 'tokens' must be at least 1, got -5"),
+        ("context_dropout", "2", "sampling: 'context_dropout' is a share, from 0 to 1, got 2"),
+        ("history_dropout", "nan", "sampling: 'history_dropout' is a share, from 0 to 1, got nan"),
+        ("negative_power", "-1", "sampling: 'negative_power' must be at least 0, got -1"),
+        ("warmup", "0", "optimisation: 'warmup' must be at least 1 step, got 0"),
+        ("rate", "inf", "optimisation: 'rate' must be at least 0, got inf"),
+        ("clip", "0", "optimisation: 'clip' must be above 0, inf for no limit, got 0"),
+        ("epochs", "0", "`epochs` must be at least 1 and `minutes` above 0, got 0 and inf"),
+        ("minutes", "0", "`epochs` must be at least 1 and `minutes` above 0, got 2 and 0"),
+        ("in_batch", "7", "objective 'in_batch' must be 0, for off, or 1, got 7"),
+        ("slates", "2", "objective 'slates' must be at most 1 and 'competitors' at least 1, got 2.0 and 64"),
+        ("distill", "0.1", "a trunk of one layer has no earlier one to learn: give `layers` 2"),
+    ],
+)
+def test_a_setting_that_would_learn_nothing_or_break_later_is_refused_at_once(
+    kiosk_corpus: Corpus, key: str, value: str, sentence: str
+) -> None:
+    with pytest.raises(UserfmError) as error:
         with_overrides(named(Name.SMALL, kiosk_corpus), {key: value})
     assert sentence in str(error.value)
 
