@@ -20,7 +20,10 @@ from foundation.jagged import largest
 Kernel = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 """Queries [N, Q, H, K], keys and values [N, J, H, K], bias [N, Q, J] → [N, Q, H, K]."""
 
-QUERIES = 256  # a block: fewer keys are read in vain by small blocks, but small products are slow ones
+# Queries of a block, as many as a window has tokens between these: fewer keys are read in vain by small blocks, but
+# small products are slow ones, and each key is copied into as many blocks as see it.
+FEWEST_QUERIES = 64
+QUERIES = 256
 ALIGNED = 8  # keys a block come in multiples of: what fast kernels ask of a bias
 
 
@@ -61,7 +64,8 @@ def over_blocks(laid_out: Layout, kernel: Kernel) -> Callable[[Tensor, Tensor, T
 def layout(sight: Sight, tokens: int) -> Layout:
     """The layout of a sight whose ranges ascend, as those of packed tokens do."""
     queries = sight.window_T2.shape[0]
-    size = QUERIES if queries > QUERIES else max(queries, 1)
+    most = min(max(sight.reach, FEWEST_QUERIES), QUERIES) if sight.reach else QUERIES
+    size = most if queries > most else max(queries, 1)
     blocks = -(-queries // size)
     # What stands behind the last query sees what that one sees: an empty row would be NaN.
     row_N = torch.clamp(torch.arange(blocks * size, device=sight.window_T2.device), max=max(queries - 1, 0))

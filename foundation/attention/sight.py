@@ -41,12 +41,14 @@ class Blocks:
 class Sight:
     """What each of T tokens sees: keys `first` to `last` (exclusive) of three ranges that never overlap.
 
-    window, sinks, slots: int64 [T, 2]; those of `slots` count from 0 at the first slot of memory.
+    window, sinks, slots: int64 [T, 2]; those of `slots` count from 0 at the first slot of memory. reach: most tokens of
+    a window, 0 = any number.
     """
 
     window_T2: Tensor
     sinks_T2: Tensor
     slots_T2: Tensor
+    reach: int = 0
 
 
 def see(
@@ -79,6 +81,7 @@ def see(
         window_T2=_pairs(start_T, end_T),
         sinks_T2=_pairs(begin_T, torch.minimum(sink_B[user_T], start_T)),
         slots_T2=_pairs(oldest_T, behind_T) * blocks.rank,
+        reach=window,
     )
 
 
