@@ -219,8 +219,8 @@ def _lay_out(config: ModelConfig, life: _Life, cut: _Cut) -> dict[int, Attend]:
     backend, attends = Backend.REFERENCE if small else config.backend, {}
     for window in set(config.windows):
         whole = see(life.border_G1, life.offset_B1, cut.sink_B, cut.every, window, config.attention)
-        seen = (of_T2[life.fresh_T] for of_T2 in (whole.window_T2, whole.sinks_T2, whole.slots_T2))
-        fresh = Sight(*seen, reach=window)
+        fresh_T = life.fresh_T
+        fresh = Sight(whole.window_T2[fresh_T], whole.sinks_T2[fresh_T], whole.slots_T2[fresh_T], whole.reach)
         attends[window] = lay_out(fresh, len(life.order_C), backend)
     return attends
 
