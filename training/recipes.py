@@ -17,6 +17,7 @@ from foundation.errors import ModelError
 from foundation.jagged import EventBatch
 from foundation.learning import Objectives, check_layers
 from tokenization.corpus.corpus import Corpus
+from tokenization.errors import with_article
 from training.data import Sampling, Until, facet_configs, item_config, row_tokens, trainable_events
 from training.errors import TrainingError
 from training.optimisers import Method, Optimisation
@@ -174,9 +175,12 @@ def _read(old: Any, kind: Any, setting: str, value: str) -> Any:
             return tuple(one(part) for part in value.replace(",", " ").split())
         return type(old)(value)
     except ValueError as error:
-        told = _LISTS[kind][1] if kind in _LISTS else type(old).__name__
-        choices = f": one of {', '.join(type(old))}" if isinstance(old, StrEnum) else ""
-        raise TrainingError(f"setting {setting!r} takes a {told}, got {value!r}{choices}") from error
+        wanted = {int: "a whole number", float: "a number"}.get(type(old), "")
+        if kind in _LISTS:
+            wanted = with_article(_LISTS[kind][1])
+        elif isinstance(old, StrEnum):
+            wanted = f"one of {', '.join(type(old))}"
+        raise TrainingError(f"setting {setting!r} takes {wanted}, got {value!r}") from error
 
 
 def _paths(owner: Any, prefix: str = "") -> list[str]:

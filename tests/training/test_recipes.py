@@ -73,11 +73,11 @@ def test_settings_are_replaced_by_name_or_by_path(kiosk_corpus: Corpus) -> None:
         ("zzz", "1", "no single setting 'zzz': choose one of"),
         ("codes", "1", "no single setting 'codes'"),
         ("windows", "64;0", "setting 'model.attention.windows' takes a list of whole numbers, got '64;0'"),
-        ("rotary", "sideways", "setting 'model.attention.rotary' takes a Rotary, got 'sideways'"),
-        ("width", "wide", "setting 'model.width' takes a int, got 'wide'"),
+        ("rotary", "sideways", "setting 'model.attention.rotary' takes one of place, time, both, got 'sideways'"),
+        ("width", "wide", "setting 'model.width' takes a whole number, got 'wide'"),
         ("candidates.layer", "1", "no single setting 'candidates.layer'; did you mean"),
-        ("epochs", "2.5", "setting 'epochs' takes a int, got '2.5'"),
-        ("backend", "magic", "setting 'model.backend' takes a Backend, got 'magic'"),
+        ("epochs", "2.5", "setting 'epochs' takes a whole number, got '2.5'"),
+        ("backend", "magic", "setting 'model.backend' takes one of reference, blocked, flex, xformers, got 'magic'"),
     ],
 )
 def test_a_setting_that_can_not_be_is_named_with_the_nearest(
