@@ -143,7 +143,7 @@ def test_the_method_is_a_setting(recipe: Recipe) -> None:
     assert chosen.optimisation.method is Method.MUON
     assert Recipe.from_json(chosen.to_json()) == chosen
     assert recipe.optimisation.method is Method.ADAMW
-    with pytest.raises(TrainingError, match="takes a Method, got 'sgd': one of adamw, muon, sophia"):
+    with pytest.raises(TrainingError, match="takes one of adamw, muon, sophia, got 'sgd'"):
         with_overrides(recipe, {"method": "sgd"})
 
 
