@@ -110,7 +110,8 @@ class _Life:
     """Kept and new tokens, C in all, each user's side by side.
 
     order_C: where each is among the kept and then the new. fresh_T: where the new ones are. border_G1, offset_B1: of
-    groups and users. age_C: tokens of the life before each. fresh_B: whether a user has new tokens.
+    groups and users. age_C: tokens of the life before each. fresh_B: whether a user has new tokens. closed_B: where
+    what is closed now ends among the C tokens, age_closed_B: in the life.
     """
 
     order_C: Tensor
@@ -122,24 +123,29 @@ class _Life:
     user_C: Tensor
     age_C: Tensor
     fresh_B: Tensor
+    closed_B: Tensor
+    age_closed_B: Tensor
+
+    def gathered(self, kept: Tensor, new: Tensor) -> Tensor:
+        """Rows of what is kept and what is new, each user's side by side; of one user they are so already."""
+        both = torch.cat([kept, new])
+        return both if len(self.fresh_B) == 1 else both.index_select(0, self.order_C)
 
 
 @dataclass(frozen=True)
 class _Cut:
-    """Blocks of memory: those among the C tokens that are to be compressed, and N in all with those that are cached.
+    """Blocks of memory: those among the C tokens that are full now, and N in all with those that are cached.
 
-    age_K, user_K: tokens of the life before each of the former, and whose it is. user_N: whose each of all is. order_N:
-    where it is among the cached and then the former. age_end_N: tokens of the life up to its end. sink_B: where each
-    user's sinks end.
+    user_N: whose each of all is. order_N: where it is among the cached and then the former. age_end_N: tokens of the
+    life up to its end. compressed_B: tokens of each life in blocks. sink_B: where each user's sinks end.
     """
 
     fresh: Blocks
     every: Blocks
-    age_K: Tensor
-    user_K: Tensor
     user_N: Tensor
     order_N: Tensor
     age_end_N: Tensor
+    compressed_B: Tensor
     sink_B: Tensor
 
 
@@ -151,14 +157,12 @@ class _Kept:
     block_N: Tensor
     sunk_B: Tensor
     dropped_B: Tensor
-    compressed_B: Tensor
 
 
 def _joined(cache: TrunkCache, stream: Stream) -> _Life:
     user_C = torch.cat([ranges_owner(cache.offset_B1.diff()), ranges_owner(stream.offset_B1.diff())])
     order_C = torch.argsort(user_C, stable=True)
     user_C, place_C = user_C[order_C], torch.cat([cache.place_S, stream.place_T])[order_C]
-    time_C = torch.cat([cache.time_S, stream.time_T])[order_C]
     offset_B1 = cache.offset_B1 + stream.offset_B1
     fresh_C = order_C >= len(cache.place_S)
     first_C = changes(user_C, place_C)
@@ -167,39 +171,45 @@ def _joined(cache: TrunkCache, stream: Stream) -> _Life:
     if bool((joins_C | returns_C).any()):
         raise ModelError("some of these events belong to a group that is closed: give only what came after it")
     local_C = torch.arange(len(user_C), device=user_C.device) - offset_B1[:-1][user_C]
-    age_C = local_C + torch.where(local_C >= cache.sunk_B[user_C], cache.dropped_B[user_C], 0)
     border_G1 = torch.cat([first_C.nonzero().squeeze(1), offset_B1[-1:]])
+    fresh_B = stream.offset_B1.diff() > 0
+    last_B = border_G1[torch.searchsorted(border_G1, offset_B1[1:]) - 1]
+    closed_B = torch.where(fresh_B, last_B, offset_B1[1:])
     return _Life(
-        order_C,
-        fresh_C.nonzero().squeeze(1),
-        place_C,
-        time_C,
-        border_G1,
-        offset_B1,
-        user_C,
-        age_C,
-        stream.offset_B1.diff() > 0,
+        order_C=order_C,
+        fresh_T=fresh_C.nonzero().squeeze(1),
+        place_C=place_C,
+        time_C=torch.cat([cache.time_S, stream.time_T])[order_C],
+        border_G1=border_G1,
+        offset_B1=offset_B1,
+        user_C=user_C,
+        age_C=local_C + torch.where(local_C >= cache.sunk_B[user_C], cache.dropped_B[user_C], 0),
+        fresh_B=fresh_B,
+        closed_B=closed_B,
+        age_closed_B=closed_B - offset_B1[:-1] + cache.dropped_B,
     )
 
 
 def _cut(cache: TrunkCache, life: _Life, config: ModelConfig) -> _Cut:
-    """Blocks of what is not compressed yet, by the same rule as `memory_blocks`."""
-    attention = config.attention
-    sink_B = torch.where(
-        cache.dropped_B > 0,
-        life.offset_B1[:-1] + cache.sunk_B,
-        sink_ends(life.border_G1, life.offset_B1, attention),
-    )
+    """Blocks of what is not compressed yet, by the same rule as `memory_blocks`. One that is not full yet is of no use:
+    whoever could see it is in a later block, which does not begin before it is full."""
+    attention, begin_B = config.attention, life.offset_B1[:-1]
+    sinks_B = sink_ends(life.border_G1, life.offset_B1, attention)
+    sink_B = torch.where(cache.dropped_B > 0, begin_B + cache.sunk_B, sinks_B)
     if not attention.memory:
         none, nothing = no_blocks(life.offset_B1), life.offset_B1[:0]
-        return _Cut(none, none, nothing, nothing, nothing, nothing, nothing, sink_B)
+        return _Cut(none, none, nothing, nothing, nothing, life.age_closed_B, sink_B)
     first_G = life.border_G1[:-1]
     user_G, age_G = life.user_C[first_G], life.age_C[first_G]
-    open_G = age_G >= cache.compressed_B[user_G]
-    first_G, user_G, age_G = first_G[open_G], user_G[open_G], age_G[open_G]
+    left_G = age_G >= cache.compressed_B[user_G]
+    first_G, user_G, age_G = first_G[left_G], user_G[left_G], age_G[left_G]
     new_G = changes(user_G, age_G // attention.memory_block)
     start_K, user_K, age_K = first_G[new_G], user_G[new_G], age_G[new_G]
     end_K = torch.minimum(torch.cat([start_K[1:], life.offset_B1[-1:]])[: len(start_K)], life.offset_B1[1:][user_K])
+    full_K = (age_K // attention.memory_block + 1) * attention.memory_block <= life.age_closed_B[user_K]
+    compressed_B = torch.where(life.fresh_B, life.age_closed_B, cache.compressed_B)
+    compressed_B = compressed_B.scatter_reduce(0, user_K[~full_K], age_K[~full_K], "amin")
+    start_K, user_K, age_K, end_K = start_K[full_K], user_K[full_K], age_K[full_K], end_K[full_K]
     fresh = blocks_of(start_K, end_K, life.offset_B1, attention.memory)
     user_N = torch.cat([ranges_owner(cache.block_offset_B1.diff()), user_K])
     order_N = torch.argsort(user_N, stable=True)
@@ -207,9 +217,9 @@ def _cut(cache: TrunkCache, life: _Life, config: ModelConfig) -> _Cut:
     age_end_N = torch.cat([cache.block_end_N, age_K + end_K - start_K])[order_N]
     # A block that ends among what is left out lies before all that a window can reach.
     local_N = torch.maximum(age_end_N - cache.dropped_B[user_N], cache.sunk_B[user_N])
-    end_N = life.offset_B1[:-1][user_N] + local_N
+    end_N = begin_B[user_N] + local_N
     every = Blocks(end_N[:0, None], end_N, cache.block_offset_B1 + fresh.offset_B1, attention.memory)
-    return _Cut(fresh, every, age_K, user_K, user_N, order_N, age_end_N, sink_B)
+    return _Cut(fresh, every, user_N, order_N, age_end_N, compressed_B, sink_B)
 
 
 def _lay_out(config: ModelConfig, life: _Life, cut: _Cut) -> dict[int, Attend]:
@@ -230,10 +240,9 @@ def _layer(
 ) -> tuple[Tensor, LayerCache]:
     """As `Block.forward`, the keys and values of what is cached beside the new ones; and both together."""
     q_THK, k_THK, v_THK = block.projected(x_TD).unbind(1)
-    k_CHK = torch.cat([before.key_SHK, k_THK]).index_select(0, life.order_C)
-    v_CHK = torch.cat([before.value_SHK, v_THK]).index_select(0, life.order_C)
+    k_CHK, v_CHK = life.gathered(before.key_SHK, k_THK), life.gathered(before.value_SHK, v_THK)
     slot_k_MHK, slot_v_MHK = before.slot_key_MHK, before.slot_value_MHK
-    if block.memory is not None:
+    if block.memory is not None and len(cut.fresh.end_N):
         k_MHK, v_MHK = block.memory(k_CHK, v_CHK, cut.fresh)
         turn_M1K = rotation_C1K[cut.fresh.end_N - 1].repeat_interleave(cut.fresh.rank, 0)
         slot_k_MHK = _in_blocks(torch.cat([slot_k_MHK, rotate(k_MHK, turn_M1K)]), cut.order_N, cut.fresh.rank)
@@ -247,19 +256,9 @@ def _layer(
 
 
 def _kept(cache: TrunkCache, life: _Life, cut: _Cut, config: ModelConfig) -> _Kept:
-    offset_B1, begin_B = life.offset_B1, life.offset_B1[:-1]
-    place_C = torch.arange(len(life.user_C), device=offset_B1.device)
-    last_B = life.border_G1[torch.searchsorted(life.border_G1, offset_B1[1:]) - 1]
-    closed_B = torch.where(life.fresh_B, last_B, offset_B1[1:])
-    age_closed_B = closed_B - begin_B + cache.dropped_B
-    open_K = (cut.age_K // config.attention.memory_block + 1) * config.attention.memory_block > age_closed_B[cut.user_K]
-    compressed_B = age_closed_B
-    if config.attention.memory:
-        compressed_B = torch.where(life.fresh_B, age_closed_B, cache.compressed_B).scatter_reduce(
-            0, cut.user_K[open_K], cut.age_K[open_K], "amin"
-        )
-    reach = max(config.windows)
-    wanted_B = torch.minimum(closed_B - reach, begin_B + compressed_B - cache.dropped_B)
+    begin_B, closed_B, reach = life.offset_B1[:-1], life.closed_B, max(config.windows)
+    place_C = torch.arange(len(life.user_C), device=begin_B.device)
+    wanted_B = torch.minimum(closed_B - reach, begin_B + cut.compressed_B - cache.dropped_B)
     tail_B = life.border_G1[torch.searchsorted(life.border_G1, wanted_B, right=True).clamp(min=1) - 1]
     tail_B = begin_B if 0 in config.windows else torch.maximum(tail_B, begin_B)
     kept_C = (place_C < cut.sink_B[life.user_C]) | (place_C >= tail_B[life.user_C])
@@ -267,11 +266,10 @@ def _kept(cache: TrunkCache, life: _Life, cut: _Cut, config: ModelConfig) -> _Ke
     dropped_B = cache.dropped_B + torch.bincount(life.user_C[closed_C & ~kept_C], minlength=len(begin_B))
     # Blocks that no window to come can look past its newest ones to.
     behind_B = torch.searchsorted(cut.every.end_N, torch.maximum(closed_B - reach, begin_B), right=True)
-    place_N = torch.arange(len(cut.order_N), device=offset_B1.device)
-    full_N = torch.cat([torch.ones(len(cut.order_N) - len(open_K), dtype=torch.bool, device=place_N.device), ~open_K])
-    block_N = full_N[cut.order_N] & (place_N >= (behind_B - config.attention.memory_reach)[cut.user_N])
+    place_N = torch.arange(len(cut.order_N), device=begin_B.device)
+    block_N = place_N >= (behind_B - config.attention.memory_reach)[cut.user_N]
     sunk_B = torch.where(dropped_B > 0, cut.sink_B - begin_B, 0)
-    return _Kept(kept_C & closed_C, block_N, sunk_B, dropped_B, compressed_B)
+    return _Kept(kept_C & closed_C, block_N, sunk_B, dropped_B)
 
 
 def _pick(layer: LayerCache, kept: _Kept, cut: _Cut) -> LayerCache:
@@ -297,7 +295,7 @@ def _renewed(layers: tuple[LayerCache, ...], life: _Life, cut: _Cut, kept: _Kept
         time_S=life.time_C[kept.token_C],
         sunk_B=kept.sunk_B,
         dropped_B=kept.dropped_B,
-        compressed_B=kept.compressed_B,
+        compressed_B=cut.compressed_B,
         block_offset_B1=_offsets(cut.user_N[kept.block_N], users),
         block_end_N=cut.age_end_N[kept.block_N],
     )

@@ -23,7 +23,7 @@ Kernel = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 # Queries of a block, as many as a window has tokens between these: fewer keys are read in vain by small blocks, but
 # small products are slow ones, and each key is copied into as many blocks as see it.
 FEWEST_QUERIES = 64
-QUERIES = 256
+QUERIES = 192
 ALIGNED = 8  # keys a block come in multiples of: what fast kernels ask of a bias
 
 
