@@ -1,9 +1,9 @@
 """Each technique on and off, all else equal: what it is worth, with an interval. Writes docs/ablations.md.
 
-A run learns a named slice of a log for a fixed number of steps, in less than 90 s on one quiet core, and is judged on
-the validation part of that slice; three seeds. The difference is paired over users, seeds averaged. What wins
-nothing stays off, and its row says so. Complete Journey tells of time, context and length; MovieLens-1M and Beauty only
-of order.
+A run learns a named slice of a log for a fixed number of steps and is judged on the validation part of that slice;
+three seeds. The page says what a run took, 90 s being the aim. The difference is paired over users, seeds averaged.
+What wins nothing stays off, and its row says so. Complete Journey tells of time, context and length; MovieLens only of
+order, and of what was liked.
 """
 
 from __future__ import annotations

@@ -16,10 +16,10 @@ from torch import Tensor
 
 from foundation.attention.backends import Attend, lay_out
 from foundation.attention.rotary import rotate, rotations
-from foundation.attention.sight import Blocks, Sight, blocks_of, changes, no_blocks, see, sink_ends
+from foundation.attention.sight import Blocks, Sight, blocks_of, no_blocks, see, sink_ends
 from foundation.config import Backend, ModelConfig
 from foundation.errors import ModelError
-from foundation.jagged import Stream, ranges_owner
+from foundation.jagged import Stream, changes, offsets_of, ranges_owner
 from foundation.transformer import Block, Trunk
 
 DENSE = 1 << 16  # entries of a mask that is made whole
@@ -290,17 +290,12 @@ def _renewed(layers: tuple[LayerCache, ...], life: _Life, cut: _Cut, kept: _Kept
     users = len(life.fresh_B)
     return TrunkCache(
         layers=layers,
-        offset_B1=_offsets(life.user_C[kept.token_C], users),
+        offset_B1=offsets_of(torch.bincount(life.user_C[kept.token_C], minlength=users)),
         place_S=life.place_C[kept.token_C],
         time_S=life.time_C[kept.token_C],
         sunk_B=kept.sunk_B,
         dropped_B=kept.dropped_B,
         compressed_B=cut.compressed_B,
-        block_offset_B1=_offsets(cut.user_N[kept.block_N], users),
+        block_offset_B1=offsets_of(torch.bincount(cut.user_N[kept.block_N], minlength=users)),
         block_end_N=cut.age_end_N[kept.block_N],
     )
-
-
-def _offsets(user_S: Tensor, users: int) -> Tensor:
-    count_B = torch.bincount(user_S, minlength=users)
-    return torch.cat([count_B.new_zeros(1), count_B.cumsum(0)])

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from foundation.errors import ModelError
-from foundation.jagged import EventBatch
+from foundation.jagged import EventBatch, offsets_of
 from foundation.repeat import FIRST_ITEM
 from foundation.subgraph import Subgraph
 
@@ -80,7 +80,7 @@ def _joined(histories: list[EventBatch]) -> EventBatch:
         torch.cat([history.begin_T for history in histories]),
         torch.cat([history.opening_T for history in histories]),
         torch.cat([history.group_T for history in histories]),
-        torch.cat([length_B.new_zeros(1), length_B.cumsum(0)]),
+        offsets_of(length_B),
         torch.cat([history.start_B for history in histories]),
         torch.cat([history.attribute_BA for history in histories]),
     )

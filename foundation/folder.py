@@ -13,7 +13,6 @@ It is written beside its place and moved there when it is whole, so that no cras
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -28,6 +27,7 @@ from torch import Tensor
 from foundation.config import ModelConfig
 from foundation.errors import ModelError
 from foundation.space import Space
+from tokenization.disk import sync
 from tokenization.items.content import ItemTable
 from tokenization.tokenizer.tokenizer import Tokenizer
 
@@ -146,20 +146,12 @@ def _replaced(path: Path) -> Iterator[Path]:
     try:
         yield fresh
         for written in (*fresh.rglob("*"), fresh):
-            _synced(written)
+            sync(written)
     except BaseException:
         shutil.rmtree(fresh, ignore_errors=True)
         raise
     if path.exists():
         path.rename(old)
     fresh.rename(path)
-    _synced(path.parent)
+    sync(path.parent)
     shutil.rmtree(old, ignore_errors=True)
-
-
-def _synced(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

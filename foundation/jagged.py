@@ -214,11 +214,20 @@ def ranges_of(start_N: Tensor, length_N: Tensor, owner_E: Tensor) -> Tensor:
     return torch.arange(owner_E.shape[0], device=length_N.device) - (before_N - start_N)[owner_E]
 
 
+def offsets_of(length_N: Tensor) -> Tensor:
+    """int64 [N + 1]: where each of N segments of these lengths begins, and where the last ends."""
+    return torch.cat([length_N.new_zeros(1), length_N.cumsum(0)])
+
+
+def changes(user_N: Tensor, place_N: Tensor) -> Tensor:
+    """bool [N]: where another user or another place begins; neither is negative."""
+    user_before_N, place_before_N = (F.pad(one_N, (1, 0), value=-1)[:-1] for one_N in (user_N, place_N))
+    return (user_N != user_before_N) | (place_N != place_before_N)
+
+
 def group_starts(batch: EventBatch) -> Tensor:
     """bool [T]: whether a token is the first of its group. No group spans two users."""
-    user_T, group_T = batch.user_T, batch.group_T
-    before_T = [F.pad(one_T, (1, 0), value=-1)[:-1] for one_T in (user_T, group_T)]
-    return (user_T != before_T[0]) | (group_T != before_T[1])
+    return changes(batch.user_T, batch.group_T)
 
 
 def group_offsets(batch: EventBatch) -> Tensor:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from foundation.cache import TrunkCache, empty_cache, encode_onto
 from foundation.errors import ModelError
-from foundation.jagged import EventBatch, Requests, ranges, ranges_owner, stream_of
+from foundation.jagged import EventBatch, Requests, offsets_of, ranges, ranges_owner, stream_of
 from foundation.model import FoundationModel, UserStates
 from foundation.pooling import border_states
 
@@ -64,18 +64,14 @@ def states_onto(
     open_B = length_B - trunk.closed_B
     keep_B = torch.clamp(kept_B + fresh_B - open_B, max=model.reach)
     place_S = ranges(recent.offset_B1[1:] - open_B - keep_B, keep_B)
-    return states, UserCache(trunk, recent_TD[place_S], _offsets(keep_B))
+    return states, UserCache(trunk, recent_TD[place_S], offsets_of(keep_B))
 
 
 def _last(batch: EventBatch, length_B: Tensor) -> EventBatch:
     """The same users with only so many of their last tokens."""
     users_B = torch.arange(batch.users, device=length_B.device)
-    return batch.picked(ranges(batch.offset_B1[1:] - length_B, length_B), _offsets(length_B), users_B)
+    return batch.picked(ranges(batch.offset_B1[1:] - length_B, length_B), offsets_of(length_B), users_B)
 
 
 def _at_ends(requests: Requests, batch: EventBatch) -> Requests:
     return Requests(requests.user_R, batch.offset_B1[1:], requests.time_R, requests.context_RC)
-
-
-def _offsets(length_B: Tensor) -> Tensor:
-    return torch.cat([length_B.new_zeros(1), length_B.cumsum(0)])

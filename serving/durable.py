@@ -13,17 +13,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from tokenization.disk import sync
+
 SCRATCH = ".writing-"
 """Prefix of files and folders under construction; whoever holds the lock may remove them."""
-
-
-def sync(path: Path) -> None:
-    """Wait until the bytes of a file, or the names in a folder, are on disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def sync_tree(root: Path) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from tokenization.disk import sync
 from tokenization.errors import first_line
 from training.errors import RunError
 
@@ -40,7 +41,7 @@ def save(folder: Path, step: int, state: Mapping[str, Any]) -> Path:
         file.flush()
         os.fsync(file.fileno())
     fresh.rename(path)
-    _sync_folder(folder)
+    sync(folder)
     # Later steps are torn, or of a life of the run that was given up: they take nobody's place.
     before = [other for other in _newest_first(folder) if other.name < f"step-{step:09d}"]
     for other in {*folder.glob("step-*")} - {path, *before[: KEPT - 1]}:
@@ -87,11 +88,3 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _newest_first(folder: Path) -> list[Path]:
     return sorted(folder.glob("step-*.pt"), reverse=True)
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from foundation.config import FacetConfig, ItemConfig, ModelConfig
-from foundation.jagged import EventBatch, Requests, group_offsets, ranges, segment_ids
+from foundation.jagged import EventBatch, Requests, group_offsets, offsets_of, ranges, segment_ids
 from foundation.learning import Lesson, Objectives
 from foundation.objectives.targets import Negatives
 from foundation.repeat import FIRST_ITEM
@@ -163,7 +163,7 @@ def trainable_events(events: EventBatch, split: Split, until: Until) -> EventBat
 
 def _keep(events: EventBatch, keep_T: Tensor) -> EventBatch:
     length_B = torch.bincount(events.user_T[keep_T], minlength=events.users)
-    offset_B1 = torch.cat([length_B.new_zeros(1), length_B.cumsum(0)])
+    offset_B1 = offsets_of(length_B)
     return events.picked(keep_T, offset_B1, torch.arange(events.users))
 
 
@@ -323,7 +323,7 @@ def select_users(events: EventBatch, users_N: Tensor) -> EventBatch:
 
 def _select(events: EventBatch, first_N: Tensor, length_N: Tensor, user_N: Tensor) -> EventBatch:
     """N rows of so many tokens from `first_N` on, each of the user `user_N`."""
-    offset_N1 = torch.cat([length_N.new_zeros(1), length_N.cumsum(0)])
+    offset_N1 = offsets_of(length_N)
     return events.picked(ranges(first_N, length_N), offset_N1, user_N)
 
 

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from foundation.config import AttentionConfig
-from foundation.jagged import largest, ranges_owner
+from foundation.jagged import changes, largest, ranges_owner
 
 
 @dataclass(frozen=True)
@@ -120,13 +120,6 @@ def blocks_of(start_N: Tensor, end_N: Tensor, offset_B1: Tensor, rank: int) -> B
     token_NL = start_N[:, None] + torch.arange(largest(end_N - start_N), device=start_N.device)
     token_NL = torch.where(token_NL < end_N[:, None], token_NL, offset_B1[-1])
     return Blocks(token_NL, end_N, torch.searchsorted(start_N, offset_B1), rank)
-
-
-def changes(user_G: Tensor, place_G: Tensor) -> Tensor:
-    """bool [G]: where another user or another place begins."""
-    new_G = torch.ones_like(user_G, dtype=torch.bool)
-    new_G[1:] = (user_G[1:] != user_G[:-1]) | (place_G[1:] != place_G[:-1])
-    return new_G
 
 
 def cut_groups(border_G1: Tensor, window: int) -> Tensor:

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
 
 from foundation.config import AttentionConfig, ModelConfig, RepeatConfig
+from foundation.model import FoundationModel
 from tokenization.corpus.corpus import Corpus
 from training import data, pretrain
+from training.loop import StepRecord, train
 from training.optimisers import Optimisation
+from training.parallel import Ranks
 from training.pretrain import Run
 from training.recipes import Recipe
 
@@ -105,3 +110,31 @@ def trained(kiosk_corpus: Corpus, recipe: Recipe, tmp_path_factory: pytest.TempP
     run = pretrain.start(kiosk_corpus, tmp_path_factory.mktemp("trained") / "run", recipe)
     pretrain.pretrain_bare(run)
     return run
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Sums are bit for bit the same only when they are divided among as many threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def train_until(
+    corpus: Corpus, training_set: data.TrainingSet, recipe: Recipe, checkpoints: Path, stop: int | None = None
+) -> tuple[FoundationModel, list[StepRecord]]:
+    """A model trained to the end of the recipe, or cut off within step `stop`; from the newest checkpoint if any."""
+    model = pretrain.initial_model(training_set, corpus, recipe)
+    records: list[StepRecord] = []
+
+    def on_step(record: StepRecord) -> None:
+        if record.step == stop:
+            raise KeyboardInterrupt
+        records.append(record)
+
+    try:
+        train(model, training_set, recipe, checkpoints, Ranks.alone(), on_step)
+    except KeyboardInterrupt:
+        assert stop is not None
+    return model, records

@@ -14,7 +14,6 @@ import signal
 import subprocess
 import sys
 import textwrap
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,28 +21,22 @@ import pytest
 import torch
 
 from foundation.model import FoundationModel
+from tests.training.conftest import train_until
 from tokenization.corpus.corpus import Corpus
 from training import pretrain
 from training.data import Position, TrainingSet, read_training_set
 from training.errors import TrainingError
-from training.loop import Progress, StepRecord, schedule, total_steps, train
+from training.loop import Progress, StepRecord, schedule, total_steps
 from training.parallel import Ranks
 from training.recipes import Recipe
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 ROOT = Path(__file__).parents[2]
 GOLDEN = Path(__file__).parent / "golden" / "losses.json"
 TOLERANCE = 2e-3  # relative: other processors add up in another order, and a few steps let that grow
 STEPS = 20
 KILLED_IN = 11
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Sums are bit for bit the same only when they are divided among as many threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
@@ -57,21 +50,8 @@ def twenty(recipe: Recipe, training_set: TrainingSet) -> Recipe:
 def trained(
     corpus: Corpus, recipe: Recipe, checkpoints: Path, stop: int | None = None
 ) -> tuple[FoundationModel, list[StepRecord]]:
-    """Train with objects of its own, from the newest checkpoint if there is one."""
-    found = read_training_set(corpus, recipe.model)
-    model = pretrain.initial_model(found, corpus, recipe)
-    records: list[StepRecord] = []
-
-    def on_step(record: StepRecord) -> None:
-        if record.step == stop:
-            raise KeyboardInterrupt
-        records.append(record)
-
-    try:
-        train(model, found, recipe, checkpoints, Ranks.alone(), on_step)
-    except KeyboardInterrupt:
-        assert stop is not None
-    return model, records
+    """Train with objects of its own."""
+    return train_until(corpus, read_training_set(corpus, recipe.model), recipe, checkpoints, stop)
 
 
 @pytest.fixture(scope="module")

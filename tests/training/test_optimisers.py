@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,46 +10,24 @@ import pytest
 import torch
 
 from foundation.model import FoundationModel
+from tests.training.conftest import train_until
 from tokenization.corpus.corpus import Corpus
 from training import pretrain
 from training.data import TrainingSet
 from training.errors import TrainingError
-from training.loop import StepRecord, train
+from training.loop import train
 from training.optimisers import Method, Optimisers, hidden_matrices
 from training.parallel import Ranks
 from training.recipes import Recipe, with_overrides
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 STEPS, KILLED_IN = 13, 8
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Sums are bit for bit the same only when they are divided among as many threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def by(method: Method, recipe: Recipe) -> Recipe:
     rate = 2e-3 if method is Method.SOPHIA else 6e-3
     return replace(recipe, optimisation=replace(recipe.optimisation, method=method, rate=rate), checkpoint_seconds=0.0)
-
-
-def trained(
-    corpus: Corpus, training_set: TrainingSet, recipe: Recipe, checkpoints: Path, stop: int = STEPS
-) -> tuple[FoundationModel, list[StepRecord]]:
-    model = pretrain.initial_model(training_set, corpus, recipe)
-    records: list[StepRecord] = []
-
-    def on_step(record: StepRecord) -> None:
-        if record.step == stop:
-            raise KeyboardInterrupt
-        records.append(record)
-
-    with pytest.raises(KeyboardInterrupt):
-        train(model, training_set, recipe, checkpoints, Ranks.alone(), on_step)
-    return model, records
 
 
 @pytest.fixture
@@ -63,9 +40,9 @@ def test_a_killed_run_goes_on_bit_for_bit(
     kiosk_corpus: Corpus, recipe: Recipe, training_set: TrainingSet, tmp_path: Path, method: Method
 ) -> None:
     chosen = by(method, recipe)
-    straight, expected = trained(kiosk_corpus, training_set, chosen, tmp_path / "straight")
-    trained(kiosk_corpus, training_set, chosen, tmp_path / "killed", stop=KILLED_IN)
-    resumed, records = trained(kiosk_corpus, training_set, chosen, tmp_path / "killed")
+    straight, expected = train_until(kiosk_corpus, training_set, chosen, tmp_path / "straight")
+    train_until(kiosk_corpus, training_set, chosen, tmp_path / "killed", stop=KILLED_IN)
+    resumed, records = train_until(kiosk_corpus, training_set, chosen, tmp_path / "killed")
     assert [record.loss for record in records] == [record.loss for record in expected[KILLED_IN - 1 :]]
     assert records[0].step == KILLED_IN
     for (name, weight), (_, other) in zip(resumed.named_parameters(), straight.named_parameters(), strict=True):
@@ -76,7 +53,7 @@ def test_a_killed_run_goes_on_bit_for_bit(
 def test_the_loss_falls(
     kiosk_corpus: Corpus, recipe: Recipe, training_set: TrainingSet, tmp_path: Path, method: Method
 ) -> None:
-    _, records = trained(kiosk_corpus, training_set, by(method, recipe), tmp_path)
+    _, records = train_until(kiosk_corpus, training_set, by(method, recipe), tmp_path)
     assert sum(r.loss for r in records[-4:]) < 0.97 * sum(r.loss for r in records[:4])
 
 
@@ -126,7 +103,7 @@ def test_muon_turns_the_trunks_matrices_and_nothing_else(model: FoundationModel,
 def test_a_checkpoint_of_another_method_is_refused_with_a_sentence(
     kiosk_corpus: Corpus, recipe: Recipe, training_set: TrainingSet, tmp_path: Path, other: Method
 ) -> None:
-    trained(kiosk_corpus, training_set, by(Method.ADAMW, recipe), tmp_path, stop=3)
+    train_until(kiosk_corpus, training_set, by(Method.ADAMW, recipe), tmp_path, stop=3)
     with pytest.raises(TrainingError, match="of another model or userfm than this: take a new run directory"):
         train(
             pretrain.initial_model(training_set, kiosk_corpus, recipe),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 import math
-from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -17,25 +16,19 @@ from hypothesis import strategies as st
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from foundation.model import FoundationModel
+from tests.training.conftest import train_until
 from tokenization.corpus.corpus import Corpus
 from training import checkpoint, pretrain
 from training.data import Position, TrainingSet, batches, in_windows, lessons, row_tokens
 from training.errors import TrainingError
-from training.loop import Progress, StepRecord, part_done, schedule, total_steps, train
+from training.loop import Progress, StepRecord, part_done, schedule, total_steps
 from training.parallel import Ranks
 from training.recipes import Recipe, with_overrides
 from training.stages import Stage, stage_at
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 STAGES = (Stage(8, 0.5), Stage(16, 0.3), Stage(0, 0.2))
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Sums are bit for bit the same only when they are divided among as many threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
@@ -43,30 +36,12 @@ def staged(recipe: Recipe) -> Recipe:
     return replace(recipe, epochs=1, stages=STAGES, checkpoint_seconds=0.0)
 
 
-def trained(
-    corpus: Corpus, recipe: Recipe, training_set: TrainingSet, checkpoints: Path, stop: int | None = None
-) -> tuple[FoundationModel, list[StepRecord]]:
-    model = pretrain.initial_model(training_set, corpus, recipe)
-    records: list[StepRecord] = []
-
-    def on_step(record: StepRecord) -> None:
-        if record.step == stop:
-            raise KeyboardInterrupt
-        records.append(record)
-
-    try:
-        train(model, training_set, recipe, checkpoints, Ranks.alone(), on_step)
-    except KeyboardInterrupt:
-        assert stop is not None
-    return model, records
-
-
 @pytest.fixture(scope="module")
 def straight(
     kiosk_corpus: Corpus, staged: Recipe, training_set: TrainingSet, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[FoundationModel, list[StepRecord]]:
     torch.set_num_threads(1)
-    return trained(kiosk_corpus, staged, training_set, tmp_path_factory.mktemp("straight"))
+    return train_until(kiosk_corpus, training_set, staged, tmp_path_factory.mktemp("straight"))
 
 
 def test_each_stage_has_its_share_of_the_steps_and_its_length_of_rows(straight) -> None:
@@ -93,7 +68,7 @@ def test_the_schedule_and_the_optimiser_go_on_over_the_borders(straight, staged:
 def test_the_optimisers_count_their_steps_through_all_stages(
     kiosk_corpus: Corpus, staged: Recipe, training_set: TrainingSet, tmp_path: Path
 ) -> None:
-    _, records = trained(kiosk_corpus, staged, training_set, tmp_path)
+    _, records = train_until(kiosk_corpus, training_set, staged, tmp_path)
     saved = checkpoint.load_newest(tmp_path)
     assert saved is not None
     counts = {int(state["step"]) for state in saved["optimisers"]["adamw"]["state"].values()}
@@ -129,8 +104,8 @@ def test_a_run_that_is_killed_around_a_border_goes_on_bit_for_bit(
 ) -> None:
     border = next(record.step for record in straight[1] if record.stage == 1)
     first = border + after
-    trained(kiosk_corpus, staged, training_set, tmp_path, stop=first)
-    model, records = trained(kiosk_corpus, staged, training_set, tmp_path)
+    train_until(kiosk_corpus, training_set, staged, tmp_path, stop=first)
+    model, records = train_until(kiosk_corpus, training_set, staged, tmp_path)
     expected = straight[1][first - 1 :]
     assert [(r.step, r.stage, r.loss, r.tokens) for r in records] == [
         (r.step, r.stage, r.loss, r.tokens) for r in expected
@@ -144,8 +119,8 @@ def test_one_stage_of_the_whole_budget_is_a_run_without_stages(
 ) -> None:
     plain = replace(recipe, epochs=1)
     one = replace(plain, stages=(Stage(0, 1.0),))
-    _, expected = trained(kiosk_corpus, plain, training_set, tmp_path / "plain")
-    _, found = trained(kiosk_corpus, one, training_set, tmp_path / "one")
+    _, expected = train_until(kiosk_corpus, training_set, plain, tmp_path / "plain")
+    _, found = train_until(kiosk_corpus, training_set, one, tmp_path / "one")
     assert [(r.step, r.steps, r.loss, r.tokens) for r in found] == [
         (r.step, r.steps, r.loss, r.tokens) for r in expected
     ]

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tokenization.corpus.parts import Format
+from tokenization.disk import sync
 from tokenization.errors import CorpusError
 
 FORMAT = 3
@@ -102,15 +103,6 @@ def make_durable(path: Path) -> None:
         sync(inner)
     sync(path)
     sync(path.parent)
-
-
-def sync(path: Path) -> None:
-    """Bring one file's bytes, or one folder's names, to the disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 @contextlib.contextmanager

@@ -10,9 +10,10 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tokenization.corpus.manifest import Manifest, following, make_durable, sync
+from tokenization.corpus.manifest import Manifest, following, make_durable
 from tokenization.corpus.opened import NOTHING, Onward, write_keys, write_open
 from tokenization.corpus.parts import write_parts
+from tokenization.disk import sync
 from tokenization.errors import CorpusError
 from tokenization.tokenizer.tokenizer import Tokenizer
 
