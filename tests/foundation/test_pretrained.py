@@ -307,7 +307,7 @@ def test_a_crash_leaves_the_old_model_or_none(
         raise Full
 
     subgraph = shaken(Subgraph.from_pretrained(folder))
-    for name in ("foundation.folder.save_file", "foundation.folder.Space.to_json", "foundation.folder._synced"):
+    for name in ("foundation.folder.save_file", "foundation.folder.Space.to_json", "foundation.folder.sync"):
         with monkeypatch.context() as patch:
             patch.setattr(name, crash)
             for place in (copy, tmp_path / "fresh"):
