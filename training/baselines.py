@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-from training.holdout import UNKNOWN, ItemEvents, Requests, Scorer
+from training.holdout import UNKNOWN, Columns, ItemEvents, Requests, Scorer
 from training.metrics import Codes, Floats
 from training.rows import list_values
 
@@ -52,28 +52,29 @@ def popularity(popularity_V: Floats) -> Scorer:
     return score
 
 
-def personal_count(popularity_V: Floats, item: str) -> Scorer:
+def personal_count(popularity_V: Floats, columns: Columns) -> Scorer:
     """The items a user had most often, ties by popularity.
 
-    One token counts one: an item bought three times in one basket counts once where the schema merges it.
+    One token counts one: an item bought three times in one basket counts once where the schema merges it. What met no
+    interest counts nothing.
 
     Args:
         popularity_V: `item_popularity`, which breaks ties.
-        item: the facet of the token table that holds the candidates.
+        columns: those of the token table.
     """
-    return _personal(popularity_V, item, np.ones_like)
+    return _personal(popularity_V, columns, np.ones_like)
 
 
-def personal_decayed(popularity_V: Floats, item: str, half_life: float = HALF_LIFE_DAYS * DAY) -> Scorer:
+def personal_decayed(popularity_V: Floats, columns: Columns, half_life: float = HALF_LIFE_DAYS * DAY) -> Scorer:
     """Personal counts in which an event counts half as much for every `half_life` that has passed, ties by
     popularity.
 
     Args:
         popularity_V: `item_popularity`, which breaks ties.
-        item: the facet of the token table that holds the candidates.
+        columns: those of the token table.
         half_life: in seconds (in positions for a log without times).
     """
-    return _personal(popularity_V, item, lambda age: np.exp2(-age / half_life))
+    return _personal(popularity_V, columns, lambda age: np.exp2(-age / half_life))
 
 
 def best_half_life(judge: Callable[[float], float], half_lives: Iterable[float]) -> float:
@@ -94,11 +95,11 @@ def _order(value_V: Floats) -> NDArray[np.float32]:
     return order_V
 
 
-def _personal(popularity_V: Floats, item: str, weights: Weights) -> Scorer:
+def _personal(popularity_V: Floats, columns: Columns, weights: Weights) -> Scorer:
     order_V = _order(popularity_V)
 
     def score(requests: Requests) -> NDArray[np.float32]:
-        row_N, code_N, age_N = _events(requests, item)
+        row_N, code_N, age_N = _events(requests, columns)
         pair, place_N = np.unique((row_N << 32) | code_N.astype(np.int64), return_inverse=True)
         row, code = pair >> 32, pair & 0xFFFFFFFF
         total = np.bincount(place_N, weights=weights(age_N), minlength=len(pair)).astype(np.float64)
@@ -125,10 +126,10 @@ def _ranks(row: NDArray[np.int64], first: Floats, second: Floats) -> NDArray[np.
     return rank
 
 
-def _events(requests: Requests, item: str) -> tuple[NDArray[np.int64], Codes, Floats]:
-    """The known items in the histories: index of the request, item code, age at the request."""
-    code_T, offsets = list_values(requests.history[item])
+def _events(requests: Requests, columns: Columns) -> tuple[NDArray[np.int64], Codes, Floats]:
+    """The known items in the histories that met interest: index of the request, item code, age at the request."""
+    code_T, offsets = list_values(requests.history[columns.item])
     time_T, _ = list_values(requests.history["time"])
     row_T = np.repeat(np.arange(len(requests), dtype=np.int64), np.diff(offsets))
-    known = code_T > UNKNOWN
+    known = (code_T > UNKNOWN) & columns.wanted(requests.history)
     return row_T[known], code_T[known], requests.at[row_T[known]] - time_T[known]

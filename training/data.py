@@ -186,14 +186,16 @@ def item_config(tokenizer: Tokenizer) -> ItemConfig:
 
 
 def recency(training_set: TrainingSet) -> Tensor:
-    """float64 [T]: what each event counts at the end, half for every twelfth of the log's span that has passed."""
+    """float64 [T]: what each event counts at the end: what its action says of interest, half of it for every twelfth of
+    the log's span that has passed."""
     events = training_set.events
+    reward_T = training_set.feedback.rewards(events.facet_TF)
     age_T = training_set.end - (events.time_T + events.start_B[events.user_T])
-    return torch.exp2(-age_T / max(float(age_T.max()) / 12, 1.0))
+    return reward_T * torch.exp2(-age_T / max(float(age_T.max()) / 12, 1.0))
 
 
 def recent_counts(training_set: TrainingSet, item_column: int) -> Tensor:
-    """float32 [V]: each item's meetings, decayed by `recency`."""
+    """float32 [V]: each item's meetings, each as much as `recency` says."""
     count_V = torch.zeros(len(training_set.count_V), dtype=torch.float64)
     count_V.index_add_(0, training_set.events.facet_TF[:, item_column], recency(training_set))
     count_V[:FIRST_ITEM] = 0.0

@@ -123,8 +123,8 @@ def standard_baselines(
         half_life = _tuned_half_life(tokens, columns, split, items)
     return {
         "popularity": baselines.popularity(popular_V),
-        "personal_count": baselines.personal_count(popular_V, columns.item),
-        "personal_decayed": baselines.personal_decayed(popular_V, columns.item, half_life),
+        "personal_count": baselines.personal_count(popular_V, columns),
+        "personal_decayed": baselines.personal_decayed(popular_V, columns, half_life),
     }
 
 
@@ -133,7 +133,7 @@ def _tuned_half_life(tokens: pa.Table, columns: Columns, split: Split, items: in
     popular_V = baselines.item_popularity(validation.before, items, math.inf, math.inf)
 
     def judge(half_life: float) -> float:
-        scorer = baselines.personal_decayed(popular_V, columns.item, half_life)
+        scorer = baselines.personal_decayed(popular_V, columns, half_life)
         found = evaluate(validation, {"it": scorer}, items).judged["it"]
         return metrics.mean(found.values[Slice.ALL]["ndcg@10"])
 

@@ -73,7 +73,7 @@ Scorer = Callable[[Requests], NDArray[np.float32]]
 
 @dataclass(frozen=True)
 class ItemEvents:
-    """The candidates' tokens that lie before what is judged, for counting: one entry a token.
+    """The candidates' tokens that lie before what is judged and met interest, for counting: one entry a token.
 
     Attributes:
         row: row of the token table, int64 [N].
@@ -105,6 +105,13 @@ class Columns:
         among = replace(feedback, columns=tuple(range(len(actions))))
         context = tuple(facet.name for facet in tokenizer.context_facets)
         return cls(tokenizer.schema.candidates, context, actions, among)
+
+    def wanted(self, tokens: pa.Table) -> NDArray[np.bool_]:
+        """bool [T]: whether a token is a candidate's that met interest."""
+        item_T, _ = list_values(tokens[self.item])
+        codes = [list_values(tokens[name])[0].astype(np.int64) for name in self.actions]
+        code_TA = np.stack(codes, axis=1) if codes else np.zeros((len(item_T), 0), np.int64)
+        return np.asarray((item_T > 0) & (self.feedback.rewards(torch.from_numpy(code_TA)).numpy() > 0))
 
 
 @dataclass(frozen=True)
@@ -246,7 +253,7 @@ def _has_items(flat: _Flat, target_U: Ints, known_U: Ints) -> NDArray[np.bool_]:
 
 
 def _counted(flat: _Flat, past_T: NDArray[np.bool_]) -> ItemEvents:
-    counted_T = past_T & (flat.item_T > UNKNOWN)
+    counted_T = past_T & flat.wanted_T & (flat.item_T > UNKNOWN)
     return ItemEvents(flat.row_G[flat.group_T[counted_T]], flat.item_T[counted_T], flat.time_T[counted_T])
 
 
@@ -316,19 +323,12 @@ def _flatten(tokens: pa.Table, columns: Columns) -> _Flat:
     begins_T = np.ones(len(row_T), dtype=np.bool_)
     begins_T[1:] = (np.diff(row_T) != 0) | (np.diff(ordinal_T) != 0)
     first_G, group_T = np.flatnonzero(begins_T), np.cumsum(begins_T) - 1
-    wanted_T = (item_T > 0) & _interested(tokens, columns, len(item_T))
+    wanted_T = columns.wanted(tokens)
     judgeable_G = np.bincount(group_T[wanted_T], minlength=len(first_G)) > 0
     begin_T, opening_T = began(time_T, lasted_of(tokens), first_G)
     begin_G, time_G = begin_T[first_G], time_T[first_G]
     row_G = row_T[first_G]
     return _Flat(offset_R, time_T, item_T, group_T, row_G, first_G, begin_G, time_G, opening_T, wanted_T, judgeable_G)
-
-
-def _interested(tokens: pa.Table, columns: Columns, total: int) -> NDArray[np.bool_]:
-    """[T] whether a token's actions say that its item was wanted."""
-    codes = [list_values(tokens[name])[0].astype(np.int64) for name in columns.actions]
-    code_TA = np.stack(codes, axis=1) if codes else np.zeros((total, 0), np.int64)
-    return np.asarray(columns.feedback.rewards(torch.from_numpy(code_TA)).numpy() > 0)
 
 
 def _members(flat: _Flat, target_U: Ints) -> tuple[Ints, Ints]:

@@ -14,11 +14,12 @@ from training.holdout import Columns, Holdout, hold_out
 ITEMS = 21
 DAY = baselines.DAY
 CUT = 60 * DAY
+COLUMNS = Columns("product")
 
 
 @pytest.fixture(scope="module", params=[1, 2, 3])
 def held(request, token_table, random_log) -> Holdout:
-    return hold_out(token_table(random_log(request.param)), Columns("product"), Split("time", CUT, None, None))
+    return hold_out(token_table(random_log(request.param)), COLUMNS, Split("time", CUT, None, None))
 
 
 def naive_popularity(held: Holdout) -> Counter[int]:
@@ -59,19 +60,19 @@ def test_popularity_gives_everybody_the_same_list(held: Holdout) -> None:
 
 
 def test_personal_count_ranks_as_a_loop_over_users_does(held: Holdout) -> None:
-    scorer = baselines.personal_count(baselines.item_popularity(held.before, ITEMS, CUT), "product")
+    scorer = baselines.personal_count(baselines.item_popularity(held.before, ITEMS, CUT), COLUMNS)
     assert ranked(held, scorer) == naive_lists(held, lambda age: 1.0, 12)
 
 
 @pytest.mark.parametrize("days", [7.0, 112.0])
 def test_personal_decayed_ranks_as_a_loop_over_users_does(held: Holdout, days: float) -> None:
     popular = baselines.item_popularity(held.before, ITEMS, CUT)
-    scorer = baselines.personal_decayed(popular, "product", days * DAY)
+    scorer = baselines.personal_decayed(popular, COLUMNS, days * DAY)
     assert ranked(held, scorer) == naive_lists(held, lambda age: 0.5 ** (age / (days * DAY)), 12)
 
 
 def test_scores_do_not_depend_on_who_else_is_in_the_chunk(held: Holdout) -> None:
-    scorer = baselines.personal_decayed(baselines.item_popularity(held.before, ITEMS, CUT), "product")
+    scorer = baselines.personal_decayed(baselines.item_popularity(held.before, ITEMS, CUT), COLUMNS)
     together = scorer(held.requests(0, len(held)))
     apart = np.concatenate([scorer(requests) for _, requests in held.chunks(3)])
     np.testing.assert_array_equal(together, apart)
@@ -79,7 +80,7 @@ def test_scores_do_not_depend_on_who_else_is_in_the_chunk(held: Holdout) -> None
 
 def test_reserved_codes_are_no_candidates(held: Holdout) -> None:
     popular = baselines.item_popularity(held.before, ITEMS, CUT)
-    for scorer in (baselines.popularity(popular), baselines.personal_count(popular, "product")):
+    for scorer in (baselines.popularity(popular), baselines.personal_count(popular, COLUMNS)):
         assert np.isneginf(scorer(held.requests(0, 4))[:, :2]).all()
 
 

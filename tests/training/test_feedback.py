@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import replace
 from typing import Any
 
@@ -20,7 +21,17 @@ from tokenization.corpus.corpus import Corpus, write_corpus
 from tokenization.schema.event_schema import EventSchema
 from tokenization.tokenizer.tokenizer import Tokenizer
 from training import data
-from training.data import Position, Sampling, Until, draw_negatives, lessons, make_lesson, read_training_set
+from training.baselines import personal_count
+from training.data import (
+    Position,
+    Sampling,
+    Until,
+    draw_negatives,
+    lessons,
+    make_lesson,
+    read_training_set,
+    recency,
+)
 from training.errors import TrainingError
 from training.feedback import Feedback, feedback_of
 from training.holdout import Columns, hold_out
@@ -223,3 +234,34 @@ def test_without_feedback_every_event_counts_alike(corpus: Corpus) -> None:
     ]
     assert {float(weight) for weight in found[0].targets[0].reward_E.unique()} == {0.0, 1.0, 2.5}
     assert {float(weight) for weight in found[1].targets[0].reward_E.unique()} == {1.0}
+
+
+def test_what_met_no_interest_makes_nothing_popular(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Of the counts that a model starts from, of the baselines' and of personal ones, beside a loop over the log."""
+    corpus = corpus_of({"split": {"last_items": 1}}, tmp_path_factory)
+    names = corpus.tokenizer.vocabularies["action"].ids.to_pylist()
+    vain = {names.index(name) + FIRST_ITEM for name in ("skip", "back")}
+    columns = Columns.of(corpus.tokenizer)
+    held = hold_out(corpus.tokens(), columns, corpus.split)
+    requests = held.requests(0, len(held))
+    personal = personal_count(np.zeros(len(corpus.tokenizer.items)), columns)(requests)
+    for user, row in enumerate(requests.history.to_pylist()):
+        liked = {song for song, what in zip(row["song"], row["action"], strict=True) if what not in vain and song >= 2}
+        # Whatever was only ever skipped ranks with what was never met.
+        assert set(np.flatnonzero(personal[user] >= 1).tolist()) == liked
+    met = Counter(
+        (number, song, time)
+        for number, row in enumerate(corpus.tokens().to_pylist())
+        for song, what, time in zip(row["song"], row["action"], row["time"], strict=True)
+        if what in vain and song >= 2
+    )
+    before = [hold_out(corpus.tokens(), by, corpus.split).before for by in (Columns("song"), columns)]
+    everything, interesting = (
+        Counter(zip(b.row.tolist(), b.item.tolist(), b.time.tolist(), strict=True)) for b in before
+    )
+    assert everything - interesting == met & everything != Counter()
+    training_set = read_training_set(corpus, config_of(corpus))
+    whole = recency(replace(training_set, feedback=Feedback()))
+    reward_T = training_set.feedback.rewards(training_set.events.facet_TF)
+    torch.testing.assert_close(recency(training_set), whole * reward_T)
+    assert {0.0, 1.0, 2.5} == set(reward_T.tolist())
