@@ -87,6 +87,7 @@ TECHNIQUES = (
     Technique("full softmax, films", {"full_below": "10000"}, NOTHING, kept=False, slice=Slice.MOVIES),
     Technique("layer-wise supervision", {"layerwise": "0.3"}, NOTHING, kept=False),
     Technique("self-distillation", {"distill": "0.3"}, NOTHING, kept=False),
+    Technique("requests without history", {"history_dropout": "0.1"}, NOTHING, kept=False),
     Technique("merging", NOTHING, NOTHING, kept=True, off_slice=Slice.UNMERGED),
     Technique("target-aware scoring", {"candidates.layers": "1"}, NOTHING, kept=False, figure="target_aware"),
     Technique("Muon beside AdamW", {"method": "muon"}, NOTHING, kept=False),
@@ -203,11 +204,12 @@ _ABOVE = """# What each technique is worth
 <!-- written by `python -m benchmarks ablations --json benchmarks/results/ablations.json`; do not edit -->
 
 Each row: one technique with and without, everything else as in the default recipe, one pass over a slice of a log,
-three seeds, `s` seconds a run on one core. Figures are of the validation part, never of the test part: mean over the
-seeds ± half of what lies between the best and the worst. The difference is paired over users, seeds averaged, with its
-95 % interval over users; whatever includes zero shows no difference. `model` is NDCG@10 of the whole model, `embedding`
-that of the stored vectors' dot product, `new` Recall@50 on items new to the user, `target_aware` NDCG@10 with
-candidates that read the history (beside `model` without it). `config` is a hash of the settings with the technique on.
+three seeds, `s` seconds of processor time a training, on one core. Figures are of the validation part, never of the
+test part: mean over the seeds ± half of what lies between the best and the worst. The difference is paired over users,
+seeds averaged, with its 95 % interval over users; whatever includes zero shows no difference. `model` is NDCG@10 of the
+whole model, `embedding` that of the stored vectors' dot product, `new` Recall@50 on items new to the user,
+`target_aware` NDCG@10 with candidates that read the history (beside `model` without it). `config` is a hash of the
+settings with the technique on.
 Runs are short: what needs a long training to show is not shown here.
 
 """

@@ -1,67 +1,53 @@
 """Target-aware scoring: what 500 candidates cost beside one, and what it gains over the dot product.
 
-The cost is that of a user of 2,048 events: encoding them and scoring so many candidates. The gain is taken on Complete
-Journey: models with and without learn for the same processor time from what lies before the validation week, and are
-judged on it; differences are paired over households, each the mean of the seeds.
+The cost is that of a user of 2,048 events: encoding them and scoring so many candidates. The gain is that of the trials
+of `benchmarks ablations`: every second household of Complete Journey, judged on validation; differences are paired over
+households, each the mean of the seeds.
 """
 
 from __future__ import annotations
 
+import os
 import tempfile
-import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
-from functools import partial
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from benchmarks.ablations import CACHE, SEEDS, Slice, corpus_of, recipe_of
 from benchmarks.measure import Measured, at_most, estimate, in_turns
-from foundation.config import CandidateConfig
-from foundation.jagged import EventBatch, moved, requests_now
-from foundation.learning import losses
-from foundation.model import FoundationModel
-from foundation.pretrained import Pretrained
-from foundation.space import Space
-from foundation.subgraph import Subgraph
+from benchmarks.trials import Outcome, Progress, Trial, difference, run_trials, spread
+from foundation.jagged import EventBatch, requests_now
 from tokenization.corpus.corpus import Corpus
-from tokenization.job.pipeline import tokenize
-from training import metrics
-from training.data import Position, lessons, read_training_set, select_users
-from training.holdout import Columns, Part, hold_out
-from training.loop import Progress, schedule
-from training.metrics import Floats
-from training.optimisers import Optimisers
-from training.parallel import Ranks, global_loss
+from training.data import read_training_set, select_users
 from training.pretrain import initial_model
-from training.ranking import Slice, evaluate
-from training.recipes import Recipe, default
-from training.scorers import model_scorers
-from userfm import complete_journey
 
-Told = Callable[[str, int, int], None]
 HISTORY, CANDIDATES = 2_048, 500
 COST_BAR = 1.5
-SECONDS, SEEDS = 90.0, (0, 1)
-VARIANTS: Mapping[str, CandidateConfig] = {"off": CandidateConfig(), "on": CandidateConfig(layers=1, reach=64)}
-Values = dict[str, Floats]
-"""NDCG@10 of each household by scorer."""
+TARGET_AWARE = {"candidates.layers": "1"}
 
 
-def run(progress: Told) -> Measured:
-    """Figures: cost_500_over_1 with its interval and both times; by variant and scorer NDCG@10, Recall@50 on new items
-    and steps, and the differences with their intervals."""
+def run(progress: Progress) -> Measured:
+    """Figures: cost_500_over_1 with its interval and both times; NDCG@10 with and without, by scorer, and the
+    differences with their intervals."""
     with tempfile.TemporaryDirectory() as folder:
-        events, items = complete_journey.prepare(Path(folder), progress)
-        corpus = tokenize(complete_journey.schema_path(), events, items, Path(folder) / "corpus")
+        path = corpus_of(Slice.JOURNEY, Path(folder), progress)
+        corpus = Corpus.open(path)
         costs = cost(corpus, progress)
-        return Measured({**costs.figures, **quality(corpus, VARIANTS, SECONDS, SEEDS, progress)}, costs.bars)
+        trials = {
+            f"{name}/{seed}": Trial(path, recipe_of(corpus, settings, seed))
+            for name, settings in (("on", TARGET_AWARE), ("off", {}))
+            for seed in SEEDS
+        }
+        found = dict(run_trials(trials, CACHE, len(os.sched_getaffinity(0)), progress))
+    on, off = ([found[f"{name}/{seed}"] for seed in SEEDS] for name in ("on", "off"))
+    return Measured({**costs.figures, **gains(on, off)}, costs.bars)
 
 
-def cost(corpus: Corpus, progress: Told) -> Measured:
+def cost(corpus: Corpus, progress: Progress) -> Measured:
     """Encode one user of 2,048 events and score 500 candidates, beside the same and one candidate."""
-    recipe = _recipe(corpus, VARIANTS["on"])
+    recipe = recipe_of(corpus, TARGET_AWARE, 0)
     training_set = read_training_set(corpus, recipe.model)
     model = initial_model(training_set, corpus, recipe).eval()
     batch = _long_history(training_set.events)
@@ -92,89 +78,16 @@ def cost(corpus: Corpus, progress: Told) -> Measured:
     return Measured(figures, (at_most("cost_500_over_1", ratio, COST_BAR),))
 
 
-def quality(
-    corpus: Corpus, variants: Mapping[str, CandidateConfig], seconds: float, seeds: Sequence[int], progress: Told
-) -> dict[str, float]:
-    """Train each variant for so many seconds of processor time with each seed, and judge the validation part.
-
-    The first variant is what the others are held against, by their best scorer and its `model`.
-    """
-    figures: dict[str, float] = {}
-    found: dict[str, Values] = {}
-    for name, candidates in variants.items():
-        runs = []
-        for seed in seeds:
-            recipe = replace(_recipe(corpus, candidates), seed=seed)
-            model, steps = trained(corpus, recipe, seconds, partial(progress, f"{name}, seed {seed}"))
-            runs.append(judged(model, corpus))
-            figures[f"{name}.steps"] = figures.get(f"{name}.steps", 0.0) + steps / len(seeds)
-        found[name] = {key: np.mean([run[key] for run in runs], axis=0) for key in runs[0]}
-        figures |= {f"{name}.{key}": metrics.mean(value) for key, value in found[name].items()}
-    off, *others = variants
-    for name in others:
-        figures |= _gains(name, found[name], off, found[off])
-    return figures
-
-
-def _gains(name: str, on: Values, off_name: str, off: Values) -> dict[str, float]:
-    """What target-aware scores have over the plain ones and the dot product of the same model, and over the model that
-    learned without."""
-    beside = {
-        "model": on["model.ndcg@10"],
-        "embedding": on["embedding.ndcg@10"],
-        off_name: off["model.ndcg@10"],
-    }
-    figures: dict[str, float] = {}
-    for other, values in beside.items():
-        gap = metrics.paired_bootstrap(on["target_aware.ndcg@10"], values)
-        told = f"{name}.target_aware_minus_{other}"
+def gains(on: Sequence[Outcome], off: Sequence[Outcome]) -> dict[str, float]:
+    """What target-aware scores have over the dot product and the plain scores of the same models, and over the plain
+    scores of models that learned without."""
+    figures = {f"on.{name}": spread(on, name)[0] for name in ("target_aware", "model", "embedding")}
+    figures |= {f"off.{name}": spread(off, name)[0] for name in ("model", "embedding")}
+    for name, beside, figure in (("embedding", on, "embedding"), ("model", on, "model"), ("off", off, "model")):
+        gap = difference(on, "target_aware", beside, figure)
+        told = f"target_aware_minus_{name}"
         figures |= {told: gap.mean, f"{told}_low": gap.low, f"{told}_high": gap.high}
     return figures
-
-
-def trained(
-    corpus: Corpus, recipe: Recipe, seconds: float, progress: Callable[[int, int], None]
-) -> tuple[FoundationModel, int]:
-    """A model that learned for so many seconds of this process's time, and its steps.
-
-    The loop of training.loop with another clock: wall-clock says little where cores are shared.
-    """
-    training_set = read_training_set(corpus, recipe.model)
-    model = initial_model(training_set, corpus, recipe).train()
-    optimisers = Optimisers(model, recipe.optimisation, recipe.seed)
-    recipe = replace(recipe, minutes=seconds / 60)
-    stream = lessons(training_set, recipe.model, recipe.sampling, recipe.seed, Position())
-    begun, done, step = time.process_time(), 0.0, 0
-    while done < seconds:
-        _, lesson = next(stream)
-        factor = schedule(Progress(step=step, seconds=done), 1_000_000, recipe)
-        addend, _ = global_loss(losses(model, moved(lesson, "cpu"), recipe.objectives), Ranks.alone())
-        addend.backward()  # type: ignore[no-untyped-call]
-        optimisers.step(factor)
-        done, step = time.process_time() - begun, step + 1
-        progress(int(min(done, seconds)), int(seconds))
-    return model.eval(), step
-
-
-def judged(model: FoundationModel, corpus: Corpus) -> Values:
-    """Figures of every household in the validation part, by scorer and metric."""
-    tokenizer = corpus.tokenizer
-    subgraph = Subgraph.of(Pretrained(model, tokenizer, Space("benchmark", 1, "", model.width, 0.0)))
-    holdout = hold_out(corpus.tokens(), Columns.of(tokenizer), corpus.split, Part.VALIDATION)
-    found = evaluate(holdout, model_scorers(subgraph), len(tokenizer.items))
-    return {
-        f"{name}.{label}": one.values[part][metric]
-        for name, one in found.judged.items()
-        for part, metric, label in (
-            (Slice.ALL, "ndcg@10", "ndcg@10"),
-            (Slice.NEW, "recall@50", "new_recall@50"),
-        )
-    }
-
-
-def _recipe(corpus: Corpus, candidates: CandidateConfig) -> Recipe:
-    recipe = default(corpus)
-    return replace(recipe, model=replace(recipe.model, candidates=candidates))
 
 
 def _long_history(events: EventBatch) -> EventBatch:

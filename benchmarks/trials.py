@@ -63,7 +63,10 @@ class Trial:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a trial: of each user (as text, in the order of the corpus) each figure, NaN where it has none."""
+    """What came of a trial: of each user (as text, in the order of the corpus) each figure, NaN where it has none.
+
+    seconds: of processor time that the training took, whatever else the machine did.
+    """
 
     users: list[str]
     values: dict[str, list[float]]
@@ -118,10 +121,10 @@ def run_trials(
 def _run(trial: Trial, path: Path) -> Outcome:
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
-        run, last = start(Corpus.open(trial.corpus), Path(folder) / "run", trial.recipe), [0, 0.0]
-        began = time.monotonic()
-        pretrain_bare(run, lambda record: last.__setitem__(slice(None), [record.step, record.seconds]))
-        outcome = judged(run.folder, trial, int(last[0]), time.monotonic() - began)
+        run, steps = start(Corpus.open(trial.corpus), Path(folder) / "run", trial.recipe), [0]
+        began = time.process_time()
+        pretrain_bare(run, lambda record: steps.append(record.step))
+        outcome = judged(run.folder, trial, steps[-1], time.process_time() - began)
     fresh = path.with_suffix(".tmp")
     fresh.write_text(outcome.to_json())
     fresh.rename(path)
