@@ -15,9 +15,11 @@ import torch
 from torch import Tensor
 
 from foundation.attention.backends import Attend, lay_out
+from foundation.attention.memory import Memory
+from foundation.attention.reference import over_mask, visible
 from foundation.attention.rotary import rotate, rotations
 from foundation.attention.sight import Blocks, Sight, blocks_of, no_blocks, see, sink_ends
-from foundation.config import Backend, ModelConfig
+from foundation.config import ModelConfig
 from foundation.errors import ModelError
 from foundation.jagged import Stream, changes, offsets_of, ranges_owner
 from foundation.transformer import Block, Trunk
@@ -27,13 +29,10 @@ DENSE = 1 << 16  # entries of a mask that is made whole
 
 @dataclass(frozen=True)
 class LayerCache:
-    """What one layer keeps: of S tokens key_SHK (not turned) and value_SHK, of M slots of memory slot_key_MHK (turned)
-    and slot_value_MHK."""
+    """What one layer keeps: keys, already turned, and values of S tokens and of M slots of memory."""
 
-    key_SHK: Tensor
-    value_SHK: Tensor
-    slot_key_MHK: Tensor
-    slot_value_MHK: Tensor
+    token_S2HK: Tensor
+    slot_M2HK: Tensor
 
 
 @dataclass(frozen=True)
@@ -64,9 +63,9 @@ class TrunkCache:
 def empty_cache(trunk: Trunk, users: int) -> TrunkCache:
     """Of users of whom nothing is known yet."""
     weight, config = trunk.norm.weight, trunk.config
-    nothing_0HK = weight.new_zeros(0, config.heads, config.width // config.heads)
+    nothing_02HK = weight.new_zeros(0, 2, config.heads, config.width // config.heads)
     zero_B1 = torch.zeros(users + 1, dtype=torch.int64, device=weight.device)
-    layer = LayerCache(nothing_0HK, nothing_0HK, nothing_0HK, nothing_0HK)
+    layer = LayerCache(nothing_02HK, nothing_02HK)
     zero_B, nothing = zero_B1[1:], zero_B1[:0]
     return TrunkCache(
         layers=(layer,) * config.layers,
@@ -93,15 +92,14 @@ def encode_onto(trunk: Trunk, cache: TrunkCache, x_TD: Tensor, stream: Stream) -
     life = _joined(cache, stream)
     cut = _cut(cache, life, trunk.config)
     attends = _lay_out(trunk.config, life, cut)
-    rotation_C1K = rotations(
-        life.place_C, life.time_C, trunk.config.attention, trunk.config.width // trunk.config.heads
-    )
+    turns = _turns(trunk.config, life, cut)
     kept = _kept(cache, life, cut, trunk.config)
+    token_S, block_N = kept.token_C.nonzero().squeeze(1), kept.block_N.nonzero().squeeze(1)
     layers = []
     for block, before, window in zip(trunk.blocks, cache.layers, trunk.config.windows, strict=True):
         assert isinstance(block, Block)
-        x_TD, after = _layer(block, before, x_TD, rotation_C1K, attends[window], life, cut)
-        layers.append(_pick(after, kept, cut))
+        x_TD, after = _layer(block, before, x_TD, turns, attends[window], life, cut)
+        layers.append(_pick(after, token_S, block_N, cut.every.rank))
     return trunk.norm(x_TD), _renewed(tuple(layers), life, cut, kept)
 
 
@@ -126,10 +124,10 @@ class _Life:
     closed_B: Tensor
     age_closed_B: Tensor
 
-    def gathered(self, kept: Tensor, new: Tensor) -> Tensor:
-        """Rows of what is kept and what is new, each user's side by side; of one user they are so already."""
-        both = torch.cat([kept, new])
-        return both if len(self.fresh_B) == 1 else both.index_select(0, self.order_C)
+    def gathered(self, kept_S2HK: Tensor, new_T2HK: Tensor) -> Tensor:
+        """What is kept of tokens and what is new, each user's side by side; of one user they are so already."""
+        both_C2HK = torch.cat([kept_S2HK, new_T2HK])
+        return both_C2HK if len(self.fresh_B) == 1 else both_C2HK.index_select(0, self.order_C)
 
 
 @dataclass(frozen=True)
@@ -147,6 +145,21 @@ class _Cut:
     age_end_N: Tensor
     compressed_B: Tensor
     sink_B: Tensor
+
+    def gathered(self, kept_M2HK: Tensor, new_M2HK: Tensor) -> Tensor:
+        """Slots that are kept and new ones, each user's side by side; of one user they are so already."""
+        both_M2HK = torch.cat([kept_M2HK, new_M2HK])
+        return both_M2HK if len(self.sink_B) == 1 else _of_blocks(both_M2HK, self.order_N, self.every.rank)
+
+
+@dataclass(frozen=True)
+class _Turns:
+    """How far keys and queries are turned: those of the T new tokens, of the tokens in new blocks, and of the slots of
+    these, complex64 [..., 1, K / 2]."""
+
+    token_T1K: Tensor
+    block_N1K: Tensor
+    slot_M1K: Tensor
 
 
 @dataclass(frozen=True)
@@ -224,35 +237,54 @@ def _cut(cache: TrunkCache, life: _Life, config: ModelConfig) -> _Cut:
 
 def _lay_out(config: ModelConfig, life: _Life, cut: _Cut) -> dict[int, Attend]:
     """Attention of the new tokens through each window that there is."""
-    # For a handful of events on a short cache, cutting blocks costs more than what they save.
-    small = len(life.fresh_T) * len(life.order_C) <= DENSE
-    backend, attends = Backend.REFERENCE if small else config.backend, {}
+    tokens, slots, fresh_T = len(life.order_C), len(cut.order_N) * cut.every.rank, life.fresh_T
+    attends: dict[int, Attend] = {}
     for window in set(config.windows):
-        whole = see(life.border_G1, life.offset_B1, cut.sink_B, cut.every, window, config.attention)
-        fresh_T = life.fresh_T
+        whole = see(life.border_G1, life.offset_B1, cut.sink_B, cut.every, window, config.attention, tokens)
         fresh = Sight(whole.window_T2[fresh_T], whole.sinks_T2[fresh_T], whole.slots_T2[fresh_T], whole.reach)
-        attends[window] = lay_out(fresh, len(life.order_C), backend)
+        # For a handful of events on a short cache, cutting blocks costs more than what they save. What sees everything
+        # has no slots.
+        if len(fresh_T) * tokens <= DENSE:
+            attends[window] = over_mask(visible(fresh, tokens, tokens + (slots if window else 0)))
+        else:
+            attends[window] = lay_out(fresh, tokens, config.backend)
     return attends
 
 
+def _turns(config: ModelConfig, life: _Life, cut: _Cut) -> _Turns:
+    """A slot of memory stands where its block's last token stands."""
+    turn_C1K = rotations(life.place_C, life.time_C, config.attention, config.width // config.heads)
+    blocks = cut.fresh
+    slot_M1K = turn_C1K[blocks.end_N - 1].repeat_interleave(blocks.rank, 0)
+    return _Turns(turn_C1K[life.fresh_T], turn_C1K[_places(blocks, life)], slot_M1K)
+
+
+def _places(blocks: Blocks, life: _Life) -> Tensor:
+    """int64 [N L]: tokens of the blocks; of padding, whichever is last."""
+    return torch.clamp(blocks.token_NL.flatten(), max=len(life.place_C) - 1)
+
+
 def _layer(
-    block: Block, before: LayerCache, x_TD: Tensor, rotation_C1K: Tensor, attend: Attend, life: _Life, cut: _Cut
+    block: Block, before: LayerCache, x_TD: Tensor, turns: _Turns, attend: Attend, life: _Life, cut: _Cut
 ) -> tuple[Tensor, LayerCache]:
     """As `Block.forward`, the keys and values of what is cached beside the new ones; and both together."""
     q_THK, k_THK, v_THK = block.projected(x_TD).unbind(1)
-    k_CHK, v_CHK = life.gathered(before.key_SHK, k_THK), life.gathered(before.value_SHK, v_THK)
-    slot_k_MHK, slot_v_MHK = before.slot_key_MHK, before.slot_value_MHK
+    new_T2HK = torch.stack([rotate(k_THK, turns.token_T1K), v_THK], dim=1)
+    token_C2HK, slot_M2HK = life.gathered(before.token_S2HK, new_T2HK), before.slot_M2HK
     if block.memory is not None and len(cut.fresh.end_N):
-        k_MHK, v_MHK = block.memory(k_CHK, v_CHK, cut.fresh)
-        turn_M1K = rotation_C1K[cut.fresh.end_N - 1].repeat_interleave(cut.fresh.rank, 0)
-        slot_k_MHK = _in_blocks(torch.cat([slot_k_MHK, rotate(k_MHK, turn_M1K)]), cut.order_N, cut.fresh.rank)
-        slot_v_MHK = _in_blocks(torch.cat([slot_v_MHK, v_MHK]), cut.order_N, cut.fresh.rank)
-    seen_THK = attend(
-        rotate(q_THK, rotation_C1K[life.fresh_T]),
-        torch.cat([rotate(k_CHK, rotation_C1K), slot_k_MHK]),
-        torch.cat([v_CHK, slot_v_MHK]),
-    )
-    return block.finished(x_TD, seen_THK), LayerCache(k_CHK, v_CHK, slot_k_MHK, slot_v_MHK)
+        slot_M2HK = cut.gathered(slot_M2HK, _compressed(block.memory, token_C2HK, turns, life, cut.fresh))
+    seen_k_SHK, seen_v_SHK = torch.cat([token_C2HK, slot_M2HK]).unbind(1)
+    seen_THK = attend(rotate(q_THK, turns.token_T1K), seen_k_SHK, seen_v_SHK)
+    return block.finished(x_TD, seen_THK), LayerCache(token_C2HK, slot_M2HK)
+
+
+def _compressed(memory: Memory, token_C2HK: Tensor, turns: _Turns, life: _Life, blocks: Blocks) -> Tensor:
+    """Keys, turned, and values of the slots of these blocks, float [M, 2, H, K]."""
+    k_NHK, v_NHK = token_C2HK.index_select(0, _places(blocks, life)).unbind(1)
+    both_NHJ = torch.cat([rotate(k_NHK, turns.block_N1K.conj()), v_NHK], dim=2)  # memory reads keys as they were
+    real_NL = blocks.token_NL < len(life.place_C)
+    k_MHK, v_MHK = memory.compressed(both_NHJ.view(*real_NL.shape, *both_NHJ.shape[1:]), real_NL)
+    return torch.stack([rotate(k_MHK, turns.slot_M1K), v_MHK], dim=1)
 
 
 def _kept(cache: TrunkCache, life: _Life, cut: _Cut, config: ModelConfig) -> _Kept:
@@ -272,18 +304,14 @@ def _kept(cache: TrunkCache, life: _Life, cut: _Cut, config: ModelConfig) -> _Ke
     return _Kept(kept_C & closed_C, block_N, sunk_B, dropped_B)
 
 
-def _pick(layer: LayerCache, kept: _Kept, cut: _Cut) -> LayerCache:
-    token_S = kept.token_C.nonzero().squeeze(1)
-    block_N = kept.block_N.nonzero().squeeze(1)
-    slots = (layer.slot_key_MHK, layer.slot_value_MHK)
-    if len(slots[0]):
-        slots = (_in_blocks(slots[0], block_N, cut.every.rank), _in_blocks(slots[1], block_N, cut.every.rank))
-    return LayerCache(layer.key_SHK.index_select(0, token_S), layer.value_SHK.index_select(0, token_S), *slots)
+def _pick(layer: LayerCache, token_S: Tensor, block_N: Tensor, rank: int) -> LayerCache:
+    slot_M2HK = _of_blocks(layer.slot_M2HK, block_N, rank) if len(layer.slot_M2HK) else layer.slot_M2HK
+    return LayerCache(layer.token_S2HK.index_select(0, token_S), slot_M2HK)
 
 
-def _in_blocks(slot_MHK: Tensor, block_N: Tensor, rank: int) -> Tensor:
+def _of_blocks(slot_M2HK: Tensor, block_N: Tensor, rank: int) -> Tensor:
     """The slots of these blocks."""
-    return slot_MHK.view(-1, rank, *slot_MHK.shape[1:]).index_select(0, block_N).flatten(0, 1)
+    return slot_M2HK.view(-1, rank, *slot_M2HK.shape[1:]).index_select(0, block_N).flatten(0, 1)
 
 
 def _renewed(layers: tuple[LayerCache, ...], life: _Life, cut: _Cut, kept: _Kept) -> TrunkCache:

@@ -30,7 +30,10 @@ class Memory(nn.Module):
         real_NL = blocks.token_NL < tokens
         place_N = torch.clamp(token_N, max=max(tokens - 1, 0))
         both_NLHJ = torch.cat([k_THK, v_THK], dim=2).index_select(0, place_N)
-        both_NLHJ = both_NLHJ.view(blocks_N, length_L, *both_NLHJ.shape[1:])
+        return self.compressed(both_NLHJ.view(blocks_N, length_L, *both_NLHJ.shape[1:]), real_NL)
+
+    def compressed(self, both_NLHJ: Tensor, real_NL: Tensor) -> tuple[Tensor, Tensor]:
+        """The same of keys and values, side by side, of blocks; real_NL: bool, what is no padding."""
         k_NLHK, _ = both_NLHJ.chunk(2, dim=3)
         logit_NLHR = torch.einsum("nlhk,rhk->nlhr", k_NLHK, self.query_RHK)
         share_NLHR = torch.softmax(logit_NLHR.masked_fill(~real_NL[:, :, None, None], -torch.inf), dim=1)

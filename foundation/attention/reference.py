@@ -14,7 +14,15 @@ def lay_out(sight: Sight, tokens: int) -> Callable[[Tensor, Tensor, Tensor], Ten
     """See `backends.lay_out`."""
 
     def attend(q_THK: Tensor, k_SHK: Tensor, v_SHK: Tensor) -> Tensor:
-        mask_TS = visible(sight, tokens, k_SHK.shape[0])
+        return over_mask(visible(sight, tokens, k_SHK.shape[0]))(q_THK, k_SHK, v_SHK)
+
+    return attend
+
+
+def over_mask(mask_TS: Tensor) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+    """Attention of each token to the keys that a mask allows."""
+
+    def attend(q_THK: Tensor, k_SHK: Tensor, v_SHK: Tensor) -> Tensor:
         q, k, v = (x.transpose(0, 1) for x in (q_THK, k_SHK, v_SHK))
         logit_HTS = (q @ k.transpose(1, 2)) / q.shape[-1] ** 0.5
         share_HTS = torch.softmax(logit_HTS.masked_fill(~mask_TS, -torch.inf), dim=-1)
