@@ -253,10 +253,10 @@ def _lay_out(config: ModelConfig, life: _Life, cut: _Cut) -> dict[int, Attend]:
 
 def _turns(config: ModelConfig, life: _Life, cut: _Cut) -> _Turns:
     """A slot of memory stands where its block's last token stands."""
-    turn_C1K = rotations(life.place_C, life.time_C, config.attention, config.width // config.heads)
-    blocks = cut.fresh
-    slot_M1K = turn_C1K[blocks.end_N - 1].repeat_interleave(blocks.rank, 0)
-    return _Turns(turn_C1K[life.fresh_T], turn_C1K[_places(blocks, life)], slot_M1K)
+    turned = (life.fresh_T, _places(cut.fresh, life), (cut.fresh.end_N - 1).repeat_interleave(cut.fresh.rank))
+    place_N = torch.cat(turned)
+    turn_N1K = rotations(life.place_C[place_N], life.time_C[place_N], config.attention, config.width // config.heads)
+    return _Turns(*turn_N1K.split([len(places) for places in turned]))
 
 
 def _places(blocks: Blocks, life: _Life) -> Tensor:
@@ -268,13 +268,14 @@ def _layer(
     block: Block, before: LayerCache, x_TD: Tensor, turns: _Turns, attend: Attend, life: _Life, cut: _Cut
 ) -> tuple[Tensor, LayerCache]:
     """As `Block.forward`, the keys and values of what is cached beside the new ones; and both together."""
-    q_THK, k_THK, v_THK = block.projected(x_TD).unbind(1)
-    new_T2HK = torch.stack([rotate(k_THK, turns.token_T1K), v_THK], dim=1)
+    qkv_T3HK = block.projected(x_TD)
+    q_THK, k_THK = rotate(qkv_T3HK[:, :2].flatten(1, 2), turns.token_T1K).chunk(2, dim=1)
+    new_T2HK = torch.stack([k_THK, qkv_T3HK[:, 2]], dim=1)
     token_C2HK, slot_M2HK = life.gathered(before.token_S2HK, new_T2HK), before.slot_M2HK
     if block.memory is not None and len(cut.fresh.end_N):
         slot_M2HK = cut.gathered(slot_M2HK, _compressed(block.memory, token_C2HK, turns, life, cut.fresh))
     seen_k_SHK, seen_v_SHK = torch.cat([token_C2HK, slot_M2HK]).unbind(1)
-    seen_THK = attend(rotate(q_THK, turns.token_T1K), seen_k_SHK, seen_v_SHK)
+    seen_THK = attend(q_THK, seen_k_SHK, seen_v_SHK)
     return block.finished(x_TD, seen_THK), LayerCache(token_C2HK, slot_M2HK)
 
 
