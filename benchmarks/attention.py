@@ -118,8 +118,10 @@ def _synchronised(step: Callable[[], None], device: str) -> Callable[[], None]:
 
 
 def _cache_speedup(config: AttentionConfig, progress: Callable[[int, int], None]) -> Estimate:
-    """A trunk of two layers of width 256: a life of 2,048 events encoded, beside one event more onto its cache. The event
-    is of the dearest kind: with the group that it closes a block of memory is full, and compressed."""
+    """A trunk of two layers of width 256: a life of 2,048 events encoded, beside one event more onto its cache.
+
+    The event is of the dearest kind: with the group that it closes a block of memory is full, and compressed.
+    """
     torch.manual_seed(0)
     trunk = Trunk(
         ModelConfig(
