@@ -256,7 +256,7 @@ def _turns(config: ModelConfig, life: _Life, cut: _Cut) -> _Turns:
     turned = (life.fresh_T, _places(cut.fresh, life), (cut.fresh.end_N - 1).repeat_interleave(cut.fresh.rank))
     place_N = torch.cat(turned)
     turn_N1K = rotations(life.place_C[place_N], life.time_C[place_N], config.attention, config.width // config.heads)
-    return _Turns(*turn_N1K.split([len(places) for places in turned]))
+    return _Turns(*torch.split(turn_N1K, [len(places) for places in turned]))
 
 
 def _places(blocks: Blocks, life: _Life) -> Tensor:

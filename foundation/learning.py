@@ -11,7 +11,7 @@ from torch import Tensor
 
 from foundation.affinity import pair_lifts
 from foundation.candidates import TargetAttention
-from foundation.config import ModelConfig
+from foundation.config import ModelConfig, Switch
 from foundation.errors import ModelError
 from foundation.jagged import EventBatch, Requests
 from foundation.model import FoundationModel, UserStates
@@ -51,12 +51,12 @@ class Objectives:
     served: what a vector that old would be asked for counts half of what a fresh one is. (Where a log has positions
     instead of times, seconds are positions.)
 
-    feedback: 0 lets every event count alike, whatever its action says of interest, to compare with.
+    feedback: off lets every event count alike, whatever its action says of interest, to compare with.
     impressions: the weight with which items of the asked group that met no interest (an action of `feedback` 0) compete
     with what did, in the losses of the next items and of the embedding; 1 as much as anything else that is shown.
 
-    in_batch: 1 lets the targets of a batch be negatives of its other requests, beside those that are drawn.
-    full_below: where the log has no more items than this, all of them are negatives, and nothing is sampled. logq: 0
+    in_batch: on lets the targets of a batch be negatives of its other requests, beside those that are drawn.
+    full_below: where the log has no more items than this, all of them are negatives, and nothing is sampled. logq: off
     leaves out the correction of negatives by how likely they were, to compare with. Proposals and papers:
     training/negatives.py.
 
@@ -79,11 +79,11 @@ class Objectives:
     future_seconds: float = 28 * DAY
     future_groups: int = 16
     stale_seconds: float = 7 * DAY
-    feedback: int = 1
+    feedback: Switch = Switch.ON
     impressions: float = 0.0
-    in_batch: int = 0
+    in_batch: Switch = Switch.OFF
     full_below: int = 0
-    logq: int = 1
+    logq: Switch = Switch.ON
     facets: float = 1.0
     category: float = 0.1
     gap: float = 0.1
@@ -96,14 +96,12 @@ class Objectives:
 
     def __post_init__(self) -> None:
         for one in fields(self):
-            if not getattr(self, one.name) >= 0:
-                raise ModelError(f"objective {one.name!r} must be at least 0, got {getattr(self, one.name)}")
+            value = getattr(self, one.name)
+            if not isinstance(value, Switch) and not value >= 0:
+                raise ModelError(f"objective {one.name!r} must be at least 0, got {value}")
         for name in ("future_seconds", "future_groups", "stale_seconds"):
             if not getattr(self, name) > 0:
                 raise ModelError(f"objective {name!r} must be above 0, got {getattr(self, name)}")
-        for name in ("in_batch", "logq"):
-            if getattr(self, name) not in (0, 1):
-                raise ModelError(f"objective {name!r} must be 0, for off, or 1, got {getattr(self, name)}")
         if not self.slates <= 1 or self.competitors < 1:
             raise ModelError(
                 f"objective 'slates' must be at most 1 and 'competitors' at least 1, got {self.slates} and "

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from foundation.config import FacetConfig, ItemConfig, ModelConfig
+from foundation.config import FacetConfig, ItemConfig, ModelConfig, Switch
 from foundation.jagged import EventBatch, Requests, group_offsets, offsets_of, ranges, segment_ids
 from foundation.learning import Lesson, Objectives
 from foundation.objectives.targets import Negatives
@@ -256,12 +256,13 @@ def lessons(
 ) -> Iterator[tuple[Position, Lesson]]:
     """Endless lessons of one rank, each with the position after it; every rank takes as many steps an epoch."""
     training_set = in_windows(training_set, row_tokens(sampling))
-    if not objectives.feedback:
+    if objectives.feedback is Switch.OFF:
         training_set = replace(training_set, feedback=Feedback())
     epoch, first = start.epoch, start.batch
     everything = whole_catalogue(training_set.count_V)
     full = len(everything) <= objectives.full_below
-    proposal = batch_proposal(training_set, config, sampling, seed) if objectives.in_batch and not full else None
+    in_batch = objectives.in_batch is Switch.ON and not full
+    proposal = batch_proposal(training_set, config, sampling, seed) if in_batch else None
     while True:
         order = batches(training_set, sampling, seed, epoch)
         whole = max(len(order) // ranks, 1) * ranks
@@ -273,7 +274,7 @@ def lessons(
             lesson = make_lesson(training_set, config, sampling, users, negatives, draw, objectives)
             if proposal is not None:
                 lesson = replace(lesson, negatives=among_batch(negatives, lesson.targets[0], proposal))
-            if not objectives.logq:
+            if objectives.logq is Switch.OFF:
                 lesson = replace(lesson, negatives=uncorrected(lesson.negatives))
             yield Position(epoch, batch + ranks, start.stage), lesson
         epoch, first = epoch + 1, 0

@@ -12,7 +12,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from foundation.config import AttentionConfig, ItemConfig, ModelConfig, RepeatConfig
+from foundation.config import AttentionConfig, ItemConfig, ModelConfig, RepeatConfig, Switch
 from foundation.errors import ModelError
 from foundation.jagged import EventBatch
 from foundation.learning import Objectives, check_layers
@@ -60,13 +60,19 @@ class Recipe:
             return cls(
                 model=model,
                 sampling=Sampling(**values.pop("sampling")),
-                objectives=Objectives(**values.pop("objectives")),
+                objectives=_objectives(values.pop("objectives")),
                 optimisation=_optimisation(values.pop("optimisation")),
                 stages=tuple(Stage(**stage) for stage in values.pop("stages", ())),
                 **values,
             )
         except (ValueError, TypeError, KeyError, AttributeError, ModelError) as error:
             raise TrainingError(f"this recipe can't be read ({error}): start a new run") from error
+
+
+def _objectives(told: dict[str, Any]) -> Objectives:
+    switches = {one.name for one in fields(Objectives) if isinstance(one.default, Switch)}
+    values: dict[str, Any] = {name: Switch(value) if name in switches else value for name, value in told.items()}
+    return Objectives(**values)
 
 
 def _optimisation(told: dict[str, Any]) -> Optimisation:

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 import torch
 
-from foundation.config import ModelConfig, RepeatConfig
+from foundation.config import ModelConfig, RepeatConfig, Switch
 from foundation.embedding import item_content
 from foundation.learning import Lesson, Objectives, losses
 from foundation.model import FoundationModel
@@ -230,7 +230,7 @@ def test_without_feedback_every_event_counts_alike(corpus: Corpus) -> None:
     training_set, config = read_training_set(corpus, config_of(corpus), Until.END), config_of(corpus)
     found = [
         next(lessons(training_set, config, Sampling(), 3, Position(), objectives=Objectives(feedback=feedback)))[1]
-        for feedback in (1, 0)
+        for feedback in Switch
     ]
     assert {float(weight) for weight in found[0].targets[0].reward_E.unique()} == {0.0, 1.0, 2.5}
     assert {float(weight) for weight in found[1].targets[0].reward_E.unique()} == {1.0}

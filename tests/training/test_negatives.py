@@ -12,6 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from foundation.config import Switch
 from foundation.learning import Lesson, Objectives, losses
 from foundation.objectives.contests import wanted
 from tokenization.corpus.corpus import Corpus
@@ -30,7 +31,7 @@ from training.data import (
 from training.negatives import Proposal, among_batch, drawn, whole_catalogue
 from training.recipes import Recipe
 
-IN_BATCH = Objectives(in_batch=1)
+IN_BATCH = Objectives(in_batch=Switch.ON)
 
 
 def stream(
@@ -150,7 +151,7 @@ def test_a_lesson_has_the_negatives_of_its_own_batch_whatever_rank_it_is_of(
 
 def test_a_small_catalogue_is_its_own_negatives(training_set: TrainingSet, recipe: Recipe) -> None:
     met = int((training_set.count_V > 0).sum())
-    _, all_of_them = next(stream(training_set, recipe, Objectives(full_below=met, in_batch=1)))
+    _, all_of_them = next(stream(training_set, recipe, Objectives(full_below=met, in_batch=Switch.ON)))
     _, sampled = next(stream(training_set, recipe, Objectives(full_below=met - 1)))
     everything = whole_catalogue(training_set.count_V)
     assert torch.equal(all_of_them.negatives.code_M, everything.code_M)
@@ -167,7 +168,7 @@ def test_single_draws_are_as_likely_as_their_share() -> None:
 
 def test_without_correction_every_negative_counts_once(training_set: TrainingSet, recipe: Recipe) -> None:
     found = []
-    for logq in (1, 0):
+    for logq in Switch:
         stream = lessons(training_set, recipe.model, recipe.sampling, 3, Position(), objectives=Objectives(logq=logq))
         found.append(next(stream)[1].negatives)
     assert torch.equal(found[0].code_M, found[1].code_M)

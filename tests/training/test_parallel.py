@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 
+from foundation.config import Switch
 from foundation.jagged import moved
 from foundation.learning import Loss, Objectives, losses
 from foundation.model import FoundationModel
@@ -124,7 +125,7 @@ class Together:
 def recipe(recipe: Recipe) -> Recipe:
     """The recipe with every objective that is off by default: ranks agree in those that are always on, too."""
     model = replace(recipe.model, layers=2, intents=("kind", "action"), category_targets=("brand",), gap_bins=8)
-    objectives = Objectives(future=0.3, impressions=1.0, in_batch=1, layerwise=0.2, distill=0.2)
+    objectives = Objectives(future=0.3, impressions=1.0, in_batch=Switch.ON, layerwise=0.2, distill=0.2)
     return replace(recipe, model=model, objectives=objectives)
 
 

@@ -102,7 +102,7 @@ def test_a_setting_that_can_not_be_is_named_with_the_nearest(
         ("clip", "0", "optimisation: 'clip' must be above 0, inf for no limit, got 0"),
         ("epochs", "0", "`epochs` must be at least 1 and `minutes` above 0, got 0 and inf"),
         ("minutes", "0", "`epochs` must be at least 1 and `minutes` above 0, got 2 and 0"),
-        ("in_batch", "7", "objective 'in_batch' must be 0, for off, or 1, got 7"),
+        ("in_batch", "7", "setting 'objectives.in_batch' takes one of on, off, got '7'"),
         ("slates", "2", "objective 'slates' must be at most 1 and 'competitors' at least 1, got 2.0 and 64"),
         ("distill", "0.1", "a trunk of one layer has no earlier one to learn: give `layers` 2"),
     ],

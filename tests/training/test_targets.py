@@ -14,7 +14,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from foundation.config import FacetConfig, ItemConfig, ModelConfig, RepeatConfig
+from foundation.config import FacetConfig, ItemConfig, ModelConfig, RepeatConfig, Switch
 from foundation.jagged import EventBatch, group_offsets
 from foundation.learning import Objectives
 from foundation.objectives.targets import Targets
@@ -119,7 +119,7 @@ def test_no_window_and_no_proposal_reaches_into_what_is_held_out(
     changed = kiosk.events.set_column(kiosk.events.schema.get_field_index("article"), "article", other_articles)
     tokens = kiosk_corpus.tokenizer.transform(changed)
     other = read_training_set(write_corpus(tmp_path / "corpus", [tokens], kiosk_corpus.tokenizer, {}), recipe.model)
-    objectives = Objectives(future=1.0, future_seconds=1e9, future_groups=100, in_batch=1)
+    objectives = Objectives(future=1.0, future_seconds=1e9, future_groups=100, in_batch=Switch.ON)
     one, two = (
         next(lessons(found, recipe.model, recipe.sampling, recipe.seed, Position(), objectives=objectives))[1]
         for found in (training_set, other)
