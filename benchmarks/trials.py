@@ -21,14 +21,15 @@ from typing import Any, Self
 import numpy as np
 import torch
 
+from foundation.subgraph import Subgraph
 from tokenization.corpus.corpus import Corpus
 from training import metrics
-from training.evaluate import evaluate_run
-from training.holdout import Part
+from training.holdout import Columns, Part, hold_out
 from training.metrics import Floats, Interval
 from training.pretrain import pretrain_bare, start
-from training.ranking import Slice
+from training.ranking import Slice, evaluate
 from training.recipes import Recipe
+from training.scorers import model_scorers
 
 Progress = Callable[[str, int, int], None]
 
@@ -133,15 +134,16 @@ def _run(trial: Trial, path: Path) -> Outcome:
 
 def judged(run: Path, trial: Trial, steps: int, seconds: float) -> Outcome:
     """How a finished run does on the validation part."""
-    from foundation.pretrained import load
-
-    found = evaluate_run(run, Corpus.open(trial.corpus), Part.VALIDATION, trial.told)
+    corpus, subgraph = Corpus.open(trial.corpus), Subgraph.from_pretrained(run / "model")
+    tokenizer = corpus.tokenizer
+    holdout = hold_out(corpus.tokens(), Columns.of(tokenizer), corpus.split, Part.VALIDATION, trial.told)
+    found = evaluate(holdout, model_scorers(subgraph), len(tokenizer.items))
     values = {
         name: found.judged[scorer].values[slice_][metric].tolist()
         for name, (scorer, slice_, metric) in FIGURES.items()
         if scorer in found.judged
     }
-    parameters = sum(weight.numel() for weight in load(run / "model").model.parameters())
+    parameters = sum(weight.numel() for weight in subgraph.model.parameters())
     return Outcome([str(user) for user in found.user_ids.to_pylist()], values, steps, seconds, parameters)
 
 
