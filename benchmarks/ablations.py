@@ -46,12 +46,17 @@ class Slice(StrEnum):
     RATED = "ml-100k"  # MovieLens-100K with what was thought of each film, by time
 
 
+EPOCHS = {Slice.JOURNEY: 1, Slice.UNMERGED: 1, Slice.MOVIES: 2, Slice.RATED: 8}
+"""Passes over a slice: about a minute of one core."""
+
+
 @dataclass(frozen=True)
 class Technique:
     """One row: settings with it and without it, the rest as in the default recipe.
 
-    kept: whether the default has it. figure: what it is judged by, a name of `trials.FIGURES`. off_slice: where the log
-    itself is another without it. off_told: whether the run without it is told time and context.
+    kept: whether the default has it. because: what for, even where it is not shown to help. figure: what it is judged
+    by, a name of `trials.FIGURES`. off_slice: where the log itself is another without it. off_told: whether the run
+    without it is told time and context.
     """
 
     name: str
@@ -62,35 +67,84 @@ class Technique:
     figure: str = "model"
     off_slice: Slice | None = None
     off_told: bool = True
+    because: str = ""
 
 
 NOTHING: Mapping[str, str] = {}
+LATER = "it answers for later groups too"
 TECHNIQUES = (
-    Technique("multi-token prediction", NOTHING, {"horizons": "1"}, kept=True),
-    Technique("multi-token prediction, stored vector", NOTHING, {"horizons": "1"}, kept=True, figure="embedding"),
+    Technique("multi-token prediction", NOTHING, {"horizons": "1"}, kept=True, because=LATER),
+    Technique(
+        "multi-token prediction, stored vector",
+        NOTHING,
+        {"horizons": "1"},
+        kept=True,
+        figure="embedding",
+        because=LATER,
+    ),
     Technique("future window", {"future": "0.3"}, NOTHING, kept=False, figure="embedding"),
     Technique("context conditioning", NOTHING, {"context_dropout": "1.0"}, kept=True, off_told=False),
-    Technique("context dropout", NOTHING, {"context_dropout": "0.0"}, kept=True, figure="embedding"),
+    Technique(
+        "context dropout",
+        NOTHING,
+        {"context_dropout": "0.0"},
+        kept=True,
+        figure="embedding",
+        because="requests that tell nothing are answered by what was learned for them",
+    ),
     Technique("sparse window (64 beside everything)", NOTHING, {"windows": "0"}, kept=True),
     Technique("compressed memory", {"memory": "1"}, NOTHING, kept=False),
     Technique("sinks", {"sinks": "16"}, NOTHING, kept=False),
     Technique("rotary time beside place", {"rotary": "both"}, NOTHING, kept=False),
     Technique("copy path", NOTHING, {"repeat_path": "off"}, kept=True),
     Technique("category affinity, new products", NOTHING, {"category_affinity": "off"}, kept=True, figure="new"),
-    Technique("set-aware groups", NOTHING, {"groups": "sequence"}, kept=True),
+    Technique(
+        "set-aware groups",
+        NOTHING,
+        {"groups": "sequence"},
+        kept=True,
+        because="a basket has no order, and so no answer depends on one",
+    ),
     Technique("hierarchical intent", {"intents": "department,action"}, NOTHING, kept=False),
-    Technique("facet targets", NOTHING, {"objectives.facets": "0"}, kept=True),
+    Technique(
+        "facet targets",
+        NOTHING,
+        {"objectives.facets": "0"},
+        kept=True,
+        because="what a schema declares as a target is learned",
+    ),
     Technique("category targets", {"category_targets": "department"}, NOTHING, kept=False),
     Technique("time gap target", {"gap_bins": "16"}, NOTHING, kept=False),
-    Technique("feedback weights", NOTHING, {"feedback": "off"}, kept=True, slice=Slice.RATED),
+    Technique(
+        "feedback weights",
+        NOTHING,
+        {"feedback": "off"},
+        kept=True,
+        slice=Slice.RATED,
+        because="what a schema declares as no interest is not recommended for",
+    ),
     Technique("logQ correction", NOTHING, {"logq": "off"}, kept=True),
-    Technique("logQ correction, films", NOTHING, {"logq": "off"}, kept=True, slice=Slice.MOVIES),
+    Technique(
+        "logQ correction, films",
+        NOTHING,
+        {"logq": "off"},
+        kept=True,
+        slice=Slice.MOVIES,
+        because="it helps where catalogues are large",
+    ),
     Technique("in-batch negatives", {"in_batch": "on"}, NOTHING, kept=False),
     Technique("full softmax, films", {"full_below": "10000"}, NOTHING, kept=False, slice=Slice.MOVIES),
     Technique("layer-wise supervision", {"layerwise": "0.3"}, NOTHING, kept=False),
     Technique("self-distillation", {"distill": "0.3"}, NOTHING, kept=False),
     Technique("requests without history", {"history_dropout": "0.1"}, NOTHING, kept=False),
-    Technique("merging", NOTHING, NOTHING, kept=True, off_slice=Slice.UNMERGED),
+    Technique(
+        "merging",
+        NOTHING,
+        NOTHING,
+        kept=True,
+        off_slice=Slice.UNMERGED,
+        because="fewer tokens say the same (`benchmarks merging`)",
+    ),
     Technique("target-aware scoring", {"candidates.layers": "1"}, NOTHING, kept=False, figure="target_aware"),
     Technique("Muon beside AdamW", {"method": "muon"}, NOTHING, kept=False),
     Technique("Sophia beside AdamW", {"method": "sophia", "rate": "0.003"}, NOTHING, kept=False),
@@ -135,9 +189,9 @@ def _name(technique: Technique, on: bool, seed: int) -> str:
     return f"{technique.name}/{'on' if on else 'off'}/{seed}"
 
 
-def recipe_of(corpus: Corpus, overrides: Mapping[str, str], seed: int) -> Recipe:
-    """The default recipe for one pass over the slice, with other settings."""
-    return with_overrides(replace(default(corpus), epochs=1, seed=seed), {"rate": RATE, **overrides})
+def recipe_of(corpus: Corpus, overrides: Mapping[str, str], seed: int, epochs: int = 1) -> Recipe:
+    """The default recipe for some passes over the slice, with other settings."""
+    return with_overrides(replace(default(corpus), epochs=epochs, seed=seed), {"rate": RATE, **overrides})
 
 
 def _trials(technique: Technique, corpora: Mapping[Slice, Path]) -> dict[str, Trial]:
@@ -145,7 +199,7 @@ def _trials(technique: Technique, corpora: Mapping[Slice, Path]) -> dict[str, Tr
     for on, settings in ((True, technique.on), (False, technique.off)):
         where = corpora[technique.slice if on else technique.off_slice or technique.slice]
         for seed in SEEDS:
-            recipe = recipe_of(Corpus.open(where), settings, seed)
+            recipe = recipe_of(Corpus.open(where), settings, seed, EPOCHS[technique.slice])
             trials[_name(technique, on, seed)] = Trial(where, recipe, on or technique.off_told)
     return trials
 
@@ -161,7 +215,7 @@ def _row(technique: Technique, found: Mapping[str, Outcome], corpus: Path) -> Ro
         gap,
         (on[0].parameters, off[0].parameters),
         float(np.median([outcome.seconds for outcome in on])),
-        settings_hash(recipe_of(Corpus.open(corpus), technique.on, 0)),
+        settings_hash(recipe_of(Corpus.open(corpus), technique.on, 0, EPOCHS[technique.slice])),
         len(on[0].users),
     )
 
@@ -187,9 +241,8 @@ def verdict(row: Row) -> str:
     """What the row says of the technique, in words."""
     if row.gap.low > 0:
         return "helps" + ("" if row.technique.kept else "; off until it is shown to on whole runs")
-    if row.gap.high < 0:
-        return "hurts" + ("; kept for what it is for, see docs/log.md" if row.technique.kept else "; off")
-    return "no difference shown" + ("" if row.technique.kept else "; off")
+    told = "hurts" if row.gap.high < 0 else "no difference shown"
+    return f"{told}; kept: {row.technique.because or 'docs/log.md'}" if row.technique.kept else f"{told}; off"
 
 
 def page(rows: Sequence[Row]) -> str:
@@ -206,7 +259,7 @@ _ABOVE = """# What each technique is worth
 <!-- written by `python -m benchmarks ablations --json benchmarks/results/ablations.json`; do not edit -->
 
 Each row: one technique with and without, everything else as in the default recipe but for the rate (.012, or what a
-method of its own does best with: `benchmarks optimisers`), one pass over a slice of a log, three seeds, `s` seconds
+method of its own does best with: `benchmarks optimisers`), a few passes over a slice of a log, three seeds, `s` seconds
 of processor time a training, on one core. Figures are of the validation part, never of the test part: mean over the
 seeds ± half of what lies between the best and the worst. The difference is paired over users, seeds averaged, with
 its 95 % interval over users; whatever includes zero shows no difference. `model` is NDCG@10 of the whole model,
@@ -218,8 +271,8 @@ Runs are short: what needs a long training to show is not shown here.
 """
 _BELOW = """
 Slices: `journey-half` is every second household of Complete Journey, asked for its next basket from 2017-10-25;
-`ml-1m-third` every third user of MovieLens-1M, in order only; `ml-100k` is MovieLens-100K, where one or two stars are
-feedback of weight 0, judged on the films that were liked next.
+`ml-1m-third` every third user of MovieLens-1M, in order only, two passes; `ml-100k` is MovieLens-100K, eight passes,
+where one or two stars are feedback of weight 0, judged on the films that were liked next.
 """
 
 

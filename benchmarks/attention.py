@@ -75,7 +75,7 @@ def life(tokens: int, device: str = "cpu") -> Stream:
 def _speedup(
     tokens: int, config: AttentionConfig, backend: Backend, device: str, progress: Callable[[int, int], None]
 ) -> Estimate:
-    dense, own = in_turns(_dense(tokens, device), sparse(tokens, config, backend, device), progress=progress)
+    dense, own = in_turns(_dense(tokens, device), sparse(tokens, config, backend, device), pairs=21, progress=progress)
     return estimate(dense / own)
 
 
