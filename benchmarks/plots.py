@@ -24,17 +24,16 @@ class Line:
 
 
 def lines(path: Path, x: Sequence[float], named: Mapping[str, Line], x_label: str, y_label: str, title: str) -> None:
-    """Lines with bands, each labelled where it ends."""
+    """Lines with bands, named beside the picture."""
     figure, axes = plt.subplots(figsize=(8, 4))
-    figure.subplots_adjust(right=0.8)
     for name, line in named.items():
-        (drawn,) = axes.plot(x, line.values, marker="o")
+        (drawn,) = axes.plot(x, line.values, marker="o", label=name)
         axes.fill_between(x, line.low, line.high, alpha=0.15, color=drawn.get_color())
-        axes.annotate(name, (x[-1], line.values[-1]), xytext=(6, 0), textcoords="offset points", va="center")
+    axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     axes.set(xlabel=x_label, ylabel=y_label, title=title, xticks=list(x))
     axes.margins(x=0.02)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.3)
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, metadata={"Date": None})
+    figure.savefig(path, metadata={"Date": None}, bbox_inches="tight")
     plt.close(figure)
