@@ -18,6 +18,7 @@ from foundation.jagged import EventBatch
 from foundation.learning import Objectives, check_layers
 from tokenization.corpus.corpus import Corpus
 from tokenization.errors import with_article
+from tokenization.schema.event_schema import EventSchema
 from training.data import Sampling, Until, facet_configs, item_config, row_tokens, trainable_events
 from training.errors import TrainingError
 from training.optimisers import Method, Optimisation
@@ -115,7 +116,14 @@ def default(corpus: Corpus) -> Recipe:
         attributes=tuple(tokenizer.users.sizes.items()),
     )
     # Whoever has attributes is asked for before the first event, so lessons hold some such users.
-    return Recipe(model, Sampling(history_dropout=0.1) if model.attributes else Sampling())
+    sampling = Sampling(history_dropout=0.1) if model.attributes else Sampling()
+    return Recipe(model, sampling, objectives_for(tokenizer.schema))
+
+
+def objectives_for(schema: EventSchema) -> Objectives:
+    """What is learned of a log. A stored vector is asked for days, so it learns a window of days where there are times:
+    docs/ablations.md, docs/log.md."""
+    return Objectives(future=0.3) if schema.time is not None else Objectives()
 
 
 def small(corpus: Corpus) -> Recipe:

@@ -11,7 +11,7 @@ from tokenization.corpus.corpus import Corpus, write_corpus
 from tokenization.errors import UserfmError
 from tokenization.tokenizer.tokenizer import Tokenizer
 from training.errors import TrainingError
-from training.recipes import Name, Recipe, named, with_overrides
+from training.recipes import Name, Recipe, named, objectives_for, with_overrides
 
 DAY = 86_400
 
@@ -43,6 +43,12 @@ def test_time_is_measured_in_what_the_log_before_validation_shows(kiosk_corpus: 
     assert max(finite) == pytest.approx(max(times) - min(times))
     assert model.repeat.half_lives[-1] == math.inf
     assert model.repeat.time_unit == pytest.approx(float(np.median(gaps)))
+
+
+def test_stored_vectors_learn_a_window_of_days_where_a_log_has_days(kiosk_corpus: Corpus) -> None:
+    schema = kiosk_corpus.tokenizer.schema
+    assert named(Name.DEFAULT, kiosk_corpus).objectives.future == 0.3
+    assert objectives_for(schema.model_copy(update={"time": None, "position": "at"})).future == 0
 
 
 def test_settings_are_replaced_by_name_or_by_path(kiosk_corpus: Corpus) -> None:
