@@ -51,7 +51,7 @@ class Objectives:
     served: what a vector that old would be asked for counts half of what a fresh one is. (Where a log has positions
     instead of times, seconds are positions.)
 
-    feedback: off lets every event count alike, whatever its action says of interest, to compare with.
+    feedback: off lets every event count alike in the losses, whatever its action says of interest, to compare with.
     impressions: the weight with which items of the asked group that met no interest (an action of `feedback` 0) compete
     with what did, in the losses of the next items and of the embedding; 1 as much as anything else that is shown.
 
