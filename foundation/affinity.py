@@ -26,7 +26,7 @@ class CategoryAffinity(nn.Module):
         self.log_prior_C = nn.Parameter(torch.zeros(levels))
         self.sizes = [size for _, size in config.categories]
         for level, size in enumerate(self.sizes):
-            code_V = _known(content.category_VC[:, level], size)
+            code_V = known_category(content.category_VC[:, level], size)
             count_S = torch.zeros(size).index_add_(0, code_V, content.recent_V) + 1.0
             self.register_buffer(f"share_{level}", count_S / count_S.sum())
 
@@ -38,7 +38,7 @@ class CategoryAffinity(nn.Module):
         weight_E = meetings.weight_EX[:, slow] * (item_E >= FIRST_ITEM)
         found = []
         for level, size in enumerate(self.sizes):
-            place_E = meetings.request_E * size + _known(category_VC[item_E, level], size)
+            place_E = meetings.request_E * size + known_category(category_VC[item_E, level], size)
             count_RS = weight_E.new_zeros(requests * size).index_add_(0, place_E, weight_E).view(requests, size)
             found.append(count_RS / torch.clamp(count_RS.sum(1, keepdim=True), min=1e-6))
         return tuple(found)
@@ -57,7 +57,7 @@ def candidate_lifts(lift_RS: tuple[Tensor, ...], category_NC: Tensor) -> Tensor 
     """float [R, N] for candidates with the given category codes; 0 where items have no categories."""
     return sum(
         (
-            one_RS.index_select(1, _known(category_NC[:, level], one_RS.shape[1]))
+            one_RS.index_select(1, known_category(category_NC[:, level], one_RS.shape[1]))
             for level, one_RS in enumerate(lift_RS)
         ),
         start=0.0,
@@ -67,11 +67,14 @@ def candidate_lifts(lift_RS: tuple[Tensor, ...], category_NC: Tensor) -> Tensor 
 def pair_lifts(lift_RS: tuple[Tensor, ...], row_P: Tensor, category_PC: Tensor) -> Tensor | float:
     """float [P], or of any other shape that row_P has: pairs of a request and an item with these category codes."""
     return sum(
-        (one_RS[row_P, _known(category_PC[..., level], one_RS.shape[1])] for level, one_RS in enumerate(lift_RS)),
+        (
+            one_RS[row_P, known_category(category_PC[..., level], one_RS.shape[1])]
+            for level, one_RS in enumerate(lift_RS)
+        ),
         start=0.0,
     )
 
 
-def _known(code_N: Tensor, size: int) -> Tensor:
+def known_category(code_N: Tensor, size: int) -> Tensor:
     """Categories that came after training read as unknown, 1."""
     return torch.where(code_N < size, code_N, 1)

@@ -13,18 +13,21 @@ from tokenization.errors import nearest
 
 Part = TypeVar("Part")
 
-FORMAT = 2  # raised when a saved config.json changes meaning
-_SINCE_FIRST: Mapping[str, Any] = {
-    "attributes": (),
-    "groups": "set",
-    "repeat_path": "on",
-    "category_affinity": "on",
-    "intents": (),
-    "category_targets": (),
-    "gap_bins": 0,
-    "candidates": {"layers": 0, "heads": 2, "reach": 64},
+FORMAT = 3  # raised when a saved config.json changes meaning
+_SINCE: Mapping[int, Mapping[str, Any]] = {
+    1: {
+        "attributes": (),
+        "groups": "set",
+        "repeat_path": "on",
+        "category_affinity": "on",
+        "intents": (),
+        "category_targets": (),
+        "gap_bins": 0,
+        "candidates": {"layers": 0, "heads": 2, "reach": 64},
+    },
+    2: {"dropout": 0.0},
 }
-"""What a file of the first format lacks, as it meant it."""
+"""What came after a format: what a file of it lacks, as it meant it."""
 
 
 class Backend(StrEnum):
@@ -154,7 +157,8 @@ class ModelConfig:
 
     Off by default: intents, names of target facets or item categories that lead to the item (`foundation.intents`).
     category_targets: item categories that are predicted of the next groups. gap_bins: so many bins in which the time
-    until the next group is predicted.
+    until the next group is predicted. dropout: share of what tokens say, and of what each layer adds, that training
+    hides at random (Srivastava et al., JMLR 2014); for logs that are passed over many times.
     """
 
     facets: tuple[FacetConfig, ...]
@@ -175,8 +179,11 @@ class ModelConfig:
     category_targets: tuple[str, ...] = ()
     gap_bins: int = 0
     candidates: CandidateConfig = CandidateConfig()
+    dropout: float = 0.0
 
     def __post_init__(self) -> None:
+        if not 0 <= self.dropout < 1:
+            raise ModelError(f"dropout is a share, from 0 to below 1, got {self.dropout}")
         if self.width % self.heads or (self.width // self.heads) % 2:
             raise ModelError(f"width {self.width} must split into {self.heads} heads of even width")
         for name in ("layers", "horizons"):
@@ -269,6 +276,8 @@ class ModelConfig:
                 )
             if written == 1:
                 told = _from_first_format(told)
+            for earlier in range(written, FORMAT):
+                told = {**_SINCE[earlier], **told}
             # What a file leaves out must not become a default that may have moved since it was written.
             _see_that_whole(cls, told)
             attention = _whole(AttentionConfig, told.pop("attention"))
@@ -293,7 +302,7 @@ def _from_first_format(told: dict[str, Any]) -> dict[str, Any]:
     without = {"windows": [told["window"]], "sinks": 0, "memory": 0, "memory_block": 64, "memory_reach": 128}
     attention = {**without, "rotary": "place", "time_unit": 86_400.0}
     kept = {name: value for name, value in told.items() if name != "window"}
-    return {**_SINCE_FIRST, **kept, "item": {"semantic_ids": (), **told["item"]}, "attention": attention}
+    return {**kept, "item": {"semantic_ids": (), **told["item"]}, "attention": attention}
 
 
 def _tuples(value: Any) -> Any:

@@ -165,6 +165,7 @@ class EventEmbedding(nn.Module):
         self.tables = nn.ModuleDict(
             {name: table_of(config.facets[int(name)].size, config.width) for name in self.columns}
         )
+        self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, batch: EventBatch, tower: ItemTower) -> Tensor:
         """float [T, D]."""
@@ -176,4 +177,5 @@ class EventEmbedding(nn.Module):
             for column in more:  # members of a set: what is not there adds nothing
                 code_T = batch.facet_TF[:, column]
                 x_TD = x_TD + (code_T > 0)[:, None] * known_rows(table, code_T)
-        return x_TD
+        hidden_TD: Tensor = self.dropout(x_TD)
+        return hidden_TD

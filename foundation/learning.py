@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +15,7 @@ from foundation.config import ModelConfig, Switch
 from foundation.errors import ModelError
 from foundation.jagged import EventBatch, Requests
 from foundation.model import FoundationModel, UserStates
+from foundation.objectives.blocks import contest_sums
 from foundation.objectives.contests import (
     Bonus,
     Candidates,
@@ -34,6 +35,7 @@ from foundation.objectives.softmax import set_softmax
 from foundation.objectives.target_aware import Contenders, slate, slate_softmax, target_weights
 from foundation.objectives.targets import Negatives, Targets
 from foundation.pooling import pooled_own
+from foundation.repeat import own_pairs
 
 DAY = 86_400.0
 
@@ -42,7 +44,9 @@ DAY = 86_400.0
 class Objectives:
     """What is learned besides the next items: the share of each loss, and its settings. A share of 0 leaves it out.
 
-    later: of each horizon ≥ 2. embedding: of the dot product of stored vectors, whose metric is that of the store.
+    next: of the next items by the whole model, told the request's context. Where a log has no context, nothing repeats
+    and no category counts, `embedding` alone learns the same. later: of each horizon ≥ 2. embedding: of the dot product
+    of stored vectors, whose metric is that of the store.
 
     future: of everything that the user meets in a window after the request, by the stored vector: the dense all-action
     loss of Pancha et al., PinnerFormer, arXiv:2205.04507, from many requests of each user. Groups that begin within
@@ -52,6 +56,8 @@ class Objectives:
     instead of times, seconds are positions.)
 
     feedback: off lets every event count alike in the losses, whatever its action says of interest, to compare with.
+    own: off lets a user's earlier items compete like all others, by being drawn, and not as pairs that are always
+    shown: where nothing returns, and lists leave out what was met. Needs a model without the repeat path.
     impressions: the weight with which items of the asked group that met no interest (an action of `feedback` 0) compete
     with what did, in the losses of the next items and of the embedding; 1 as much as anything else that is shown.
 
@@ -73,6 +79,7 @@ class Objectives:
     `slates` of a step's requests, each beside `competitors` items that it draws.
     """
 
+    next: float = 1.0
     later: float = 0.3
     embedding: float = 0.3
     future: float = 0.0
@@ -80,6 +87,7 @@ class Objectives:
     future_groups: int = 16
     stale_seconds: float = 7 * DAY
     feedback: Switch = Switch.ON
+    own: Switch = Switch.ON
     impressions: float = 0.0
     in_batch: Switch = Switch.OFF
     full_below: int = 0
@@ -157,16 +165,9 @@ def losses(model: FoundationModel, lesson: Lesson, objectives: Objectives) -> li
     now = contest(said.candidates, lesson.negatives, first, said.states.own)
     if objectives.impressions:
         now = against_impressions(said.candidates, now, vain, objectives.impressions)
-    told_RD, stored_RD = model.horizons[0](said.states.told_RD), _stored(model, said)
-    told_bonus = _told_bonus(model, said, now)
-    found = [
-        Loss("next", *_item_loss(said, told_RD, now, told_bonus), share=1.0),
-        Loss("embedding", *_item_loss(said, stored_RD, now), share=objectives.embedding),
-    ]
-    if model.target_attention is not None:
-        contenders = _contenders(said, lesson, now, told_RD, told_bonus)
-        aware = _target_aware(model.target_attention, said, contenders, objectives)
-        found.append(Loss("target_aware", *aware, share=objectives.target_aware))
+    found, stored_RD = _told_losses(model, lesson, said, now, objectives), _stored(model, said)
+    if objectives.embedding:
+        found.append(Loss("embedding", *_item_loss(said, stored_RD, now), share=objectives.embedding))
     if objectives.future:
         window = contest(said.candidates, lesson.negatives, future, said.states.own)
         found.append(Loss("future", *_item_loss(said, stored_RD, window), share=objectives.future))
@@ -181,8 +182,12 @@ def losses(model: FoundationModel, lesson: Lesson, objectives: Objectives) -> li
     return found
 
 
-def check_layers(config: ModelConfig, objectives: Objectives) -> None:
-    """Raises ModelError where something is to be learned of earlier layers, and there is none."""
+def check_objectives(config: ModelConfig, objectives: Objectives) -> None:
+    """Raises ModelError where something is to be learned that the model has not."""
+    if config.repeat_path is Switch.ON and objectives.own is Switch.OFF:
+        raise ModelError(
+            "the repeat path learns of own items that compete: give `repeat_path=off` too, or leave out `own=off`"
+        )
     if config.layers == 1 and (objectives.layerwise or objectives.distill):
         raise ModelError(
             "a trunk of one layer has no earlier one to learn: give `layers` 2, or leave out `layerwise` and `distill`"
@@ -191,10 +196,11 @@ def check_layers(config: ModelConfig, objectives: Objectives) -> None:
 
 def _said(model: FoundationModel, lesson: Lesson, targets: Sequence[Targets], objectives: Objectives) -> _Said:
     if objectives.layerwise or objectives.distill:
-        check_layers(model.config, objectives)
         states, earlier = model.with_layers(lesson.batch, lesson.requests)
     else:
         states, earlier = model(lesson.batch, lesson.requests), ()
+    if model.config.repeat_path is Switch.OFF and objectives.own is Switch.ON:
+        states = replace(states, own=own_pairs(model.meetings(lesson.batch, lesson.requests)))
     found = candidates(states.own.code_P, lesson.negatives, targets, model.tower.codes)
     code_N = found.code_N
     among = Vectors(model.tower(code_N), model.tower.popularity(code_N), model.tower.category_VC[code_N])
@@ -208,8 +214,23 @@ def _said(model: FoundationModel, lesson: Lesson, targets: Sequence[Targets], ob
 
 
 def _item_loss(said: _Said, state_RD: Tensor, contest: Contest, bonus: Bonus | None = None) -> tuple[Tensor, Tensor]:
-    negative_RK, shown_A = contest_logits(state_RD, said.among, contest, bonus or Bonus())
+    negative_RK, shown_A = contest_sums(state_RD, said.among, contest, bonus or Bonus())
     return set_softmax(negative_RK, shown_A, contest.pairs, contest.target.request_E, contest.target.weight_E)
+
+
+def _told_losses(
+    model: FoundationModel, lesson: Lesson, said: _Said, now: Contest, objectives: Objectives
+) -> list[Loss]:
+    """The next items by the whole model, and by target-aware scores where it has them."""
+    if not objectives.next and model.target_attention is None:
+        return []
+    told_RD, told_bonus = model.horizons[0](said.states.told_RD), _told_bonus(model, said, now)
+    found = [Loss("next", *_item_loss(said, told_RD, now, told_bonus), share=objectives.next)]
+    if model.target_attention is not None:
+        contenders = _contenders(said, lesson, now, told_RD, told_bonus)
+        aware = _target_aware(model.target_attention, said, contenders, objectives)
+        found.append(Loss("target_aware", *aware, share=objectives.target_aware))
+    return found
 
 
 def _target_aware(

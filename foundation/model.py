@@ -22,13 +22,14 @@ from foundation.pooling import UserPooling, border_states, pooled_own
 from foundation.repeat import (
     FIRST_ITEM,
     Columns,
+    Meetings,
     NoRepeat,
     OwnItems,
     RepeatPath,
     feature_count,
     meet,
+    no_items,
     own_items,
-    own_pairs,
     slow_decay,
     told_feature_count,
 )
@@ -42,8 +43,8 @@ class UserStates:
     """What the model knows of R requests.
 
     bare_RD: without, told_RD: with the request's context; both know the user's attributes. own: the users' earlier
-    items. shares: of each category in their histories, one float [R, S] for each kind of category. keys: what
-    candidates may read of the histories. intents: logits of each, float [R, C].
+    items, none without the repeat path. shares: of each category in their histories, one float [R, S] for each kind of
+    category. keys: what candidates may read of the histories. intents: logits of each, float [R, C].
     """
 
     bare_RD: Tensor
@@ -150,15 +151,24 @@ class FoundationModel(nn.Module):
         if self.intents is not None:
             bare_RD, intents = self.intents(bare_RD)
         told_RD = self.conditioning(bare_RD, requests.context_RC)
-        meetings = meet(batch, requests, self._columns, self.config.repeat)
-        if self.config.repeat_path is Switch.ON:
-            own = own_items(batch, requests, meetings, self._columns, self.config.repeat)
-        else:
-            own = own_pairs(meetings)
-        slow = slow_decay(self.config.repeat)
-        count = requests.user_R.shape[0]
-        shares = self.affinity.shares(batch, count, meetings, self._columns.item, self.tower.category_VC, slow)
+        own, shares = self._history(batch, requests)
         return UserStates(bare_RD, told_RD, own, shares, keys, intents)
+
+    def meetings(self, batch: EventBatch, requests: Requests) -> Meetings:
+        """Every pair of a request and an earlier token of its user."""
+        return meet(batch, requests, self._columns, self.config.repeat)
+
+    def _history(self, batch: EventBatch, requests: Requests) -> tuple[OwnItems, tuple[Tensor, ...]]:
+        """The users' earlier items, and the shares of each category in their histories: what is no state."""
+        repeats = self.config.repeat_path is Switch.ON
+        if not repeats and not self.affinity.sizes:
+            return no_items(requests.user_R), ()
+        meetings, count = self.meetings(batch, requests), requests.user_R.shape[0]
+        slow, item = slow_decay(self.config.repeat), self._columns.item
+        shares = self.affinity.shares(batch, count, meetings, item, self.tower.category_VC, slow)
+        if not repeats:
+            return no_items(requests.user_R), shares
+        return own_items(batch, requests, meetings, self._columns, self.config.repeat), shares
 
     def user_vectors(self, states: UserStates) -> Tensor:
         """float [R, D + 1]: what is stored and served; the request's context is not in it."""

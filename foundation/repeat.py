@@ -170,9 +170,16 @@ def own_items(
 
 
 def own_pairs(meetings: Meetings) -> OwnItems:
-    """The same items without any feature, for a model that has no repeat path: they only compete in its losses."""
+    """The same items without any feature: of a model without the repeat path they only compete in its losses."""
     none_P0 = meetings.weight_EX.new_zeros(meetings.request_P.shape[0], 0)
     return OwnItems(meetings.request_P, meetings.code_P, none_P0, none_P0)
+
+
+def no_items(request_R: Tensor) -> OwnItems:
+    """Nobody's items, where no repeat path asks for them."""
+    none_P = request_R[:0]
+    none_P0 = torch.zeros(0, 0, device=request_R.device)
+    return OwnItems(none_P, none_P, none_P0, none_P0)
 
 
 def _decay(

@@ -29,7 +29,7 @@ class Block(nn.Module):
     """Pre-norm attention and feed-forward: Xiong et al., arXiv:2002.04745; squared ReLU: So et al., Primer,
     arXiv:2109.08668."""
 
-    def __init__(self, width: int, heads: int, memory: int) -> None:
+    def __init__(self, width: int, heads: int, memory: int, dropout: float) -> None:
         super().__init__()
         self.heads = heads
         self.attention_norm = nn.LayerNorm(width, bias=False)
@@ -39,6 +39,7 @@ class Block(nn.Module):
         self.feed_norm = nn.LayerNorm(width, bias=False)
         self.feed_in = nn.Linear(width, 4 * width, bias=False)
         self.feed_out = nn.Linear(4 * width, width, bias=False)
+        self.dropout = nn.Dropout(dropout)
 
     def forward(self, x_TD: Tensor, turns: Turns, blocks: Blocks, attend: Attend) -> Tensor:
         """float [T, D] → float [T, D]."""
@@ -59,9 +60,10 @@ class Block(nn.Module):
 
     def finished(self, x_TD: Tensor, seen_THK: Tensor) -> Tensor:
         """What attention has seen, added, and the feed-forward."""
-        x_TD = x_TD + self.attention_out(seen_THK.flatten(1))
+        x_TD = x_TD + self.dropout(self.attention_out(seen_THK.flatten(1)))
         feed_TD: Tensor = self.feed_out(F.relu(self.feed_in(self.feed_norm(x_TD))).square())
-        return x_TD + feed_TD
+        hidden_TD: Tensor = self.dropout(feed_TD)
+        return x_TD + hidden_TD
 
 
 class Trunk(nn.Module):
@@ -72,7 +74,7 @@ class Trunk(nn.Module):
         self.config = config
         # What sees everything needs no memory.
         memories = [config.attention.memory if window else 0 for window in config.windows]
-        self.blocks = nn.ModuleList(Block(config.width, config.heads, memory) for memory in memories)
+        self.blocks = nn.ModuleList(Block(config.width, config.heads, memory, config.dropout) for memory in memories)
         self.norm = nn.LayerNorm(config.width, bias=False)
 
     def forward(self, x_TD: Tensor, stream: Stream) -> Tensor:

@@ -6,10 +6,12 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -89,7 +91,8 @@ def train(
             break
         position, lesson = course.next(stage_at(recipe.stages, part_done(progress, steps, recipe)))
         factor = schedule(progress, steps, recipe)
-        found = _step(model, optimisers, moved(lesson, device), recipe, ranks, factor)
+        with _drawing(recipe.seed, progress.step, ranks.rank):
+            found = _step(model, optimisers, moved(lesson, device), recipe, ranks, factor)
         now = time.monotonic()
         progress = Progress(progress.step + 1, position, progress.seconds + now - clock, progress.tokens + found.tokens)
         clock = now
@@ -165,6 +168,14 @@ def slope(
     """Gradients of a lesson's loss by dense weights where they stand, summed over the ranks; leaves `.grad` alone."""
     addend, _ = global_loss(losses(model, lesson, recipe.objectives), ranks)
     return summed(torch.autograd.grad(addend, weights, allow_unused=True, materialize_grads=True), ranks)
+
+
+@contextmanager
+def _drawing(*numbers: int) -> Iterator[None]:
+    """What is drawn in it (dropout) is decided by these numbers alone: a resumed run hides what the whole one hides."""
+    with torch.random.fork_rng():
+        torch.manual_seed(int(np.random.SeedSequence(numbers).generate_state(1)[0]))
+        yield
 
 
 @dataclass(frozen=True)

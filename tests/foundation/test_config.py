@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from foundation.config import AttentionConfig, Backend, CandidateConfig, ModelConfig, Rotary
+from foundation.config import FORMAT, AttentionConfig, Backend, CandidateConfig, ModelConfig, Rotary
 from foundation.errors import ModelError
 
 
@@ -73,7 +73,7 @@ def test_a_damaged_config_is_refused_with_a_sentence(config: ModelConfig, damage
 
 def test_a_config_of_another_format_says_so(config: ModelConfig) -> None:
     fields = {**json.loads(config.to_json()), "format": 99}
-    with pytest.raises(ModelError, match="has format 99, this userfm reads 2"):
+    with pytest.raises(ModelError, match=f"has format 99, this userfm reads {FORMAT}"):
         ModelConfig.from_json(json.dumps(fields))
 
 
@@ -95,10 +95,17 @@ def test_a_config_of_the_first_format_is_read_as_what_it_meant(config: ModelConf
         "category_targets",
         "gap_bins",
         "candidates",
+        "dropout",
     ):
         del fields[name]
     del fields["item"]["semantic_ids"]
     assert ModelConfig.from_json(json.dumps(fields)) == replace(config, attention=AttentionConfig((12,)))
+
+
+def test_a_config_of_the_second_format_is_read_as_what_it_meant(config: ModelConfig) -> None:
+    fields = {**json.loads(config.to_json()), "format": 2}
+    del fields["dropout"]
+    assert ModelConfig.from_json(json.dumps(fields)) == config
 
 
 @pytest.mark.parametrize(

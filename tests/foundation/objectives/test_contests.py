@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -20,6 +19,7 @@ from foundation.embedding import ItemContent
 from foundation.jagged import EventBatch, Requests
 from foundation.learning import Lesson, Objectives, losses
 from foundation.model import FoundationModel
+from foundation.objectives import blocks
 from foundation.objectives.contests import Bonus, Contest, Vectors, contest_logits
 from foundation.objectives.softmax import CHUNK, log_sum_exp, set_softmax
 from foundation.objectives.targets import Negatives, Targets, shown
@@ -179,9 +179,12 @@ class Largest(TorchDispatchMode):
         return found
 
 
-def test_no_matrix_of_requests_and_catalogue_is_ever_made(large: tuple[FoundationModel, Lesson]) -> None:
+def test_no_matrix_of_requests_and_catalogue_is_ever_made(
+    large: tuple[FoundationModel, Lesson], monkeypatch: pytest.MonkeyPatch
+) -> None:
     model, lesson = large
-    requests, saved = len(lesson.requests), []
+    requests, catalogue, saved = len(lesson.requests), len(lesson.negatives), []
+    monkeypatch.setattr(blocks, "BLOCK", {"cpu": requests // 3 * catalogue})
 
     def keep(tensor: Tensor) -> Tensor:
         saved.append(tensor.untyped_storage().nbytes() if tensor.layout is torch.strided else 0)
@@ -191,9 +194,9 @@ def test_no_matrix_of_requests_and_catalogue_is_ever_made(large: tuple[Foundatio
         total = torch.stack([loss.total for loss in losses(model, lesson, Objectives(full_below=CODES))]).sum()
         total.backward()
     model.zero_grad()
-    assert largest.elements <= requests * CHUNK < requests * len(lesson.negatives)
-    assert max(saved) < 4 * requests * CHUNK  # nor kept for the backward pass, where a float has four bytes
-    few = replace(lesson, negatives=Negatives(torch.arange(2, CHUNK + 2), torch.zeros(CHUNK)))
+    assert blocks.ROWS * catalogue <= largest.elements < requests * catalogue
+    assert max(saved) < 4 * requests * catalogue  # nor kept for the backward pass, where a float has four bytes
+    monkeypatch.setattr(blocks, "BLOCK", {"cpu": requests * catalogue})
     with Largest() as plain:
-        losses(model, few, Objectives())
-    assert plain.elements >= requests * CHUNK
+        losses(model, lesson, Objectives(full_below=CODES))
+    assert plain.elements >= requests * catalogue
