@@ -8,7 +8,8 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
@@ -35,30 +36,70 @@ MODULES = {
     "window_sizes": "benchmarks.window_sizes",
 }
 """Each has `run(progress) -> Measured`. Only the one asked for is imported: a machine that only trains has no gRPC."""
+ON_A_LOG = {"peer": "benchmarks.peer", "quality": "benchmarks.quality"}
+"""These are told a log, and their figures are nested."""
+ALL = {**MODULES, **ON_A_LOG}
 
 
 def main(arguments: list[str]) -> None:
     """Run one benchmark. A bar that is missed is printed as missed; it is no error."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("name", choices=sorted(MODULES), metavar="NAME", help=", ".join(sorted(MODULES)))
-    parser.add_argument("--json", type=Path, required=True, metavar="FILE", help="where to write the figures")
-    chosen = parser.parse_args(arguments)
+    chosen = _parser().parse_args(arguments)
     console = Console()
+    if chosen.name in ON_A_LOG:
+        _write(chosen.json, chosen.name, arguments, {"figures": _run_on_a_log(chosen, console)})
+        console.print_json(data=json.loads(chosen.json.read_text(encoding="utf-8"))["figures"])
+        return
     measured = _run(chosen.name, console)
-    report = {
-        "name": chosen.name,
-        "command": f"python -m benchmarks {' '.join(arguments)}",
-        "commit": commit(),
-        "machine": machine(),
-        "figures": dict(measured.figures),
-        "bars": [asdict(bar) for bar in measured.bars],
-    }
-    chosen.json.parent.mkdir(parents=True, exist_ok=True)
-    chosen.json.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    bars = [asdict(bar) for bar in measured.bars]
+    _write(chosen.json, chosen.name, arguments, {"figures": dict(measured.figures), "bars": bars})
     console.print(table(chosen.name, measured))
 
 
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    names = parser.add_subparsers(dest="name", required=True, metavar="NAME", help=", ".join(sorted(ALL)))
+    for name, module in sorted(ALL.items()):
+        one = names.add_parser(name, description=f"{module}: see the top of that file")
+        one.add_argument("--json", type=Path, required=True, metavar="FILE", help="where to write the figures")
+        if name in ON_A_LOG:
+            one.add_argument("--data", required=True, metavar="LOG", help="ml-1m, beauty or complete_journey")
+        if name == "quality":
+            one.add_argument("--seeds", type=int, default=3, metavar="N", help="trainings of each system")
+    return parser
+
+
+def _write(path: Path, name: str, arguments: list[str], found: dict[str, object]) -> None:
+    report = {
+        "name": name,
+        "command": f"python -m benchmarks {' '.join(arguments)}",
+        "commit": commit(),
+        "machine": machine(),
+        **found,
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+
+
+def _run_on_a_log(chosen: argparse.Namespace, console: Console) -> dict[str, object]:
+    from benchmarks import peer, quality
+    from benchmarks.logs import Log
+
+    log = Log(chosen.data)
+    with _shown(console, chosen.name) as progress:
+        if chosen.name == "peer":
+            return peer.run(progress, log)
+        return quality.run(progress, log, chosen.seeds, chosen.json)
+
+
 def _run(name: str, console: Console) -> Measured:
+    with _shown(console, name) as progress:
+        run: Callable[[Callable[[str, int, int], None]], Measured] = import_module(MODULES[name]).run
+        return run(progress)
+
+
+@contextmanager
+def _shown(console: Console, name: str) -> Iterator[Callable[[str, int, int], None]]:
+    """Progress by stage, drawn while it goes on."""
     with Progress(console=console, transient=True) as bars:
         tasks = {name: bars.add_task(name, total=None)}
 
@@ -66,8 +107,7 @@ def _run(name: str, console: Console) -> Measured:
             task = tasks[stage] if stage in tasks else tasks.setdefault(stage, bars.add_task(stage))
             bars.update(task, completed=done, total=total)
 
-        run: Callable[[Callable[[str, int, int], None]], Measured] = import_module(MODULES[name]).run
-        return run(progress)
+        yield progress
 
 
 def table(name: str, measured: Measured) -> Table:

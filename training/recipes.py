@@ -92,10 +92,13 @@ class Name(StrEnum):
 
     DEFAULT = "default"  # 64 wide, 2 layers: minutes on two cores
     SMALL = "small"  # 32 wide, 1 layer: seconds, to see a pipeline through
+    ORDERED = "ordered"  # for logs that tell an order and no time, in which nothing returns: films, books, reviews
 
 
 def named(name: Name, corpus: Corpus) -> Recipe:
     """The recipe of that name for this corpus."""
+    if name is Name.ORDERED:
+        return ordered(corpus)
     return small(corpus) if name is Name.SMALL else default(corpus)
 
 
@@ -118,6 +121,27 @@ def default(corpus: Corpus) -> Recipe:
     # Whoever has attributes is asked for before the first event, so lessons hold some such users.
     sampling = Sampling(history_dropout=0.1) if model.attributes else Sampling()
     return Recipe(model, sampling, objectives_for(tokenizer.schema))
+
+
+def ordered(corpus: Corpus) -> Recipe:
+    """For logs of which an order is known and nothing else, and in which nothing returns, passed over many times.
+
+    No path for own items and no count of categories; every position is asked, beside the whole catalogue where that is
+    small; what is learned is the stored vector, which alone answers.
+    """
+    recipe = default(corpus)
+    model = replace(
+        recipe.model,
+        horizons=1,
+        repeat_path=Switch.OFF,
+        category_affinity=Switch.OFF,
+        attention=replace(recipe.model.attention, windows=(0,)),
+        dropout=0.2,
+    )
+    objectives = Objectives(next=0.0, embedding=1.0, own=Switch.OFF, full_below=20_000)
+    sampling = replace(recipe.sampling, requests=recipe.sampling.tokens)
+    optimisation = replace(recipe.optimisation, rate=3e-3, table_rate=5e-3, warmup=100)
+    return replace(recipe, model=model, objectives=objectives, sampling=sampling, optimisation=optimisation, epochs=40)
 
 
 def objectives_for(schema: EventSchema) -> Objectives:

@@ -1,0 +1,190 @@
+"""Quality beside the best open system: the same log, the same requests, one evaluator, lists of every user kept.
+
+`python -m benchmarks quality --data ml-1m --seeds 3 --json benchmarks/results/quality-ml-1m.json`
+
+Every user is asked for the item after all they did but the last (MovieLens 1M, Beauty; what they met before is
+filtered out of the lists), or every household for its next basket after the cut (Complete Journey; nothing is
+filtered). Settings, the number of passes among them, were chosen on the validation part: those of this model stand
+here, those of the peer in benchmarks/results/peer-<data>.json (`python -m benchmarks peer --data ml-1m`). Then both
+learn everything before the test part, and are judged there once, with as many seeds.
+
+Beside the figures lies a table of each user's rank with each system and seed, so that anyone can compute them again.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+
+from benchmarks.lists import Lists, of_scorer, ranks, scorer_of
+from benchmarks.logs import Log, corpus_of
+from benchmarks.peers import rectools
+from benchmarks.trials import Trial
+from foundation.subgraph import Subgraph
+from tokenization.corpus.corpus import Corpus
+from training import metrics
+from training.data import Until
+from training.evaluate import standard_baselines
+from training.holdout import Columns, Holdout, Part
+from training.metrics import Floats
+from training.pretrain import pretrain_bare, start
+from training.ranking import Evaluation, Slice, evaluate
+from training.recipes import Recipe, default, ordered, with_overrides
+from training.scorers import model_scorers
+
+Progress = Callable[[str, int, int], None]
+
+HOME = Path("out") / "quality"
+RESULTS = Path(__file__).parent / "results"
+METRICS = {"hr@10": "recall@10", "ndcg@10": "ndcg@10", "hr@50": "recall@50"}
+"""Of one item, recall is the hit rate; of a basket it stays recall."""
+
+OURS: Mapping[Log, Mapping[str, str]] = {
+    Log.ML_1M: {},
+    Log.BEAUTY: {},
+    Log.JOURNEY: {"epochs": "3"},
+}
+"""Settings on top of the recipe, chosen on validation; docs/log.md says what else was tried."""
+SCORER = {Log.ML_1M: "embedding", Log.BEAUTY: "embedding", Log.JOURNEY: "model"}
+PEER = {Log.ML_1M: "rectools", Log.BEAUTY: "rectools", Log.JOURNEY: "personal_decayed"}
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Systems on one part of a log. lists: by system, one a seed."""
+
+    holdout: Holdout
+    lists: Mapping[str, Sequence[Lists]]
+    evaluation: Evaluation
+    slice_: Slice
+
+    def of(self, system: str, metric: str) -> Floats:
+        """[U]: the mean over the seeds."""
+        values = [
+            self.evaluation.judged[_name(system, seed)].values[self.slice_][METRICS[metric]]
+            for seed in range(len(self.lists[system]))
+        ]
+        return np.asarray(np.mean(values, axis=0))
+
+    def seeds(self, system: str, metric: str) -> list[float]:
+        """The mean over users, of each seed."""
+        return [
+            metrics.mean(self.evaluation.judged[_name(system, seed)].values[self.slice_][METRICS[metric]])
+            for seed in range(len(self.lists[system]))
+        ]
+
+
+def recipe_of(log: Log, corpus: Corpus, seed: int) -> Recipe:
+    """The published recipe of a log."""
+    recipe = default(corpus) if log is Log.JOURNEY else ordered(corpus)
+    return with_overrides(replace(recipe, seed=seed), dict(OURS[log]))
+
+
+def run(progress: Progress, log: Log, seeds: int, out: Path) -> dict[str, Any]:
+    """The figures, nested as they are written; the ranks go beside `out`."""
+    corpus = corpus_of(log, HOME, progress)
+    lists = {"model": our_lists(log, corpus, Part.TEST, seeds, progress), **_others(log, corpus, seeds, progress)}
+    judged = judge(log, corpus, Part.TEST, lists)
+    _write_ranks(judged, out.with_suffix(".ranks.parquet"))
+    return figures(log, judged)
+
+
+def figures(log: Log, judged: Judged) -> dict[str, Any]:
+    """Means over users and seeds, and model − peer with its interval, paired over users."""
+    found: dict[str, Any] = {"data": str(log)}
+    for system in judged.lists:
+        found[system] = {name: metrics.mean(judged.of(system, name)) for name in METRICS}
+        found[system]["seeds_ndcg@10"] = judged.seeds(system, "ndcg@10")
+    gap = metrics.paired_bootstrap(judged.of("model", "ndcg@10"), judged.of("peer", "ndcg@10"))
+    found["difference"] = {"ndcg@10": gap.mean, "low": gap.low, "high": gap.high}
+    found["ratio"] = {"ndcg@10": found["model"]["ndcg@10"] / found["peer"]["ndcg@10"]}
+    return {**found, "protocol": judged.evaluation.protocol, "peer_is": PEER[log]}
+
+
+def judge(log: Log, corpus: Corpus, part: Part, lists: Mapping[str, Sequence[Lists]]) -> Judged:
+    """Every list by the one evaluator, on the part of the log where all were asked."""
+    holdout, items = rectools.held_out(corpus, part), len(corpus.tokenizer.items)
+    scorers = {
+        _name(system, seed): scorer_of(one, items) for system, of in lists.items() for seed, one in enumerate(of)
+    }
+    return Judged(holdout, lists, evaluate(holdout, scorers, items), Slice.ALL)
+
+
+def our_lists(log: Log, corpus: Corpus, part: Part, seeds: int, progress: Progress) -> list[Lists]:
+    """The model's lists, a training a seed; those that are there already are read."""
+    until = Until.TEST if part is Part.TEST else Until.VALIDATION
+    paths, left = [], {}
+    for seed in range(seeds):
+        trial = Trial(corpus.folder, recipe_of(log, corpus, seed))
+        path = HOME / f"{log}-{until}-{trial.key[:16]}.parquet"
+        paths.append(path)
+        if not path.exists():
+            left[path] = trial.recipe
+    progress("model", seeds - len(left), seeds)
+    workers = len(os.sched_getaffinity(0))
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+        waiting = [pool.submit(_train, log, corpus.folder, part, recipe, path) for path, recipe in left.items()]
+        for done, finished in enumerate(as_completed(waiting), start=seeds - len(left) + 1):
+            finished.result()
+            progress("model", done, seeds)
+    return [Lists.read(path) for path in paths]
+
+
+def _train(log: Log, folder: Path, part: Part, recipe: Recipe, path: Path) -> None:
+    torch.set_num_threads(1)
+    corpus, until = Corpus.open(folder), Until.TEST if part is Part.TEST else Until.VALIDATION
+    with tempfile.TemporaryDirectory() as home:
+        run = start(corpus, Path(home) / "run", recipe, until)
+        pretrain_bare(run, lambda record: None)
+        scorer = model_scorers(Subgraph.from_pretrained(run.model))[SCORER[log]]
+        holdout = rectools.held_out(corpus, part)
+        of_scorer(scorer, holdout, len(corpus.tokenizer.items), filtered=log is not Log.JOURNEY).write(path)
+
+
+def _others(log: Log, corpus: Corpus, seeds: int, progress: Progress) -> dict[str, list[Lists]]:
+    """The peer's lists, and popularity's."""
+    holdout, tokenizer = rectools.held_out(corpus, Part.TEST), corpus.tokenizer
+    clock, items = tokenizer.schema.time is not None, len(tokenizer.items)
+    simple = standard_baselines(corpus.tokens(), Columns.of(tokenizer), corpus.split, Part.TEST, items, clock)
+    counted = {
+        name: [of_scorer(simple[name], holdout, items, filtered=log is not Log.JOURNEY)]
+        for name in ("popularity", "personal_decayed")
+    }
+    if log is Log.JOURNEY:
+        return {"peer": counted["personal_decayed"], "popularity": counted["popularity"]}
+    told = json.loads((RESULTS / f"peer-{log}.json").read_text(encoding="utf-8"))["figures"]["best"]
+    settings = rectools.Settings(**told["settings"])
+    course = rectools.Course(epochs=told["epoch"], threads=len(os.sched_getaffinity(0)))
+    python, found = rectools.environment(HOME.parent / "peers"), []
+    for seed in range(seeds):
+        progress("peer", seed, seeds)
+        found.append(rectools.train(python, corpus, Part.TEST, settings, course, seed, HOME).lists)
+    progress("peer", seeds, seeds)
+    return {"peer": found, "popularity": counted["popularity"]}
+
+
+def _write_ranks(judged: Judged, path: Path) -> None:
+    """A row a user, in the order of the log's ids; without the ids, which are not ours to publish."""
+    table: dict[str, Any] = {"user": pa.array(np.arange(len(judged.holdout)), pa.int32())}
+    for system, lists in judged.lists.items():
+        for seed, one in enumerate(lists):
+            values = judged.evaluation.judged[_name(system, seed)].values[judged.slice_]
+            table[f"{system}_{seed}_rank"] = ranks(one, judged.holdout)
+            table[f"{system}_{seed}_ndcg@10"] = values["ndcg@10"].astype(np.float32)
+    pq.write_table(pa.table(table), path, compression="zstd")
+
+
+def _name(system: str, seed: int) -> str:
+    return f"{system}/{seed}"
