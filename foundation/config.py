@@ -13,7 +13,7 @@ from tokenization.errors import nearest
 
 Part = TypeVar("Part")
 
-FORMAT = 2  # raised when a saved config.json changes meaning
+FORMAT = 3  # raised when a saved config.json changes meaning
 _SINCE_FIRST: Mapping[str, Any] = {
     "attributes": (),
     "groups": "set",
@@ -25,6 +25,8 @@ _SINCE_FIRST: Mapping[str, Any] = {
     "candidates": {"layers": 0, "heads": 2, "reach": 64},
 }
 """What a file of the first format lacks, as it meant it."""
+_SINCE: Mapping[int, Mapping[str, Any]] = {2: {"item_gate": "off"}}
+"""What a file of that format or an older one lacks, as it meant it."""
 
 
 class Backend(StrEnum):
@@ -56,6 +58,13 @@ class Switch(StrEnum):
 
     ON = "on"
     OFF = "off"
+
+
+class ItemGate(StrEnum):
+    """What decides how much an item's own row counts beside its content (foundation/item_age.py)."""
+
+    OFF = "off"  # nothing: it always counts alike
+    AGE = "age"  # how long the item had been met by then
 
 
 @dataclass(frozen=True)
@@ -154,7 +163,7 @@ class ModelConfig:
 
     Off by default: intents, names of target facets or item categories that lead to the item (`foundation.intents`).
     category_targets: item categories that are predicted of the next groups. gap_bins: so many bins in which the time
-    until the next group is predicted.
+    until the next group is predicted. item_gate: whether an item's own row counts by its age.
     """
 
     facets: tuple[FacetConfig, ...]
@@ -175,6 +184,7 @@ class ModelConfig:
     category_targets: tuple[str, ...] = ()
     gap_bins: int = 0
     candidates: CandidateConfig = CandidateConfig()
+    item_gate: ItemGate = ItemGate.OFF
 
     def __post_init__(self) -> None:
         if self.width % self.heads or (self.width // self.heads) % 2:
@@ -269,6 +279,8 @@ class ModelConfig:
                 )
             if written == 1:
                 told = _from_first_format(told)
+            for before, lacking in _SINCE.items():
+                told = {**(lacking if written <= before else {}), **told}
             # What a file leaves out must not become a default that may have moved since it was written.
             _see_that_whole(cls, told)
             attention = _whole(AttentionConfig, told.pop("attention"))
@@ -282,6 +294,7 @@ class ModelConfig:
                 groups=Groups(told.pop("groups")),
                 repeat_path=Switch(told.pop("repeat_path")),
                 category_affinity=Switch(told.pop("category_affinity")),
+                item_gate=ItemGate(told.pop("item_gate")),
                 **_tuples(told),
             )
         except (ValueError, TypeError, KeyError, AttributeError) as error:

@@ -73,7 +73,7 @@ def test_a_damaged_config_is_refused_with_a_sentence(config: ModelConfig, damage
 
 def test_a_config_of_another_format_says_so(config: ModelConfig) -> None:
     fields = {**json.loads(config.to_json()), "format": 99}
-    with pytest.raises(ModelError, match="has format 99, this userfm reads 2"):
+    with pytest.raises(ModelError, match="has format 99, this userfm reads 3"):
         ModelConfig.from_json(json.dumps(fields))
 
 
