@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -39,7 +39,7 @@ class ItemContent:
     recent_V: Tensor
     media_VM: Tensor
     semantic_VL: Tensor
-    ages: ItemAges = ItemAges.untold(0)
+    ages: ItemAges = field(default_factory=lambda: ItemAges.untold(0))
 
     def __len__(self) -> int:
         return len(self.recent_V)
@@ -166,7 +166,7 @@ class ItemTower(nn.Module):
         """float of the shape that codes and moments (int64 microseconds) broadcast to: how much rows count."""
         if self.gate is None:
             kept_N = hidden.kept(code_N, code_N * 0)
-            return kept_N.expand(torch.broadcast_shapes(code_N.shape, moment_N.shape))
+            return kept_N.expand((code_N + moment_N).shape)
         bin_N: Tensor = self.gate.bins(code_N, moment_N)
         share_N: Tensor = self.gate(bin_N) * hidden.kept(code_N, bin_N)
         return share_N

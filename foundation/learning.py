@@ -140,9 +140,9 @@ class Loss:
 class _Said:
     """What the model says of a lesson: the users' states, and the vectors of all candidates.
 
-    whole_ND: vectors of all candidates as of the end of what is learned, whoever asks. own_OD: those of the distinct own
-    items. place_P: each own item's row among them. earlier: bare states after the earlier layers, where something is
-    learned of them.
+    whole_ND: vectors of all candidates as of the end of what is learned, whoever asks. own_OD: those of the distinct
+    own items. place_P: each own item's row among them. earlier: bare states after the earlier layers, where something
+    is learned of them.
     """
 
     states: UserStates

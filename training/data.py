@@ -46,7 +46,8 @@ class Sampling:
     as many as the budget. requests: group borders drawn per row and batch. negatives: drawn per batch with probability
     ∝ count ** negative_power. context_dropout: share of requests that are told nothing; of the rest, each context facet
     is hidden with half that probability. attribute_dropout: the same of users and what is known of them.
-    history_dropout: share of requests that read no event, as those of a new user. id_dropout: whose own rows are hidden.
+    history_dropout: share of requests that read no event, as those of a new user. id_dropout: items whose own rows are
+    hidden.
     """
 
     tokens: int = 8_192
@@ -57,7 +58,7 @@ class Sampling:
     attribute_dropout: float = 0.2
     history_dropout: float = 0.0
     history: int = 0
-    id_dropout: IdDropout = IdDropout()
+    id_dropout: IdDropout = field(default_factory=IdDropout)
 
     def __post_init__(self) -> None:
         for name in ("tokens", "requests", "negatives"):

@@ -2,8 +2,8 @@
 own rows.
 
 As dropout of inputs does for whole modalities (Neverova et al., ModDrop, arXiv:1501.00102; Volkovs et al., DropoutNet,
-NeurIPS 2017, for users and items that are new). A row is hidden for all of a lesson, from whoever reads it: an item that
-nobody met is new in the history of whoever takes it first as well as among the candidates.
+NeurIPS 2017, for users and items that are new). A row is hidden for all of a lesson, from whoever reads it: an item
+that nobody met is new in the history of whoever takes it first as well as among the candidates.
 """
 
 from __future__ import annotations
