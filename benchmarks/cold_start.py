@@ -3,8 +3,8 @@ new.
 
 Every second household of Complete Journey, with what is known of 801 of all households; one pass, as in the ablations.
 The default recipe has two seeds, whose figures are averaged, the others one. Settings were chosen on the validation
-part; the figures are of the test part, taken once. Beside the model stand content-kNN and the popularity of a product's category, both tuned on validation too
-(benchmarks/cold_items.py), and popularity. Draws docs/figures/velocity.svg.
+part; the figures are of the test part, taken once. Beside the model stand content-kNN and the popularity of a product's
+category, both tuned on validation too (benchmarks/cold_items.py), and popularity. Draws docs/figures/velocity.svg.
 """
 
 from __future__ import annotations

@@ -149,7 +149,7 @@ class ItemTower(nn.Module):
 
     def content(self, code_N: Tensor) -> Tensor:
         """float [N, D] of what is known of the items: their vectors without their own rows."""
-        return self._with_content(self.id.weight.new_zeros(len(code_N), self.id.embedding_dim), code_N)
+        return self._with_content(self.id.weight.new_zeros(code_N.shape[0], self.id.embedding_dim), code_N)
 
     def _with_content(self, x_ND: Tensor, code_N: Tensor) -> Tensor:
         category_NC = self.category_VC[code_N]
@@ -201,7 +201,7 @@ class ItemTower(nn.Module):
     def popularity_of_new(self, code_N: Tensor) -> Tensor:
         """float [N]: the same of an item whose row counts nothing; one for all where there is no gate."""
         if self.new_popularity is None:
-            return self.log_recent_V.new_full((len(code_N),), math.log(FLOOR))
+            return self.log_recent_V.new_full(code_N.shape, math.log(FLOOR))
         found_N: Tensor = self.new_popularity(self.category_VC[code_N])
         return found_N
 

@@ -179,7 +179,7 @@ class NewPopularity(nn.Module):
 
     def forward(self, category_NC: Tensor) -> Tensor:
         """float [N] of items with these category codes."""
-        found_N = self.log_rate_1.expand(len(category_NC))
+        found_N = self.log_rate_1.expand(category_NC.shape[0])
         for kind, size in enumerate(self.sizes):
             lift_S: Tensor = getattr(self, f"lift_{kind}")
             found_N = found_N + self.weight_I[kind] * lift_S[_known(category_NC[:, kind], size)]
