@@ -92,8 +92,9 @@ def _trained_and_judged(corpus_folder: Path, name: str, seed: int) -> Found:
     kept = model.parent / "found.npz"
     if not kept.exists():
         found = judged(model, corpus_folder)
-        told = {f"cold/{one}": value for one, value in found.cold.items()}
-        np.savez(kept, places=found.places, **told, **{f"users/{one}": value for one, value in found.users.items()})
+        told: dict[str, Any] = {f"cold/{one}": value for one, value in found.cold.items()}
+        told |= {f"users/{one}": value for one, value in found.users.items()}
+        np.savez(kept, places=found.places, **told)
     with np.load(kept) as read:
         parts = {
             part: {n.removeprefix(part): read[n] for n in read if n.startswith(part)} for part in ("cold/", "users/")
