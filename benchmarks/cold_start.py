@@ -13,6 +13,7 @@ import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -230,9 +231,16 @@ def _velocity_figures(corpus: Corpus, found: Mapping[str, Sequence[Found]]) -> d
             figures |= _interval(f"velocity.{name}.doublings_behind_{met}", gap)
         drawn[name] = Line([gap.mean for gap in gaps], [gap.low for gap in gaps], [gap.high for gap in gaps])
     places = range(len(velocity.MEETINGS))
-    title, label = "How soon a new product is found as well as an old one", "meetings: 0, 1, 2, 4, 8, 16, 32 and more"
-    lines(PICTURE, list(places), drawn, label, "doublings of its place behind an old one", title)
+    title = "How soon a new product is found as well as an old one"
+    labels, ticks = ("meetings before the cut", "doublings of its place behind an old one"), _ticks(velocity.MEETINGS)
+    lines(PICTURE, list(places), drawn, *labels, title, ticks)
     return figures
+
+
+def _ticks(begins: Sequence[int]) -> list[str]:
+    """The bins from each of these up to the next one, as they are written."""
+    ends = [str(begin) if end == begin + 1 else f"{begin}–{end - 1}" for begin, end in pairwise(begins)]
+    return [*ends, f"{begins[-1]} and more"]
 
 
 def _interval(name: str, found: Interval) -> dict[str, float]:

@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks import velocity
 from benchmarks.cold_items import category_popularity, cold_items, content_neighbours, grid, recall, scores
-from benchmarks.cold_start import JOBS, SETTINGS, recipe_for
+from benchmarks.cold_start import JOBS, SETTINGS, _ticks, recipe_for
 from benchmarks.cold_users import described, knowing_last, last_tokens
 from tokenization.corpus.corpus import Corpus
 from training.holdout import Columns, Part, Requests, hold_out
@@ -195,3 +195,7 @@ def test_every_model_is_of_settings_that_there_are_and_one_has_no_content(kiosk_
     assert (without.model.item.categories, without.model.item.text_width) == ((), 0)
     assert default.model.item.categories
     assert recipe_for(kiosk_corpus, "gated", 1).model.item_gate == "age"
+
+
+def test_bins_are_written_as_what_they_hold() -> None:
+    assert _ticks((0, 1, 2, 4)) == ["0", "1", "2–3", "4 and more"]
