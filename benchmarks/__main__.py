@@ -25,6 +25,7 @@ MODULES = {
     "ablations": "benchmarks.ablations",
     "attention": "benchmarks.attention",
     "candidates": "benchmarks.candidates",
+    "cold_start": "benchmarks.cold_start",
     "long_histories": "benchmarks.long_histories",
     "merging": "benchmarks.merging",
     "optimisers": "benchmarks.optimisers",

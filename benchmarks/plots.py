@@ -23,14 +23,24 @@ class Line:
     high: Sequence[float]
 
 
-def lines(path: Path, x: Sequence[float], named: Mapping[str, Line], x_label: str, y_label: str, title: str) -> None:
-    """Lines with bands, named beside the picture."""
+def lines(
+    path: Path,
+    x: Sequence[float],
+    named: Mapping[str, Line],
+    x_label: str,
+    y_label: str,
+    title: str,
+    ticks: Sequence[str] = (),
+) -> None:
+    """Lines with bands, named beside the picture. ticks: what stands at the places of x, where that is not x itself."""
     figure, axes = plt.subplots(figsize=(8, 4))
     for name, line in named.items():
         (drawn,) = axes.plot(x, line.values, marker="o", label=name)
         axes.fill_between(x, line.low, line.high, alpha=0.15, color=drawn.get_color())
     axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     axes.set(xlabel=x_label, ylabel=y_label, title=title, xticks=list(x))
+    if ticks:
+        axes.set_xticklabels(ticks)
     axes.margins(x=0.02)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.3)

@@ -120,8 +120,17 @@ def _sizes(model: FoundationModel) -> list[str]:
         f"{config.layers} layers of width {config.width}, {config.heads} heads, {_windows(config)}",
         f"{config.horizons} horizons: the next so many groups are predicted at once",
         f"vectors of {model.width} dimensions, the last one popularity; users and items meet by dot product",
-        f"{config.item.codes:,} codes of {config.item.facet}",
+        f"{config.item.codes:,} codes of {config.item.facet}, {_rows(model)}",
     ]
+
+
+def _rows(model: FoundationModel) -> str:
+    gate = model.tower.gate
+    if gate is None:
+        return "whose own rows count alike at every age"
+    if gate.constant:
+        return "whose own rows would count by their age, but the log told none: the share is constant"
+    return "whose own rows count by their age: vectors are of a moment, young items' soon of another"
 
 
 def _windows(config: ModelConfig) -> str:

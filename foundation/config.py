@@ -25,7 +25,7 @@ _SINCE: Mapping[int, Mapping[str, Any]] = {
         "gap_bins": 0,
         "candidates": {"layers": 0, "heads": 2, "reach": 64},
     },
-    2: {"dropout": 0.0},
+    2: {"dropout": 0.0, "item_gate": "off"},
 }
 """What came after a format: what a file of it lacks, as it meant it."""
 
@@ -59,6 +59,13 @@ class Switch(StrEnum):
 
     ON = "on"
     OFF = "off"
+
+
+class ItemGate(StrEnum):
+    """What decides how much an item's own row counts beside its content (foundation/item_age.py)."""
+
+    OFF = "off"  # nothing: it always counts alike
+    AGE = "age"  # how long the item had been met by then
 
 
 @dataclass(frozen=True)
@@ -158,7 +165,8 @@ class ModelConfig:
     Off by default: intents, names of target facets or item categories that lead to the item (`foundation.intents`).
     category_targets: item categories that are predicted of the next groups. gap_bins: so many bins in which the time
     until the next group is predicted. dropout: share of what tokens say, and of what each layer adds, that training
-    hides at random (Srivastava et al., JMLR 2014); for logs that are passed over many times.
+    hides at random (Srivastava et al., JMLR 2014); for logs that are passed over many times. item_gate: whether an
+    item's own row counts by its age.
     """
 
     facets: tuple[FacetConfig, ...]
@@ -180,6 +188,7 @@ class ModelConfig:
     gap_bins: int = 0
     candidates: CandidateConfig = CandidateConfig()
     dropout: float = 0.0
+    item_gate: ItemGate = ItemGate.OFF
 
     def __post_init__(self) -> None:
         if not 0 <= self.dropout < 1:
@@ -291,6 +300,7 @@ class ModelConfig:
                 groups=Groups(told.pop("groups")),
                 repeat_path=Switch(told.pop("repeat_path")),
                 category_affinity=Switch(told.pop("category_affinity")),
+                item_gate=ItemGate(told.pop("item_gate")),
                 **_tuples(told),
             )
         except (ValueError, TypeError, KeyError, AttributeError) as error:

@@ -2,19 +2,22 @@
 
 An item is its trainable ID row plus what is known of it (metadata, text), so one that was never seen still has a
 vector: content through the tower, ID zero. Sharing one tower between input and output follows Press & Wolf,
-arXiv:1608.05859; ID ⊕ content follows Pan et al., PinnerFormer/ItemSage, arXiv:2205.11728.
+arXiv:1608.05859; ID ⊕ content follows Pan et al., PinnerFormer/ItemSage, arXiv:2205.11728. How much the row counts may
+depend on the item's age (foundation/item_age.py); then whatever reads an item says at which moment.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from foundation.config import ModelConfig
+from foundation.config import ItemGate, ModelConfig
+from foundation.item_age import FLOOR, NOTHING_HIDDEN, Aged, AgeGate, Hidden, ItemAges, NewPopularity, moments
 from foundation.jagged import EventBatch
 from tokenization.items.content import ItemTable
 
@@ -27,6 +30,7 @@ class ItemContent:
     row of each item, since many share a text. media_VM: float32 vectors that the user brings, zeros where there are
     none. semantic_VL: int64 semantic IDs, a code a level.
     recent_V: float32 decayed number of meetings before the split; 0 = never met. It starts the popularity bias.
+    ages: since when items are met, empty where nobody says; a new model with a gate reads them.
     """
 
     category_VC: Tensor
@@ -35,13 +39,14 @@ class ItemContent:
     recent_V: Tensor
     media_VM: Tensor
     semantic_VL: Tensor
+    ages: ItemAges = field(default_factory=lambda: ItemAges.untold(0))
 
     def __len__(self) -> int:
         return len(self.recent_V)
 
 
-def item_content(items: ItemTable, recent_V: Tensor | None = None) -> ItemContent:
-    """What the tokenizer knows of every item. recent_V: as in ItemContent, for a new model."""
+def item_content(items: ItemTable, recent_V: Tensor | None = None, ages: ItemAges | None = None) -> ItemContent:
+    """What the tokenizer knows of every item. recent_V, ages: as in ItemContent, for a new model."""
     codes = len(items)
     columns = [torch.from_numpy(column.astype(np.int64)) for column in items.categories.values()]
     return ItemContent(
@@ -51,6 +56,7 @@ def item_content(items: ItemTable, recent_V: Tensor | None = None) -> ItemConten
         recent_V=torch.zeros(codes) if recent_V is None else recent_V,
         media_VM=_side_by_side([torch.from_numpy(np.array(matrix)) for matrix in items.media.values()], codes),
         semantic_VL=_semantic_ids(items, codes),
+        ages=ItemAges.untold(codes) if ages is None else ages,
     )
 
 
@@ -103,8 +109,13 @@ class ItemTower(nn.Module):
         self.register_buffer("text_UX", content.text_UX, persistent=False)
         self.register_buffer("text_row_V", content.text_row_V, persistent=False)
         # Saved with the weights: what the bias starts from, and what the heads call popular.
-        log_recent_V = torch.log(content.recent_V[: config.item.codes] + 0.1)
+        log_recent_V = torch.log(content.recent_V[: config.item.codes] + FLOOR)
         self.register_buffer("log_recent_V", log_recent_V)
+        gated, ages = config.item_gate is ItemGate.AGE, content.ages
+        if gated and not len(ages.since_V):
+            ages = ItemAges.untold(len(content))
+        self.gate = AgeGate(config.repeat.time_unit, config.item.codes, ages) if gated else None
+        self.new_popularity = NewPopularity(config.item, content.category_VC, ages) if gated else None
         self._initialise(content.recent_V[: config.item.codes])
 
     category_VC: Tensor
@@ -126,9 +137,21 @@ class ItemTower(nn.Module):
         """V: codes that have content, which may be more than those that were trained."""
         return len(self.category_VC)
 
-    def forward(self, code_N: Tensor) -> Tensor:
-        """float [N, D] vectors of int64 codes."""
-        x_ND = known_rows(self.id, code_N)
+    def forward(self, code_N: Tensor, hidden: Hidden = NOTHING_HIDDEN, at: float | None = None) -> Tensor:
+        """float [N, D] vectors of int64 codes.
+
+        at: epoch seconds at which they are read, where items have ages; None: the end of what was learned.
+        """
+        row_ND = known_rows(self.id, code_N)
+        if self.gate is not None or hidden.some:
+            row_ND = row_ND * self.shares(code_N, self._moment(at), hidden)[:, None]
+        return self._with_content(row_ND, code_N)
+
+    def content(self, code_N: Tensor) -> Tensor:
+        """float [N, D] of what is known of the items: their vectors without their own rows."""
+        return self._with_content(self.id.weight.new_zeros(code_N.shape[0], self.id.embedding_dim), code_N)
+
+    def _with_content(self, x_ND: Tensor, code_N: Tensor) -> Tensor:
         category_NC = self.category_VC[code_N]
         for column, table in enumerate(self.categories):
             x_ND = x_ND + known_rows(table, category_NC[:, column])
@@ -139,14 +162,48 @@ class ItemTower(nn.Module):
             x_ND = x_ND + self.media(self.media_VM[code_N])
         return x_ND if self.text is None else x_ND + self.text(self.text_of(code_N))
 
+    def shares(self, code_N: Tensor, moment_N: Tensor, hidden: Hidden = NOTHING_HIDDEN) -> Tensor:
+        """float of the shape that codes and moments (int64 microseconds) broadcast to: how much rows count."""
+        if self.gate is None:
+            kept_N = hidden.kept(code_N, code_N * 0)
+            return kept_N.expand((code_N + moment_N).shape)
+        bin_N: Tensor = self.gate.bins(code_N, moment_N)
+        share_N: Tensor = self.gate(bin_N) * hidden.kept(code_N, bin_N)
+        return share_N
+
+    def aged(self, code_N: Tensor, moment_R: Tensor, hidden: Hidden = NOTHING_HIDDEN) -> tuple[Aged, ...]:
+        """What of candidates counts by their age at requests, beside `content` and `popularity_of_new`; nothing where
+        rows count alike at all of them."""
+        if self.gate is None and not hidden.some:
+            return ()
+        lead_N = known_rows(self.bias, code_N).squeeze(1) - self.popularity_of_new(code_N)
+        id_ND = known_rows(self.id, hidden.row_of(code_N))
+        return (Aged(code_N, id_ND, lead_N, moment_R, lambda code, moment: self.shares(code, moment, hidden)),)
+
+    def _moment(self, at: float | None) -> Tensor:
+        if at is None and self.gate is not None:
+            return self.gate.as_of_1
+        return moments(self.id.weight.new_tensor([at or 0.0], dtype=torch.float64))
+
     def text_of(self, code_N: Tensor) -> Tensor:
         """float32 [N, X] text vectors of the items, zeros where there is no text."""
         return self.text_UX[self.text_row_V[code_N]]
 
-    def popularity(self, code_N: Tensor) -> Tensor:
+    def popularity(self, code_N: Tensor, at: float | None = None) -> Tensor:
         """float [N]: how likely the item is for anybody, as a logit; learned beside the user's own items, so those
-        who have it already count little."""
-        return known_rows(self.bias, code_N).squeeze(1)
+        who have it already count little. at: as in `forward`."""
+        own_N = known_rows(self.bias, code_N).squeeze(1)
+        if self.gate is None:
+            return own_N
+        new_N = self.popularity_of_new(code_N)
+        return new_N + self.shares(code_N, self._moment(at)) * (own_N - new_N)
+
+    def popularity_of_new(self, code_N: Tensor) -> Tensor:
+        """float [N]: the same of an item whose row counts nothing; one for all where there is no gate."""
+        if self.new_popularity is None:
+            return self.log_recent_V.new_full(code_N.shape, math.log(FLOOR))
+        found_N: Tensor = self.new_popularity(self.category_VC[code_N])
+        return found_N
 
     def log_recent(self, code_N: Tensor) -> Tensor:
         """float [N]: log of the item's recent meetings before the split, whoever met it; of none for later items."""
@@ -167,10 +224,17 @@ class EventEmbedding(nn.Module):
         )
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, batch: EventBatch, tower: ItemTower) -> Tensor:
-        """float [T, D]."""
+    def forward(self, batch: EventBatch, tower: ItemTower, hidden: Hidden = NOTHING_HIDDEN) -> Tensor:
+        """float [T, D]. Items are read as of their events: a model that is told of the past is told how it was then."""
         code_N, place_T = torch.unique(batch.facet_TF[:, self.item_column], return_inverse=True)
-        x_TD: Tensor = self.item_projection(tower(code_N)).index_select(0, place_T)
+        if tower.gate is None and not hidden.some:
+            x_TD: Tensor = self.item_projection(tower(code_N)).index_select(0, place_T)
+        else:
+            moment_T = moments(batch.time_T + batch.start_B[batch.user_T])
+            share_T = tower.shares(batch.facet_TF[:, self.item_column], moment_T, hidden)
+            content_ND, row_ND = tower.content(code_N), known_rows(tower.id, code_N)
+            both_2ND = self.item_projection(torch.stack([content_ND, row_ND]))
+            x_TD = both_2ND[0].index_select(0, place_T) + share_T[:, None] * both_2ND[1].index_select(0, place_T)
         for name, table in self.tables.items():
             first, *more = self.columns[name]
             x_TD = x_TD + known_rows(table, batch.facet_TF[:, first])

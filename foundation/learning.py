@@ -13,6 +13,7 @@ from foundation.affinity import pair_lifts
 from foundation.candidates import TargetAttention
 from foundation.config import ModelConfig, Switch
 from foundation.errors import ModelError
+from foundation.item_age import NOTHING_HIDDEN, Hidden, moments
 from foundation.jagged import EventBatch, Requests
 from foundation.model import FoundationModel, UserStates
 from foundation.objectives.blocks import contest_sums
@@ -121,7 +122,8 @@ class Objectives:
 class Lesson:
     """A batch with its requests, the targets of each horizon and the negatives that all requests share.
 
-    future: the events in a window after each request, without their facets; none where that is not learned.
+    future: the events in a window after each request, without their facets; none where that is not learned. hidden:
+    items whose own rows are not shown.
     """
 
     batch: EventBatch
@@ -129,6 +131,7 @@ class Lesson:
     targets: tuple[Targets, ...]
     negatives: Negatives
     future: Targets = field(default_factory=Targets.none)
+    hidden: Hidden = NOTHING_HIDDEN
 
 
 @dataclass(frozen=True)
@@ -145,13 +148,15 @@ class Loss:
 class _Said:
     """What the model says of a lesson: the users' states, and the vectors of all candidates.
 
-    own_OD: vectors of the distinct own items. place_P: each own item's row among them. earlier: bare states after the
-    earlier layers, where something is learned of them.
+    whole_ND: vectors of all candidates as of the end of what is learned, whoever asks. own_OD: those of the distinct
+    own items. place_P: each own item's row among them. earlier: bare states after the earlier layers, where something
+    is learned of them.
     """
 
     states: UserStates
     candidates: Candidates
     among: Vectors
+    whole_ND: Tensor
     own_OD: Tensor
     place_P: Tensor
     earlier: tuple[Tensor, ...]
@@ -195,26 +200,40 @@ def check_objectives(config: ModelConfig, objectives: Objectives) -> None:
 
 
 def _said(model: FoundationModel, lesson: Lesson, targets: Sequence[Targets], objectives: Objectives) -> _Said:
+    check_objectives(model.config, objectives)
     if objectives.layerwise or objectives.distill:
-        states, earlier = model.with_layers(lesson.batch, lesson.requests)
+        states, earlier = model.with_layers(lesson.batch, lesson.requests, lesson.hidden)
     else:
-        states, earlier = model(lesson.batch, lesson.requests), ()
+        states, earlier = model(lesson.batch, lesson.requests, lesson.hidden), ()
     if model.config.repeat_path is Switch.OFF and objectives.own is Switch.ON:
         states = replace(states, own=own_pairs(model.meetings(lesson.batch, lesson.requests)))
     found = candidates(states.own.code_P, lesson.negatives, targets, model.tower.codes)
     code_N = found.code_N
-    among = Vectors(model.tower(code_N), model.tower.popularity(code_N), model.tower.category_VC[code_N])
+    among, whole_ND = _vectors(model, lesson, code_N)
     # As torch.unique has it, without sorting so many pairs.
     own_P = found.column_V[states.own.code_P]
     own_N = torch.zeros(len(code_N), dtype=torch.bool, device=own_P.device)
     own_N[own_P] = True
     place_P = (own_N.cumsum(0) - 1)[own_P]
-    own_OD = among.item_ND.index_select(0, own_N.nonzero().squeeze(1))
-    return _Said(states, found, among, own_OD, place_P, earlier)
+    own_OD = whole_ND.index_select(0, own_N.nonzero().squeeze(1))
+    return _Said(states, found, among, whole_ND, own_OD, place_P, earlier)
+
+
+def _vectors(model: FoundationModel, lesson: Lesson, code_N: Tensor) -> tuple[Vectors, Tensor]:
+    """Candidates as each request reads them, at its own moment; and as of the end, float [N, D]: what a user met is
+    known by more than its age."""
+    tower, requests, category_NC = model.tower, lesson.requests, model.tower.category_VC[code_N]
+    moment_R = moments(requests.time_R + lesson.batch.start_B[requests.user_R])
+    aged, whole_ND = tower.aged(code_N, moment_R, lesson.hidden), tower(code_N, lesson.hidden)
+    if not aged:
+        return Vectors(whole_ND, tower.popularity(code_N), category_NC), whole_ND
+    return Vectors(tower.content(code_N), tower.popularity_of_new(code_N), category_NC, aged), whole_ND
 
 
 def _item_loss(said: _Said, state_RD: Tensor, contest: Contest, bonus: Bonus | None = None) -> tuple[Tensor, Tensor]:
-    negative_RK, shown_A = contest_sums(state_RD, said.among, contest, bonus or Bonus())
+    # What an item is worth at each request's own moment is no one product for a block of them.
+    say = contest_logits if said.among.aged else contest_sums
+    negative_RK, shown_A = say(state_RD, said.among, contest, bonus or Bonus())
     return set_softmax(negative_RK, shown_A, contest.pairs, contest.target.request_E, contest.target.weight_E)
 
 
@@ -240,7 +259,7 @@ def _target_aware(
     row_S, contenders = contenders.some(objectives.slates)
     drawn = slate(contenders, objectives.competitors)
     keys, told_SD = said.states.keys.picked(row_S), said.states.told_RD[row_S]
-    return slate_softmax(drawn, attention(keys, told_SD, said.among.item_ND, drawn.column_RN))
+    return slate_softmax(drawn, attention(keys, told_SD, said.whole_ND, drawn.column_RN))
 
 
 @torch.no_grad()

@@ -17,6 +17,7 @@ from foundation.embedding import EventEmbedding, ItemContent, ItemTower, item_co
 from foundation.errors import ModelError
 from foundation.folder import Folder, read
 from foundation.intents import Intents
+from foundation.item_age import NOTHING_HIDDEN, Hidden
 from foundation.jagged import EventBatch, Requests, as_sequence, stream_of
 from foundation.pooling import UserPooling, border_states, pooled_own
 from foundation.repeat import (
@@ -117,17 +118,19 @@ class FoundationModel(nn.Module):
         """Tokens whose states candidates may read; 0 without target-aware scoring."""
         return self.config.candidates.reach if self.target_attention is not None else 0
 
-    def forward(self, batch: EventBatch, requests: Requests) -> UserStates:
-        """Encode the events and stop at the requests; states read tokens before `end_R` only."""
+    def forward(self, batch: EventBatch, requests: Requests, hidden: Hidden = NOTHING_HIDDEN) -> UserStates:
+        """Encode the events and stop at the requests; states read tokens before `end_R` only. hidden: of a lesson."""
         read = self.read(batch)
-        x_TD = self.trunk(self.events(read, self.tower), stream_of(read))
+        x_TD = self.trunk(self.events(read, self.tower, hidden), stream_of(read))
         border_RD = border_states(x_TD, read, requests, self.empty_D)
         return self.states(border_RD, batch, requests, self.keys(x_TD, read, requests))
 
-    def with_layers(self, batch: EventBatch, requests: Requests) -> tuple[UserStates, tuple[Tensor, ...]]:
+    def with_layers(
+        self, batch: EventBatch, requests: Requests, hidden: Hidden = NOTHING_HIDDEN
+    ) -> tuple[UserStates, tuple[Tensor, ...]]:
         """`forward`, and the border states after each earlier block of the trunk, float [R, D] each, normed alike."""
         read = self.read(batch)
-        layers = self.trunk.layers(self.events(read, self.tower), stream_of(read))
+        layers = self.trunk.layers(self.events(read, self.tower, hidden), stream_of(read))
         normed = [self.trunk.norm(x_TD) for x_TD in layers]
         *earlier, last_RD = (border_states(x_TD, read, requests, self.empty_D) for x_TD in normed)
         return self.states(last_RD, batch, requests, self.keys(normed[-1], read, requests)), tuple(earlier)
@@ -178,11 +181,15 @@ class FoundationModel(nn.Module):
         pooled_RD = self.pooling(states.bare_RD, own_RD)
         return torch.cat([pooled_RD, torch.ones_like(pooled_RD[:, :1])], dim=1)
 
-    def item_vectors(self, code_N: Tensor | None = None) -> Tensor:
-        """float [N, D + 1] of the codes, of the whole vocabulary without them; rows 0 and 1 are not candidates."""
+    def item_vectors(self, code_N: Tensor | None = None, at: float | None = None) -> Tensor:
+        """float [N, D + 1] of the codes, of the whole vocabulary without them; rows 0 and 1 are not candidates.
+
+        at: epoch seconds of which the vectors are, where they age; None: the end of what was learned, the space's
+        `as_of`.
+        """
         if code_N is None:
             code_N = torch.arange(self.tower.codes, device=self.empty_D.device)
-        return torch.cat([self.tower(code_N), self.tower.popularity(code_N)[:, None]], dim=1)
+        return torch.cat([self.tower(code_N, at=at), self.tower.popularity(code_N, at)[:, None]], dim=1)
 
     def scores(self, states: UserStates, item_VD: Tensor) -> Tensor:
         """float [R, V] logits of the next item for every code, context and repeat path included.

@@ -26,7 +26,7 @@ from tokenization.tokenizer.tokenizer import Tokenizer
 # Weights that only scores and losses read: no gradient of a user embedding reaches them, and DDP waits for every weight
 # that is to be trained.
 UNREAD = (
-    *("tower.bias", "conditioning", "told_repeat", "affinity", "horizons"),
+    *("tower.bias", "tower.new_popularity", "conditioning", "told_repeat", "affinity", "horizons"),
     *("facet_heads", "category_heads", "gap_head", "target_attention"),
 )
 # What stands behind the trunk, and is read for a user embedding.

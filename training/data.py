@@ -29,7 +29,7 @@ from tokenization.corpus.packing import pack
 from tokenization.corpus.windows import cut_windows
 from tokenization.tokenizer.split import Split
 from tokenization.tokenizer.tokenizer import Tokenizer
-from training.dropout import some_new, some_told
+from training.dropout import IdDropout, hidden_rows, some_new, some_told
 from training.errors import TrainingError
 from training.feedback import Feedback, feedback_of
 from training.negatives import Proposal, among_batch, asked_chances, drawn, uncorrected, whole_catalogue
@@ -46,7 +46,8 @@ class Sampling:
     as many as the budget. requests: group borders drawn per row and batch. negatives: drawn per batch with probability
     ∝ count ** negative_power. context_dropout: share of requests that are told nothing; of the rest, each context facet
     is hidden with half that probability. attribute_dropout: the same of users and what is known of them.
-    history_dropout: share of requests that read no event, as those of a new user.
+    history_dropout: share of requests that read no event, as those of a new user. id_dropout: items whose own rows are
+    hidden.
     """
 
     tokens: int = 8_192
@@ -57,6 +58,7 @@ class Sampling:
     attribute_dropout: float = 0.2
     history_dropout: float = 0.0
     history: int = 0
+    id_dropout: IdDropout = field(default_factory=IdDropout)
 
     def __post_init__(self) -> None:
         for name in ("tokens", "requests", "negatives"):
@@ -255,6 +257,7 @@ def lessons(
     objectives: Objectives = ALONE,
 ) -> Iterator[tuple[Position, Lesson]]:
     """Endless lessons of one rank, each with the position after it; every rank takes as many steps an epoch."""
+    dropout = sampling.id_dropout.resolved(training_set.events, training_set.end, config.item_column)
     training_set = in_windows(training_set, row_tokens(sampling))
     if objectives.feedback is Switch.OFF:
         training_set = replace(training_set, feedback=Feedback())
@@ -272,6 +275,7 @@ def lessons(
             shared = np.random.default_rng([seed, epoch, batch, 1])
             negatives = everything if full else draw_negatives(training_set.count_V, sampling, shared)
             lesson = make_lesson(training_set, config, sampling, users, negatives, draw, objectives)
+            lesson = replace(lesson, hidden=hidden_rows(dropout, config, training_set.count_V, shared))
             if proposal is not None:
                 lesson = replace(lesson, negatives=among_batch(negatives, lesson.targets[0], proposal))
             if objectives.logq is Switch.OFF:

@@ -30,6 +30,7 @@ from tokenization.corpus.corpus import Corpus
 from training import checkpoint
 from training.data import TrainingSet, Until, read_training_set, recent_counts
 from training.errors import RunError, TrainingError
+from training.item_ages import item_ages
 from training.loop import Progress, StepRecord, train
 from training.parallel import Ranks, own_device
 from training.recipes import Recipe, check
@@ -153,7 +154,9 @@ def initial_model(training_set: TrainingSet, corpus: Corpus, recipe: Recipe) -> 
     """A new model of the recipe, its weights drawn from the recipe's seed."""
     torch.manual_seed(recipe.seed)
     recent_V = recent_counts(training_set, recipe.model.item_column)
-    return FoundationModel(recipe.model, item_content(corpus.tokenizer.items, recent_V))
+    column, tokenizer = recipe.model.item_column, corpus.tokenizer
+    ages = item_ages(training_set.events, training_set.end, recent_V, tokenizer, column)
+    return FoundationModel(recipe.model, item_content(tokenizer.items, recent_V, ages))
 
 
 def _train_here(run: Run, ranks: Ranks, device: torch.device, on_step: Callable[[StepRecord], None]) -> Space:

@@ -28,7 +28,11 @@ Progress = Callable[[str, int, int], None]
 
 
 def push(
-    run: Run, corpus: Corpus, store: EmbeddingStore, progress: Progress = lambda stage, done, total: None
+    run: Run,
+    corpus: Corpus,
+    store: EmbeddingStore,
+    progress: Progress = lambda stage, done, total: None,
+    as_of: float | None = None,
 ) -> Space:
     """Write the run's users, items and model into the store; `publish` makes them current.
 
@@ -36,6 +40,9 @@ def push(
 
     Returns their space, under the version that this store gives it: a model that is new to the store takes the next
     free one of its name, the same model pushed again the one it has.
+
+    as_of: epoch seconds of which item vectors are, where they age (`item_gate`): push again with a later one, and young
+    items are up to date. None: the end of training.
 
     Users whose vector has seen all their events are left out, so that an interrupted push goes on where it stopped
     and a later one encodes only who has been active since. Raises RunError, StoreError, ModelError.
@@ -47,7 +54,7 @@ def push(
     total = tokens.num_rows
     store.push(space, Entity.USER, user_batches(subgraph, tokens), lambda rows: progress("users", rows, total))
     items = len(subgraph.tokenizer.items) - FIRST_ITEM
-    store.push(space, Entity.ITEM, item_batches(subgraph), lambda rows: progress("items", rows, items))
+    store.push(space, Entity.ITEM, item_batches(subgraph, as_of), lambda rows: progress("items", rows, items))
     store.push_model(space, run.model)
     return space
 
@@ -82,18 +89,19 @@ def _events_seen(tokens: pa.Table) -> NDArray[np.int64]:
     return np.asarray(before_T[offset_B1[1:]] - before_T[offset_B1[:-1]])
 
 
-def item_batches(subgraph: Subgraph) -> Iterator[VectorBatch]:
-    """Vectors of every candidate, as of the end of training."""
+def item_batches(subgraph: Subgraph, as_of: float | None = None) -> Iterator[VectorBatch]:
+    """Vectors of every candidate, as of a moment, epoch seconds; None: the end of training."""
+    moment = subgraph.space.as_of if as_of is None else as_of
     ids = subgraph.tokenizer.items.ids
     codes = len(subgraph.tokenizer.items)
     for start in range(FIRST_ITEM, codes, ITEMS):
         code_N = torch.arange(start, min(start + ITEMS, codes))
         with torch.inference_mode():
-            item_ND = subgraph.model.item_vectors(code_N)
+            item_ND = subgraph.model.item_vectors(code_N, as_of)
         count = len(code_N)
         yield VectorBatch(
             ids.decode(code_N.numpy().astype(np.int32)),
             item_ND.numpy(),
-            np.full(count, subgraph.space.as_of),
+            np.full(count, moment),
             np.zeros(count, dtype=np.int64),
         )

@@ -20,6 +20,7 @@ from tokenization.corpus.corpus import Corpus
 from tokenization.errors import with_article
 from tokenization.schema.event_schema import EventSchema
 from training.data import Sampling, Until, facet_configs, item_config, row_tokens, trainable_events
+from training.dropout import IdDropout
 from training.errors import TrainingError
 from training.optimisers import Method, Optimisation
 from training.stages import Stage, check_shares, parse_stages
@@ -60,7 +61,7 @@ class Recipe:
             model = ModelConfig.from_json(json.dumps(values.pop("model")))
             return cls(
                 model=model,
-                sampling=Sampling(**values.pop("sampling")),
+                sampling=_sampling(values.pop("sampling")),
                 objectives=_objectives(values.pop("objectives")),
                 optimisation=_optimisation(values.pop("optimisation")),
                 stages=tuple(Stage(**stage) for stage in values.pop("stages", ())),
@@ -68,6 +69,10 @@ class Recipe:
             )
         except (ValueError, TypeError, KeyError, AttributeError, ModelError) as error:
             raise TrainingError(f"this recipe can't be read ({error}): start a new run") from error
+
+
+def _sampling(told: dict[str, Any]) -> Sampling:
+    return Sampling(**{**told, "id_dropout": IdDropout(**told.get("id_dropout", {}))})
 
 
 def _objectives(told: dict[str, Any]) -> Objectives:
@@ -173,6 +178,7 @@ def check(recipe: Recipe) -> None:
     """Raises TrainingError or ModelError where parts of the recipe do not fit one another, or make no run: before
     anything is written."""
     check_objectives(recipe.model, recipe.objectives)
+    recipe.sampling.id_dropout.check(recipe.model)
     if recipe.epochs < 1 or not recipe.minutes > 0:
         raise TrainingError(
             f"`epochs` must be at least 1 and `minutes` above 0, got {recipe.epochs} and {recipe.minutes:g}"

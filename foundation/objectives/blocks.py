@@ -51,7 +51,7 @@ def contest_sums(state_RD: Tensor, among: Vectors, contest: Contest, bonus: Bonu
     """What a state says of a contest, as `set_softmax` reads it.
 
     float [R, 1], the log Σ exp of the negatives with their log weights; and float [A], logits of the shown pairs with
-    theirs. What `contest_logits` says, with less of it held.
+    theirs. What `contest_logits` says of candidates whose age decides nothing, with less of it held.
     """
     pairs, requests, negatives = contest.pairs, len(state_RD), len(contest.negatives)
     if GATHERED * len(pairs.row_A) < requests * (len(among.item_ND) - negatives):

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from foundation.affinity import candidate_lifts
+from foundation.item_age import Aged
 from foundation.objectives.softmax import CHUNK, chunks, log_sum_exp, negative_weights, pair_logits, recomputed
 from foundation.objectives.targets import Negatives, Shown, Targets, shown, with_impressions
 from foundation.repeat import FIRST_ITEM, OwnItems
@@ -32,11 +33,37 @@ class Candidates:
 
 @dataclass(frozen=True)
 class Vectors:
-    """What the item tower knows of N candidates: vectors, popularity logits, codes of their categories."""
+    """What the item tower knows of N candidates: vectors, popularity logits, codes of their categories.
+
+    aged: what is added to both by the age of each candidate at each request; empty where age decides nothing.
+    """
 
     item_ND: Tensor
     popularity_N: Tensor
     category_NC: Tensor
+    aged: tuple[Aged, ...] = ()
+
+    def logits(self, state_RD: Tensor) -> Tensor:
+        """float [R, N] of all candidates: a dense product is faster on every device than a vector for each pair."""
+        logit_RN = state_RD @ self.item_ND.T + self.popularity_N
+        for aged in self.aged:
+            logit_RN = logit_RN + aged.logits(state_RD)
+        return logit_RN
+
+    def some_logits(self, state_RD: Tensor, part: slice) -> Tensor:
+        """float [R, C] of some of them."""
+        logit_RC = state_RD @ self.item_ND[part].T + self.popularity_N[part]
+        for aged in self.aged:
+            logit_RC = logit_RC + aged.some_logits(state_RD, part)
+        return logit_RC
+
+    def pair_logits(self, state_RD: Tensor, row_A: Tensor, column_A: Tensor) -> Tensor:
+        """float [A] of pairs of a request and a candidate."""
+        logit_A = pair_logits(state_RD, self.item_ND, row_A, column_A) + self.popularity_N[column_A]
+        for aged in self.aged:
+            dot_A = pair_logits(state_RD, aged.id_ND, row_A, column_A)
+            logit_A = logit_A + aged.pair_logits(dot_A, row_A, column_A)
+        return logit_A
 
 
 @dataclass(frozen=True)
@@ -119,10 +146,8 @@ def contest_logits(
             return log_sum_exp(weighted_logits(state_RD, among, contest, part, bonus.lifts))
 
         negative_RK = torch.stack([recomputed(reduced, part) for part in chunks(len(negatives), chunk)], dim=1)
-        shown_A = pair_logits(state_RD, among.item_ND, pairs.row_A, contest.column_A)
-        return negative_RK, shown_A + among.popularity_N[contest.column_A] + extra_A
-    # A dense product is faster on every device than gathering a vector for each pair.
-    logit_RN = state_RD @ among.item_ND.T + among.popularity_N
+        return negative_RK, among.pair_logits(state_RD, pairs.row_A, contest.column_A) + extra_A
+    logit_RN = among.logits(state_RD)
     lift_RM = candidate_lifts(bonus.lifts, among.category_NC[: len(negatives)])
     weight_RM = negative_weights(negatives, pairs, len(state_RD)) + lift_RM
     negative_RM = logit_RN[:, : len(negatives)] + weight_RM
@@ -135,6 +160,6 @@ def weighted_logits(
     """float [R, C]: logits of some of the negatives, with their log weights."""
     negatives = contest.negatives
     some = Negatives(negatives.code_M[part], negatives.log_expected_M[part])
-    logit_RC = state_RD @ among.item_ND[part].T + among.popularity_N[part]
+    logit_RC = among.some_logits(state_RD, part)
     logit_RC = logit_RC + candidate_lifts(lifts, among.category_NC[part])
     return logit_RC + negative_weights(some, contest.pairs, len(state_RD))

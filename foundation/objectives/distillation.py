@@ -12,7 +12,7 @@ from torch import Tensor
 
 from foundation.jagged import segment_max, segment_sum
 from foundation.objectives.contests import Bonus, Contest, Vectors, contest_logits, weighted_logits
-from foundation.objectives.softmax import CHUNK, chunks, log_sum_exp, pair_logits, recomputed
+from foundation.objectives.softmax import CHUNK, chunks, log_sum_exp, recomputed
 
 
 def contest_divergence(
@@ -35,9 +35,8 @@ def contest_divergence(
             return _reduced(told_RC, weighted_logits(student_RD, among, contest, part))
 
         parts = [recomputed(reduced, part) for part in chunks(number, chunk)]
-        extra_A = among.popularity_N[contest.column_A] + contest.log_weight_A
         told_A, said_A = (
-            pair_logits(state_RD, among.item_ND, pairs.row_A, contest.column_A) + extra_A
+            among.pair_logits(state_RD, pairs.row_A, contest.column_A) + contest.log_weight_A
             for state_RD in (teacher_RD, student_RD)
         )
     parts.append(_reduced_pairs(told_A.detach(), said_A, pairs.row_A, len(teacher_RD)))

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from foundation.config import FORMAT, AttentionConfig, Backend, CandidateConfig, ModelConfig, Rotary
+from foundation.config import FORMAT, AttentionConfig, Backend, CandidateConfig, ItemGate, ModelConfig, Rotary
 from foundation.errors import ModelError
 
 
@@ -96,6 +96,7 @@ def test_a_config_of_the_first_format_is_read_as_what_it_meant(config: ModelConf
         "gap_bins",
         "candidates",
         "dropout",
+        "item_gate",
     ):
         del fields[name]
     del fields["item"]["semantic_ids"]
@@ -104,7 +105,7 @@ def test_a_config_of_the_first_format_is_read_as_what_it_meant(config: ModelConf
 
 def test_a_config_of_the_second_format_is_read_as_what_it_meant(config: ModelConfig) -> None:
     fields = {**json.loads(config.to_json()), "format": 2}
-    del fields["dropout"]
+    del fields["dropout"], fields["item_gate"]
     assert ModelConfig.from_json(json.dumps(fields)) == config
 
 
@@ -121,3 +122,13 @@ def test_a_config_of_the_second_format_is_read_as_what_it_meant(config: ModelCon
 def test_attention_that_can_not_be_is_refused(changes: dict[str, object], sentence: str) -> None:
     with pytest.raises(ModelError, match=sentence):
         AttentionConfig(**changes)  # type: ignore[arg-type]
+
+
+def test_a_config_of_the_second_format_has_no_gate(config: ModelConfig) -> None:
+    fields = {**json.loads(config.to_json()), "format": 2}
+    del fields["item_gate"]
+    assert ModelConfig.from_json(json.dumps(fields)) == config
+    gated = replace(config, item_gate=ItemGate.AGE)
+    assert ModelConfig.from_json(gated.to_json()) == gated
+    with pytest.raises(ModelError, match="item_gate"):
+        ModelConfig.from_json(json.dumps({**fields, "format": 3}))

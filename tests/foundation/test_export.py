@@ -16,7 +16,7 @@ import pytest
 import torch
 from torch.export import ExportedProgram
 
-from foundation.config import AttentionConfig, Backend, CandidateConfig, Groups, ModelConfig, Rotary, Switch
+from foundation.config import AttentionConfig, Backend, CandidateConfig, Groups, ItemGate, ModelConfig, Rotary, Switch
 from foundation.embedding import item_content
 from foundation.errors import ModelError
 from foundation.export import exported, exported_inputs
@@ -46,6 +46,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "no affinity": {"category_affinity": Switch.OFF},
     "intents": {"intents": ("action", "kind")},
     "target-aware": {"candidates": AWARE},
+    "item gate": {"item_gate": ItemGate.AGE},
     "all": {"attention": FAR, "candidates": AWARE, "groups": Groups.SEQUENCE, "intents": ("action",)},
     "all but own items": {"attention": FAR, "intents": ("kind",), **BARE},
 }

@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from foundation.config import AttentionConfig, CandidateConfig, Groups, ModelConfig, Rotary, Switch
+from foundation.config import AttentionConfig, CandidateConfig, Groups, ItemGate, ModelConfig, Rotary, Switch
 from foundation.embedding import ItemContent, item_content
+from foundation.item_age import ItemAges, moments
 from foundation.jagged import EventBatch, as_sequence, group_offsets, segment_ids
 from foundation.learning import Lesson, Objectives, losses
 from foundation.model import FoundationModel
@@ -29,6 +30,7 @@ EVERYTHING = {
     "category_targets": ("brand",),
     "gap_bins": 6,
     "candidates": CandidateConfig(layers=2, heads=2, reach=7),
+    "item_gate": ItemGate.AGE,
 }
 VARIANTS = {
     "plain": {},
@@ -36,6 +38,7 @@ VARIANTS = {
     "sequence": {"groups": Groups.SEQUENCE},
     "no repeat path": {"repeat_path": Switch.OFF},
     "no affinity": {"category_affinity": Switch.OFF},
+    "item gate": {"item_gate": ItemGate.AGE},
     "memory": {
         "attributes": ATTRIBUTES,
         "attention": AttentionConfig(windows=(6,), sinks=5, memory=2, memory_block=6, rotary=Rotary.BOTH),
@@ -52,7 +55,9 @@ USERS = st.lists(st.lists(st.integers(1, 5), max_size=5), min_size=1, max_size=4
 @pytest.fixture(scope="module")
 def content(kiosk_corpus: Corpus) -> ItemContent:
     items = kiosk_corpus.tokenizer.items
-    return item_content(items, torch.from_numpy(items.count).float())
+    since_V = moments(torch.linspace(-30.0, 60.0, len(items), dtype=torch.float64) * 86_400.0)  # old, young and unmet
+    ages = replace(ItemAges.untold(len(items)), since_V=since_V)
+    return item_content(items, torch.from_numpy(items.count).float(), ages)
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from foundation.config import ItemGate
+from foundation.item_age import bin_ages
 from foundation.learning import losses
 from foundation.repeat import FIRST_ITEM
 from foundation.space import Space
@@ -16,8 +18,10 @@ from foundation.subgraph import Subgraph
 from tests.conftest import KINDS, Kiosk
 from tokenization.corpus.corpus import Corpus
 from training.data import Position, TrainingSet, lessons, read_training_set, recent_counts, select_users
-from training.dropout import some_told
+from training.dropout import MEASURED, IdDropout, hidden_rows, some_told
+from training.errors import TrainingError
 from training.holdout import Columns, hold_out
+from training.item_ages import cold_rate
 from training.loop import Optimisers
 from training.pretrain import initial_model
 from training.recipes import Name, Recipe, named, with_overrides
@@ -165,3 +169,73 @@ def test_whoever_is_judged_is_known_by_the_attributes_and_by_no_event_of_the_tar
     other = hold_out(nothing, Columns.of(club_corpus.tokenizer), club_corpus.split).requests(0, 4)
     for scorer in model_scorers(subgraph).values():
         assert not np.allclose(scorer(requests)[:, 2:], scorer(other)[:, 2:], atol=1e-2)
+
+
+@given(share=st.floats(0, 1), young=st.floats(0, 1), seed=st.integers(0, 99))
+@settings(max_examples=30, deadline=None)
+def test_rows_are_hidden_at_the_share_and_those_of_young_items_more_often(
+    recipe: Recipe, share: float, young: float, seed: int
+) -> None:
+    gated = replace(recipe.model, item_gate=ItemGate.AGE)
+    count_V = np.ones(4_000)
+    hidden = hidden_rows(IdDropout(share=share, young=young), gated, count_V, np.random.default_rng(seed))
+    code = torch.arange(4_000)
+    if not (share or young):
+        assert not hidden.some
+        return
+    ages = bin_ages(gated.repeat.time_unit)
+    kept_A = [float(hidden.kept(code, torch.full_like(code, place)).mean()) for place in range(len(ages))]
+    assert kept_A[-1] == pytest.approx(1 - share, abs=0.05)  # an age nobody knows is not young
+    assert kept_A[1] == pytest.approx(max(1 - share - young, 0.0), abs=0.05)
+    assert kept_A[1:] == sorted(kept_A[1:])
+
+
+def test_some_candidates_read_the_row_of_another_item_that_was_met(recipe: Recipe) -> None:
+    count_V = np.arange(3_000) % 2.0
+    hidden = hidden_rows(IdDropout(shuffled=0.3), recipe.model, count_V, np.random.default_rng(0))
+    moved = hidden.row_V != torch.arange(3_000)
+    assert 0.27 < float(moved.float().mean()) < 0.33
+    assert (count_V[hidden.row_V[moved].numpy()] > 0).all()
+
+
+def test_lessons_hide_as_many_rows_as_the_log_has_cold_meetings(training_set: TrainingSet, recipe: Recipe) -> None:
+    events, column = training_set.events, recipe.model.item_column
+    rate = cold_rate(events, training_set.end, column)
+    assert IdDropout(share=MEASURED).resolved(events, training_set.end, column).share == rate
+    sampling = replace(recipe.sampling, id_dropout=IdDropout(share=0.5))
+    lesson = next(lessons(training_set, recipe.model, sampling, 0, Position()))[1]
+    plain = next(lessons(training_set, recipe.model, recipe.sampling, 0, Position()))[1]
+    assert torch.equal(lesson.negatives.code_M, plain.negatives.code_M)  # nothing else is drawn otherwise
+    assert torch.equal(lesson.requests.end_R, plain.requests.end_R)
+    assert lesson.hidden.some
+    assert not plain.hidden.some
+
+
+@pytest.mark.parametrize("gate", list(ItemGate))
+def test_a_hidden_item_is_read_by_its_content_wherever_it_stands(
+    training_set: TrainingSet, recipe: Recipe, kiosk_corpus: Corpus, gate: ItemGate
+) -> None:
+    """All rows hidden: whatever stands in them, the losses are the same, and no gradient reaches them."""
+    told = replace(recipe, model=replace(recipe.model, item_gate=gate))
+    sampling = replace(told.sampling, id_dropout=IdDropout(share=1.0))
+    lesson = next(lessons(training_set, told.model, sampling, 0, Position()))[1]
+    model = initial_model(training_set, kiosk_corpus, told)
+    found = losses(model, lesson, told.objectives)
+    sum(loss.share * loss.total for loss in found).backward()
+    gradient = model.tower.id.weight.grad
+    assert gradient is None or not gradient.to_dense().any()
+    with torch.no_grad():
+        model.tower.id.weight.add_(1.0)
+        model.tower.bias.weight.add_(1.0)
+    for one, other in zip(found, losses(model, lesson, told.objectives), strict=True):
+        torch.testing.assert_close(one.total, other.total, rtol=1e-4, atol=1e-3)
+
+
+def test_the_settings_of_id_dropout_are_read_and_checked(recipe: Recipe, kiosk_corpus: Corpus) -> None:
+    changed = with_overrides(recipe, {"id_dropout.share": "-1", "item_gate": "age", "id_dropout.young": "0.3"})
+    assert Recipe.from_json(changed.to_json()) == changed
+    assert changed.sampling.id_dropout == IdDropout(share=MEASURED, young=0.3)
+    with pytest.raises(TrainingError, match="set `item_gate=age`"):
+        with_overrides(recipe, {"id_dropout.young": "0.3"})
+    with pytest.raises(TrainingError, match="'shuffled' is a share, from 0 to 1, got 2"):
+        IdDropout(shuffled=2)

@@ -9,6 +9,8 @@ import pyarrow.compute as pc
 import pytest
 import torch
 
+from foundation.config import ItemGate
+from foundation.item_age import NEVER, UNKNOWN_AGE
 from foundation.subgraph import Subgraph
 from serving.rows import Entity
 from serving.store import EmbeddingStore
@@ -127,6 +129,25 @@ def test_batches_hold_every_candidate_once(subgraph: Subgraph) -> None:
     (batch,) = item_batches(subgraph)
     assert batch.ids.equals(subgraph.tokenizer.items.ids.ids)
     assert batch.vectors_ND.shape == (45, subgraph.space.width)
+
+
+def test_items_of_a_gated_model_are_pushed_as_of_the_moment_that_is_asked_for(
+    kiosk_corpus: Corpus, recipe: Recipe, tmp_path: Path
+) -> None:
+    gated = replace(recipe, model=replace(recipe.model, item_gate=ItemGate.AGE), epochs=1)
+    run = pretrain.start(kiosk_corpus, tmp_path / "run", gated)
+    space = pretrain.pretrain_bare(run)
+    subgraph = Subgraph.from_pretrained(run.model)
+    (now,), (same,), (later,) = (item_batches(subgraph, at) for at in (None, space.as_of, space.as_of + 1e8))
+    assert (now.as_of_N == space.as_of).all()
+    np.testing.assert_allclose(same.vectors_ND, now.vectors_ND)
+    assert (later.as_of_N == space.as_of + 1e8).all()
+    aged = np.abs(later.vectors_ND - now.vectors_ND).max(axis=1) > 1e-6
+    gate = subgraph.model.tower.gate
+    assert gate is not None
+    since_V = gate.since_V.numpy()[2:]
+    assert aged.any()
+    assert not aged[(since_V == NEVER) | (since_V == UNKNOWN_AGE)].any()
 
 
 def test_a_corpus_of_another_tokenizer_is_refused(trained: Run, kiosk, store: EmbeddingStore, tmp_path: Path) -> None:
