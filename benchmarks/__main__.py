@@ -24,6 +24,7 @@ MODULES = {
     "ablations": "benchmarks.ablations",
     "attention": "benchmarks.attention",
     "candidates": "benchmarks.candidates",
+    "generation": "benchmarks.generation",
     "long_histories": "benchmarks.long_histories",
     "merging": "benchmarks.merging",
     "optimisers": "benchmarks.optimisers",

@@ -13,7 +13,7 @@ from tokenization.errors import nearest
 
 Part = TypeVar("Part")
 
-FORMAT = 2  # raised when a saved config.json changes meaning
+FORMAT = 3  # raised when a saved config.json changes meaning
 _SINCE_FIRST: Mapping[str, Any] = {
     "attributes": (),
     "groups": "set",
@@ -25,6 +25,8 @@ _SINCE_FIRST: Mapping[str, Any] = {
     "candidates": {"layers": 0, "heads": 2, "reach": 64},
 }
 """What a file of the first format lacks, as it meant it."""
+_SINCE_SECOND: Mapping[str, Any] = {"decoder": {"layers": 0}}
+"""What a file of the second format lacks."""
 
 
 class Backend(StrEnum):
@@ -144,6 +146,13 @@ class CandidateConfig:
 
 
 @dataclass(frozen=True)
+class DecoderConfig:
+    """Generative retrieval: the decoder of semantic IDs (foundation/decoder.py). layers: of its GRU; 0 = none."""
+
+    layers: int = 0
+
+
+@dataclass(frozen=True)
 class ModelConfig:
     """Everything that decides the shape of a FoundationModel.
 
@@ -175,6 +184,7 @@ class ModelConfig:
     category_targets: tuple[str, ...] = ()
     gap_bins: int = 0
     candidates: CandidateConfig = CandidateConfig()
+    decoder: DecoderConfig = DecoderConfig()
 
     def __post_init__(self) -> None:
         if self.width % self.heads or (self.width // self.heads) % 2:
@@ -194,6 +204,12 @@ class ModelConfig:
             raise ModelError(f"gap_bins must be 0, for none, or at least 2, got {self.gap_bins}")
         if self.candidates.layers:
             self._check_candidates()
+        if self.decoder.layers < 0:
+            raise ModelError(f"decoder: layers must be at least 0, got {self.decoder.layers}")
+        if self.decoder.layers and not self.item.semantic_ids:
+            raise ModelError(
+                "decoder: items have no semantic IDs to decode; declare `semantic_ids` in the schema's items"
+            )
 
     def _check_candidates(self) -> None:
         told = self.candidates
@@ -269,6 +285,8 @@ class ModelConfig:
                 )
             if written == 1:
                 told = _from_first_format(told)
+            if written <= 2:
+                told = {**_SINCE_SECOND, **told}
             # What a file leaves out must not become a default that may have moved since it was written.
             _see_that_whole(cls, told)
             attention = _whole(AttentionConfig, told.pop("attention"))
@@ -278,6 +296,7 @@ class ModelConfig:
                 repeat=_whole(RepeatConfig, told.pop("repeat")),
                 attention=replace(attention, rotary=Rotary(attention.rotary)),
                 candidates=_whole(CandidateConfig, told.pop("candidates")),
+                decoder=_whole(DecoderConfig, told.pop("decoder")),
                 backend=Backend(told.pop("backend")),
                 groups=Groups(told.pop("groups")),
                 repeat_path=Switch(told.pop("repeat_path")),

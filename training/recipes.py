@@ -15,7 +15,7 @@ import numpy as np
 from foundation.config import AttentionConfig, ItemConfig, ModelConfig, RepeatConfig, Switch
 from foundation.errors import ModelError
 from foundation.jagged import EventBatch
-from foundation.learning import Objectives, check_layers
+from foundation.learning import Objectives, check_decoder, check_layers
 from tokenization.corpus.corpus import Corpus
 from tokenization.errors import with_article
 from tokenization.schema.event_schema import EventSchema
@@ -148,6 +148,7 @@ def with_overrides(recipe: Recipe, overrides: dict[str, str]) -> Recipe:
 def check(recipe: Recipe) -> None:
     """Raises TrainingError or ModelError where parts of the recipe do not fit one another, or make no run: before
     anything is written."""
+    check_decoder(recipe.model, recipe.objectives)
     check_layers(recipe.model, recipe.objectives)
     if recipe.epochs < 1 or not recipe.minutes > 0:
         raise TrainingError(
