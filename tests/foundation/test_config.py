@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from foundation.config import AttentionConfig, Backend, CandidateConfig, ModelConfig, Rotary
+from foundation.config import AttentionConfig, Backend, CandidateConfig, DecoderConfig, ModelConfig, Rotary
 from foundation.errors import ModelError
 
 
@@ -13,7 +13,8 @@ def test_a_config_is_read_as_it_was_written(config: ModelConfig) -> None:
     attention = AttentionConfig((3, 0), sinks=2, memory=1, rotary=Rotary.BOTH)
     other = replace(config, backend=Backend.REFERENCE, width=8, attention=attention)
     aware = replace(config, candidates=CandidateConfig(layers=2, heads=1, reach=7))
-    for one in (config, other, aware):
+    coded = replace(config, item=replace(config.item, semantic_ids=(4, 5)), decoder=DecoderConfig(layers=2))
+    for one in (config, other, aware, coded):
         assert ModelConfig.from_json(one.to_json()) == one
 
 
@@ -45,6 +46,8 @@ def test_context_facets_are_found_by_their_role(config: ModelConfig) -> None:
         ({"gap_bins": 1}, "gap_bins must be 0, for none, or at least 2, got 1"),
         ({"candidates": CandidateConfig(1, heads=3)}, "width 16 must split into the 3 heads of candidates.heads"),
         ({"candidates": CandidateConfig(-1)}, "layers must be at least 0, heads and reach at least 1, got .*layers=-1"),
+        ({"decoder": DecoderConfig(layers=-1)}, "decoder: layers must be at least 0, got -1"),
+        ({"decoder": DecoderConfig(layers=1)}, "items have no semantic IDs to decode; declare `semantic_ids`"),
         ({"candidates": CandidateConfig(1, reach=0)}, "layers must be at least 0, heads and reach at least 1"),
     ],
 )
@@ -73,7 +76,7 @@ def test_a_damaged_config_is_refused_with_a_sentence(config: ModelConfig, damage
 
 def test_a_config_of_another_format_says_so(config: ModelConfig) -> None:
     fields = {**json.loads(config.to_json()), "format": 99}
-    with pytest.raises(ModelError, match="has format 99, this userfm reads 2"):
+    with pytest.raises(ModelError, match="has format 99, this userfm reads 3"):
         ModelConfig.from_json(json.dumps(fields))
 
 
@@ -95,10 +98,17 @@ def test_a_config_of_the_first_format_is_read_as_what_it_meant(config: ModelConf
         "category_targets",
         "gap_bins",
         "candidates",
+        "decoder",
     ):
         del fields[name]
     del fields["item"]["semantic_ids"]
     assert ModelConfig.from_json(json.dumps(fields)) == replace(config, attention=AttentionConfig((12,)))
+
+
+def test_a_config_of_the_second_format_has_no_decoder(config: ModelConfig) -> None:
+    fields = {**json.loads(config.to_json()), "format": 2}
+    del fields["decoder"]
+    assert ModelConfig.from_json(json.dumps(fields)) == config
 
 
 @pytest.mark.parametrize(
