@@ -183,7 +183,7 @@ def losses(model: FoundationModel, lesson: Lesson, objectives: Objectives) -> li
         found.append(Loss(f"next_{ahead + 1}", *_item_loss(said, bare_RD, then), share=objectives.later))
     found += _layer_losses(model, said, now, objectives)
     if objectives.codes:
-        found.append(Loss("codes", *_code_path_loss(model, said, first), share=objectives.codes))
+        found.append(Loss("codes", *_code_path_loss(model, said, first, objectives), share=objectives.codes))
     for others in (_facet_losses, _gap_losses, _intent_losses):
         found += others(model, lesson, said.states, objectives)
     return found
@@ -273,9 +273,11 @@ def _stored(model: FoundationModel, said: _Said) -> Tensor:
     return stored_RD
 
 
-def _code_path_loss(model: FoundationModel, said: _Said, target: Targets) -> tuple[Tensor, Tensor]:
+def _code_path_loss(
+    model: FoundationModel, said: _Said, target: Targets, objectives: Objectives
+) -> tuple[Tensor, Tensor]:
     """The next items' semantic IDs, by the decoder or copied; logits of so many paths at a time."""
-    check_decoder(model.config, Objectives(codes=1.0))
+    check_decoder(model.config, objectives)
     assert model.decoder is not None
     decoder, trie, bare_RD, own = model.decoder, model.trie(), said.states.bare_RD, said.states.own
     with torch.no_grad():

@@ -110,6 +110,8 @@ def test_a_setting_that_can_not_be_is_named_with_the_nearest(
         ("minutes", "0", "`epochs` must be at least 1 and `minutes` above 0, got 2 and 0"),
         ("in_batch", "7", "setting 'objectives.in_batch' takes one of on, off, got '7'"),
         ("slates", "2", "objective 'slates' must be at most 1 and 'competitors' at least 1, got 2.0 and 64"),
+        ("codes", "0.3", "a decoder of 0 layers learns from `codes` 0.3: give both"),
+        ("decoder.layers", "1", "items have no semantic IDs to decode"),
         ("distill", "0.1", "a trunk of one layer has no earlier one to learn: give `layers` 2"),
     ],
 )
