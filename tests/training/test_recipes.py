@@ -77,7 +77,7 @@ def test_settings_are_replaced_by_name_or_by_path(kiosk_corpus: Corpus) -> None:
         ("widht", "64", "no single setting 'widht'; did you mean 'width'?"),
         ("model.widht", "64", "no single setting 'model.widht'; did you mean 'model.width'?"),
         ("zzz", "1", "no single setting 'zzz': choose one of"),
-        ("codes", "1", "no single setting 'codes'"),
+        ("item.codes", "1", "no single setting 'item.codes'"),
         ("windows", "64;0", "setting 'model.attention.windows' takes a list of whole numbers, got '64;0'"),
         ("rotary", "sideways", "setting 'model.attention.rotary' takes one of place, time, both, got 'sideways'"),
         ("width", "wide", "setting 'model.width' takes a whole number, got 'wide'"),
