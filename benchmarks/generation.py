@@ -1,6 +1,6 @@
 """Generative retrieval beside dense retrieval: semantic IDs decoded from the user state, and stored vectors.
 
-Every second household of Complete Journey, products with semantic IDs; one pass, two seeds, judged on the next basket
+Every second household of Complete Journey, products with semantic IDs; one pass, three seeds, judged on the next basket
 of the validation part: seeds averaged, differences paired over households. Lists are of all products (nothing
 filtered), of products new to the household, and of cold ones: listed, and met by nobody before. Beside them: what
 learning to decode does to the rest of the model, the width of the beam (docs/figures/beam.svg), and how well codes
@@ -45,7 +45,7 @@ from training.ranking import Slice, evaluate
 from training.scorers import inputs, model_scorers
 from userfm import complete_journey
 
-SEEDS = (0, 1)
+SEEDS = (0, 1, 2)
 SETTINGS: Mapping[str, Mapping[str, str]] = {"with": {"decoder.layers": "1", "codes": "0.3"}, "without": {}}
 BEAM, DEPTH = 100, 100
 BEAMS = (1, 5, 10, 20, 50, 100, 200)

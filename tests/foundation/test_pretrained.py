@@ -166,7 +166,7 @@ def change(name: str, find: bytes, put: bytes) -> Callable[[Path], None]:
     "damage",
     [
         change("config.json", b'"horizons": 3', b'"horizons": 2'),
-        change("config.json", b'"format": 2', b'"format": 9'),
+        change("config.json", b'"format": 3', b'"format": 9'),
         change("space.json", b'"fingerprint": "', b'"fingerprint": "0'),
         lambda folder: (folder / "space.json").write_text("{}"),
         lambda folder: (folder / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes()[:-10]),
