@@ -26,6 +26,7 @@ MODULES = {
     "attention": "benchmarks.attention",
     "candidates": "benchmarks.candidates",
     "cold_start": "benchmarks.cold_start",
+    "generation": "benchmarks.generation",
     "long_histories": "benchmarks.long_histories",
     "merging": "benchmarks.merging",
     "optimisers": "benchmarks.optimisers",

@@ -326,7 +326,7 @@ def _journey(slice_: Slice, folder: Path, out: Path, progress: Progress) -> Path
     if slice_ is Slice.UNMERGED:
         schema["merge"] = {"same_item_in_group": False}
     half = folder / "journey-half.parquet"
-    pq.write_table(_every(pq.read_table(events), "household_id", 2), half)
+    pq.write_table(every(pq.read_table(events), "household_id", 2), half)
     return tokenize(_written(schema, out), half, items, out).folder
 
 
@@ -342,7 +342,7 @@ def _films(slice_: Slice, folder: Path, out: Path) -> Path:
         "items": {"id": "item_id", "text": ["title"]},
     }
     if slice_ is Slice.MOVIES:
-        table = _every(table, "user_id", 3)
+        table = every(table, "user_id", 3)
         schema |= {"position": "position", "split": {"last_items": 1}}
     else:
         liked = pc.if_else(pc.greater_equal(table["rating"], 3.0), "liked", "disliked")
@@ -359,7 +359,7 @@ def _films(slice_: Slice, folder: Path, out: Path) -> Path:
     return tokenize(_written(schema, out), events, source / "items.parquet", out).folder
 
 
-def _every(table: pa.Table, user: str, step: int) -> pa.Table:
+def every(table: pa.Table, user: str, step: int) -> pa.Table:
     """Every so manieth user, in the order of ids."""
     chosen = pa.array(np.unique(table[user].to_numpy())[::step])
     return table.filter(pc.is_in(table[user], chosen))

@@ -25,7 +25,7 @@ _SINCE: Mapping[int, Mapping[str, Any]] = {
         "gap_bins": 0,
         "candidates": {"layers": 0, "heads": 2, "reach": 64},
     },
-    2: {"dropout": 0.0, "item_gate": "off"},
+    2: {"dropout": 0.0, "item_gate": "off", "decoder": {"layers": 0}},
 }
 """What came after a format: what a file of it lacks, as it meant it."""
 
@@ -154,6 +154,13 @@ class CandidateConfig:
 
 
 @dataclass(frozen=True)
+class DecoderConfig:
+    """Generative retrieval: the decoder of semantic IDs (foundation/decoder.py). layers: of its GRU; 0 = none."""
+
+    layers: int = 0
+
+
+@dataclass(frozen=True)
 class ModelConfig:
     """Everything that decides the shape of a FoundationModel.
 
@@ -189,6 +196,7 @@ class ModelConfig:
     candidates: CandidateConfig = CandidateConfig()
     dropout: float = 0.0
     item_gate: ItemGate = ItemGate.OFF
+    decoder: DecoderConfig = DecoderConfig()
 
     def __post_init__(self) -> None:
         if not 0 <= self.dropout < 1:
@@ -210,6 +218,12 @@ class ModelConfig:
             raise ModelError(f"gap_bins must be 0, for none, or at least 2, got {self.gap_bins}")
         if self.candidates.layers:
             self._check_candidates()
+        if self.decoder.layers < 0:
+            raise ModelError(f"decoder: layers must be at least 0, got {self.decoder.layers}")
+        if self.decoder.layers and not self.item.semantic_ids:
+            raise ModelError(
+                "decoder: items have no semantic IDs to decode; declare `semantic_ids` in the schema's items"
+            )
 
     def _check_candidates(self) -> None:
         told = self.candidates
@@ -296,6 +310,7 @@ class ModelConfig:
                 repeat=_whole(RepeatConfig, told.pop("repeat")),
                 attention=replace(attention, rotary=Rotary(attention.rotary)),
                 candidates=_whole(CandidateConfig, told.pop("candidates")),
+                decoder=_whole(DecoderConfig, told.pop("decoder")),
                 backend=Backend(told.pop("backend")),
                 groups=Groups(told.pop("groups")),
                 repeat_path=Switch(told.pop("repeat_path")),

@@ -12,11 +12,13 @@ from torch import Tensor
 from foundation.affinity import pair_lifts
 from foundation.candidates import TargetAttention
 from foundation.config import ModelConfig, Switch
+from foundation.decoder import PATHS, copies_of
 from foundation.errors import ModelError
 from foundation.item_age import NOTHING_HIDDEN, Hidden, moments
 from foundation.jagged import EventBatch, Requests
 from foundation.model import FoundationModel, UserStates
 from foundation.objectives.blocks import contest_sums
+from foundation.objectives.codes import path_cross_entropy
 from foundation.objectives.contests import (
     Bonus,
     Candidates,
@@ -32,7 +34,7 @@ from foundation.objectives.contests import (
 from foundation.objectives.distillation import contest_divergence
 from foundation.objectives.facets import facet_cross_entropy
 from foundation.objectives.gaps import gap_bins, gaps
-from foundation.objectives.softmax import set_softmax
+from foundation.objectives.softmax import chunks, recomputed, set_softmax
 from foundation.objectives.target_aware import Contenders, slate, slate_softmax, target_weights
 from foundation.objectives.targets import Negatives, Targets
 from foundation.pooling import pooled_own
@@ -78,6 +80,9 @@ class Objectives:
 
     target_aware: of the target-aware scores, where the model has them (`candidates.layers`), learned from the share
     `slates` of a step's requests, each beside `competitors` items that it draws.
+
+    codes: of the semantic IDs of the next items, decoded from the bare state, where the model has a decoder
+    (`decoder.layers`). What is copied of the user's own items is not learned by it, only how often.
     """
 
     next: float = 1.0
@@ -102,6 +107,7 @@ class Objectives:
     target_aware: float = 1.0
     slates: float = 0.25
     competitors: int = 64
+    codes: float = 0.0
 
     def __post_init__(self) -> None:
         for one in fields(self):
@@ -182,16 +188,23 @@ def losses(model: FoundationModel, lesson: Lesson, objectives: Objectives) -> li
         bare_RD = model.horizons[ahead](said.states.bare_RD)
         found.append(Loss(f"next_{ahead + 1}", *_item_loss(said, bare_RD, then), share=objectives.later))
     found += _layer_losses(model, said, now, objectives)
+    if objectives.codes:
+        found.append(Loss("codes", *_code_path_loss(model, said, first, objectives), share=objectives.codes))
     for others in (_facet_losses, _gap_losses, _intent_losses):
         found += others(model, lesson, said.states, objectives)
     return found
 
 
 def check_objectives(config: ModelConfig, objectives: Objectives) -> None:
-    """Raises ModelError where something is to be learned that the model has not."""
+    """Raises ModelError where something is to be learned that the model has not, or the other way round."""
     if config.repeat_path is Switch.ON and objectives.own is Switch.OFF:
         raise ModelError(
             "the repeat path learns of own items that compete: give `repeat_path=off` too, or leave out `own=off`"
+        )
+    if bool(config.decoder.layers) != bool(objectives.codes):
+        raise ModelError(
+            f"a decoder of {config.decoder.layers} layers learns from `codes` {objectives.codes:g}: give both "
+            "`decoder.layers` and `codes`, or neither"
         )
     if config.layers == 1 and (objectives.layerwise or objectives.distill):
         raise ModelError(
@@ -294,6 +307,27 @@ def _stored(model: FoundationModel, said: _Said) -> Tensor:
     bare_P = model.bare_repeat(own.feature_PX, own.request_P, bare_RD, said.own_OD, said.place_P)
     stored_RD: Tensor = model.pooling(bare_RD, pooled_own(own, bare_P, len(bare_RD), said.own_OD, said.place_P))
     return stored_RD
+
+
+def _code_path_loss(
+    model: FoundationModel, said: _Said, target: Targets, objectives: Objectives
+) -> tuple[Tensor, Tensor]:
+    """The next items' semantic IDs, by the decoder or copied; logits of so many paths at a time."""
+    assert model.decoder is not None
+    decoder, trie, bare_RD, own = model.decoder, model.trie(), said.states.bare_RD, said.states.own
+    with torch.no_grad():
+        repeat_P = model.bare_repeat(own.feature_PX, own.request_P, bare_RD, said.own_OD, said.place_P)
+        copies = copies_of(own, repeat_P, trie, len(bare_RD))
+        end_E = trie.end_V[target.item_E]
+        copied_E = copies.of_ends(trie, target.request_E, end_E)
+    log_yes_R, log_no_R = decoder.copying(bare_RD, copies)
+
+    def made(part: slice) -> Tensor:
+        return decoder.log_paths(bare_RD, trie, target.request_E[part], end_E[part]).sum(1)
+
+    made_E = torch.cat([recomputed(made, part) for part in chunks(len(end_E), PATHS)])
+    yes_E, no_E = log_yes_R[target.request_E], log_no_R[target.request_E]
+    return path_cross_entropy(made_E, copied_E, yes_E, no_E, target.weight_E)
 
 
 def _layer_losses(model: FoundationModel, said: _Said, now: Contest, objectives: Objectives) -> list[Loss]:

@@ -13,6 +13,7 @@ from foundation.affinity import CategoryAffinity, candidate_lifts, pair_lifts
 from foundation.candidates import RERANKED, TargetAttention, UserKeys
 from foundation.conditioning import Conditioning
 from foundation.config import Groups, ModelConfig, Switch
+from foundation.decoder import CodeDecoder
 from foundation.embedding import EventEmbedding, ItemContent, ItemTower, item_content
 from foundation.errors import ModelError
 from foundation.folder import Folder, read
@@ -35,6 +36,7 @@ from foundation.repeat import (
     told_feature_count,
 )
 from foundation.transformer import Trunk
+from foundation.trie import CodeTrie
 
 _GAP = 1e-3  # between the last that was looked at closely and the first that was not
 
@@ -90,6 +92,7 @@ class FoundationModel(nn.Module):
         self.intents = Intents(config) if config.intents else None
         self.attributes = Conditioning(config.width, config.attributes) if config.attributes else None
         self.target_attention = TargetAttention(config) if config.candidates.layers else None
+        self.decoder = CodeDecoder(config) if config.decoder.layers else None
 
     @classmethod
     def from_pretrained(cls, path: str | Path) -> Self:
@@ -172,6 +175,19 @@ class FoundationModel(nn.Module):
         if not repeats:
             return no_items(requests.user_R), shares
         return own_items(batch, requests, meetings, self._columns, self.config.repeat), shares
+
+    def returns(self, states: UserStates) -> Tensor:
+        """float [P]: how likely each own item returns, as a logit; the request's context is not in it."""
+        item_ND, place_P = self._own_vectors(states.own)
+        bonus_P: Tensor = self.bare_repeat(
+            states.own.feature_PX, states.own.request_P, states.bare_RD, item_ND, place_P
+        )
+        return bonus_P
+
+    def trie(self) -> CodeTrie:
+        """The semantic IDs of all items, as generation follows them. Raises ModelError where there are none."""
+        log_recent_V = self.tower.log_recent(torch.arange(self.tower.codes, device=self.empty_D.device))
+        return CodeTrie.of(self.tower.semantic_VL, log_recent_V, FIRST_ITEM, self.config.item.semantic_ids)
 
     def user_vectors(self, states: UserStates) -> Tensor:
         """float [R, D + 1]: what is stored and served; the request's context is not in it."""

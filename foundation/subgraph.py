@@ -27,7 +27,7 @@ from tokenization.tokenizer.tokenizer import Tokenizer
 # that is to be trained.
 UNREAD = (
     *("tower.bias", "tower.new_popularity", "conditioning", "told_repeat", "affinity", "horizons"),
-    *("facet_heads", "category_heads", "gap_head", "target_attention"),
+    *("facet_heads", "category_heads", "gap_head", "target_attention", "decoder"),
 )
 # What stands behind the trunk, and is read for a user embedding.
 BEHIND = ("empty_D", "attributes", "intents", "bare_repeat", "pooling")

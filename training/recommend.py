@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
+from foundation.generation import generate
 from foundation.heads import Heads
 from foundation.repeat import FIRST_ITEM
 from foundation.subgraph import Subgraph
@@ -13,6 +14,7 @@ from training.errors import TrainingError
 from training.metrics import top_k
 from training.pretrain import Run
 
+BEAM = 100  # paths that generation follows: beyond, nothing more was found (`python -m benchmarks generation`)
 USERS = 64  # scored at a time, each over the whole catalogue
 
 
@@ -22,15 +24,40 @@ def recommend(run: Run, tokens: pa.Table, k: int = 20) -> pa.Table:
     tokens: rows of `Corpus.tokens()`, or `Tokenizer.transform(events)` for new users. Columns of the result:
     user_id and item_id as they came in, score float32, rank int32 from 1. Raises TrainingError for a bad k or no users.
     """
-    subgraph = Subgraph.from_pretrained(run.model)
-    items = subgraph.tokenizer.items
-    if not 1 <= k <= len(items) - FIRST_ITEM:
-        raise TrainingError(f"k must lie between 1 and the {len(items) - FIRST_ITEM} items, got {k}")
+    subgraph = _asked(run, tokens, k)
     heads = Heads.load(run.model, subgraph)
-    if tokens.num_rows == 0:
-        raise TrainingError("there is nobody to recommend to: the table of users is empty")
     tables = [_recommend(heads, tokens.slice(start, USERS), k) for start in range(0, tokens.num_rows, USERS)]
     return pa.concat_tables(tables)
+
+
+def recommend_generated(run: Run, tokens: pa.Table, k: int = 20, beam: int = BEAM) -> pa.Table:
+    """As `recommend`, by decoding semantic IDs from the user state (foundation/generation.py): no item is scored that
+    no beam leads to. The score is a log probability, told neither time nor context; `beam` is at least k.
+
+    Raises ModelError where the run's model has no decoder.
+    """
+    subgraph = _asked(run, tokens, k)
+    with torch.inference_mode():
+        trie, item_VD = subgraph.model.trie(), subgraph.item_vectors()
+        found = []
+        for start in range(0, tokens.num_rows, USERS):
+            user_ids, batch = subgraph.pack(tokens.slice(start, USERS))
+            best = generate(subgraph.model, subgraph.states(batch), item_VD, trie, max(beam, k), k)
+            item_ids = subgraph.tokenizer.items.ids.decode(best.item_RK.numpy().ravel())
+            users = user_ids.take(pa.array(np.repeat(np.arange(len(user_ids)), k)))
+            found.append(_table(users, item_ids, best.log_RK.numpy().ravel(), k))
+    return pa.concat_tables(found)
+
+
+def _asked(run: Run, tokens: pa.Table, k: int) -> Subgraph:
+    """The run's model. Raises TrainingError for a bad k or no users."""
+    subgraph = Subgraph.from_pretrained(run.model)
+    items = len(subgraph.tokenizer.items) - FIRST_ITEM
+    if not 1 <= k <= items:
+        raise TrainingError(f"k must lie between 1 and the {items} items, got {k}")
+    if tokens.num_rows == 0:
+        raise TrainingError("there is nobody to recommend to: the table of users is empty")
+    return subgraph
 
 
 def _recommend(heads: Heads, tokens: pa.Table, k: int) -> pa.Table:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from foundation.config import AttentionConfig, FacetConfig, ItemConfig, ModelConfig, RepeatConfig
+from foundation.config import AttentionConfig, DecoderConfig, FacetConfig, ItemConfig, ModelConfig, RepeatConfig
 from foundation.embedding import item_content
 from foundation.heads import Heads
 from foundation.jagged import EventBatch, Requests, group_offsets
@@ -85,3 +86,18 @@ def folder(model: FoundationModel, kiosk_corpus: Corpus, tmp_path_factory: pytes
     save(model, kiosk_corpus.tokenizer, path, "kiosk", 1, 5.0, "# Card\n")
     Heads.untrained(Subgraph.from_pretrained(path)).save(path)
     return path
+
+
+@pytest.fixture(scope="session")
+def coded(config: ModelConfig, kiosk_corpus: Corpus, shake: Shake) -> FoundationModel:
+    """The model with semantic IDs of two levels, several items a path and some items without, and their decoder."""
+    torch.manual_seed(0)
+    items = kiosk_corpus.tokenizer.items
+    draw = torch.Generator().manual_seed(2)
+    semantic_VL = torch.randint(2, 6, (len(items), 2), generator=draw)
+    semantic_VL[-1] = 0
+    content = replace(item_content(items, torch.from_numpy(items.count).float()), semantic_VL=semantic_VL)
+    shape = replace(config, item=replace(config.item, semantic_ids=(6, 6)), decoder=DecoderConfig(layers=2))
+    model = shake(FoundationModel(shape, content))
+    assert isinstance(model, FoundationModel)
+    return model.eval()

@@ -5,7 +5,16 @@ from dataclasses import replace
 
 import pytest
 
-from foundation.config import FORMAT, AttentionConfig, Backend, CandidateConfig, ItemGate, ModelConfig, Rotary
+from foundation.config import (
+    FORMAT,
+    AttentionConfig,
+    Backend,
+    CandidateConfig,
+    DecoderConfig,
+    ItemGate,
+    ModelConfig,
+    Rotary,
+)
 from foundation.errors import ModelError
 
 
@@ -13,7 +22,8 @@ def test_a_config_is_read_as_it_was_written(config: ModelConfig) -> None:
     attention = AttentionConfig((3, 0), sinks=2, memory=1, rotary=Rotary.BOTH)
     other = replace(config, backend=Backend.REFERENCE, width=8, attention=attention)
     aware = replace(config, candidates=CandidateConfig(layers=2, heads=1, reach=7))
-    for one in (config, other, aware):
+    coded = replace(config, item=replace(config.item, semantic_ids=(4, 5)), decoder=DecoderConfig(layers=2))
+    for one in (config, other, aware, coded):
         assert ModelConfig.from_json(one.to_json()) == one
 
 
@@ -45,6 +55,8 @@ def test_context_facets_are_found_by_their_role(config: ModelConfig) -> None:
         ({"gap_bins": 1}, "gap_bins must be 0, for none, or at least 2, got 1"),
         ({"candidates": CandidateConfig(1, heads=3)}, "width 16 must split into the 3 heads of candidates.heads"),
         ({"candidates": CandidateConfig(-1)}, "layers must be at least 0, heads and reach at least 1, got .*layers=-1"),
+        ({"decoder": DecoderConfig(layers=-1)}, "decoder: layers must be at least 0, got -1"),
+        ({"decoder": DecoderConfig(layers=1)}, "items have no semantic IDs to decode; declare `semantic_ids`"),
         ({"candidates": CandidateConfig(1, reach=0)}, "layers must be at least 0, heads and reach at least 1"),
     ],
 )
@@ -97,6 +109,7 @@ def test_a_config_of_the_first_format_is_read_as_what_it_meant(config: ModelConf
         "candidates",
         "dropout",
         "item_gate",
+        "decoder",
     ):
         del fields[name]
     del fields["item"]["semantic_ids"]
@@ -105,7 +118,7 @@ def test_a_config_of_the_first_format_is_read_as_what_it_meant(config: ModelConf
 
 def test_a_config_of_the_second_format_is_read_as_what_it_meant(config: ModelConfig) -> None:
     fields = {**json.loads(config.to_json()), "format": 2}
-    del fields["dropout"], fields["item_gate"]
+    del fields["dropout"], fields["item_gate"], fields["decoder"]
     assert ModelConfig.from_json(json.dumps(fields)) == config
 
 
@@ -124,11 +137,10 @@ def test_attention_that_can_not_be_is_refused(changes: dict[str, object], senten
         AttentionConfig(**changes)  # type: ignore[arg-type]
 
 
-def test_a_config_of_the_second_format_has_no_gate(config: ModelConfig) -> None:
-    fields = {**json.loads(config.to_json()), "format": 2}
+def test_a_config_of_the_third_format_says_whether_there_is_a_gate(config: ModelConfig) -> None:
+    fields = json.loads(config.to_json())
     del fields["item_gate"]
-    assert ModelConfig.from_json(json.dumps(fields)) == config
     gated = replace(config, item_gate=ItemGate.AGE)
     assert ModelConfig.from_json(gated.to_json()) == gated
     with pytest.raises(ModelError, match="item_gate"):
-        ModelConfig.from_json(json.dumps({**fields, "format": 3}))
+        ModelConfig.from_json(json.dumps(fields))

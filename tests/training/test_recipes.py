@@ -77,7 +77,7 @@ def test_settings_are_replaced_by_name_or_by_path(kiosk_corpus: Corpus) -> None:
         ("widht", "64", "no single setting 'widht'; did you mean 'width'?"),
         ("model.widht", "64", "no single setting 'model.widht'; did you mean 'model.width'?"),
         ("zzz", "1", "no single setting 'zzz': choose one of"),
-        ("codes", "1", "no single setting 'codes'"),
+        ("item.codes", "1", "no single setting 'item.codes'"),
         ("windows", "64;0", "setting 'model.attention.windows' takes a list of whole numbers, got '64;0'"),
         ("rotary", "sideways", "setting 'model.attention.rotary' takes one of place, time, both, got 'sideways'"),
         ("width", "wide", "setting 'model.width' takes a whole number, got 'wide'"),
@@ -110,6 +110,8 @@ def test_a_setting_that_can_not_be_is_named_with_the_nearest(
         ("minutes", "0", "`epochs` must be at least 1 and `minutes` above 0, got 2 and 0"),
         ("in_batch", "7", "setting 'objectives.in_batch' takes one of on, off, got '7'"),
         ("slates", "2", "objective 'slates' must be at most 1 and 'competitors' at least 1, got 2.0 and 64"),
+        ("codes", "0.3", "a decoder of 0 layers learns from `codes` 0.3: give both"),
+        ("decoder.layers", "1", "items have no semantic IDs to decode"),
         ("distill", "0.1", "a trunk of one layer has no earlier one to learn: give `layers` 2"),
     ],
 )

@@ -1,17 +1,66 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 import torch
 
+from foundation.errors import ModelError
 from foundation.heads import Heads
 from foundation.subgraph import Subgraph
-from tokenization.corpus.corpus import Corpus
+from tokenization.corpus.corpus import Corpus, write_corpus
+from tokenization.schema.event_schema import EventSchema
+from tokenization.tokenizer.tokenizer import Tokenizer
+from training.data import facet_configs, item_config
 from training.errors import TrainingError
-from training.pretrain import Run
-from training.recommend import recommend
+from training.pretrain import Run, pretrain_bare, start
+from training.recipes import Recipe, with_overrides
+from training.recommend import recommend, recommend_generated
+
+
+@pytest.fixture(scope="module")
+def decoding(kiosk, recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Corpus]:
+    """A run whose model decodes semantic IDs, trained for one epoch."""
+    declared = kiosk.schema.to_dict()
+    declared["items"] |= {"semantic_ids": {"levels": 2, "codes": 4}}
+    tokenizer = Tokenizer.fit(EventSchema.from_dict(declared), kiosk.events, kiosk.items)
+    folder = tmp_path_factory.mktemp("decoding")
+    summary = {"events": 1, "tokens": 1, "users": 1, "items": 1}
+    corpus = write_corpus(folder / "corpus", [tokenizer.transform(kiosk.events)], tokenizer, summary)
+    model = replace(recipe.model, facets=facet_configs(tokenizer), item=item_config(tokenizer))
+    settings = {"decoder.layers": "1", "codes": "0.3"}
+    run = start(corpus, folder / "run", with_overrides(replace(recipe, model=model, epochs=1), settings))
+    told = []
+    pretrain_bare(run, told.append)
+    assert told[-1].losses["codes"] > 0
+    return run, corpus
+
+
+def test_generated_items_are_those_of_the_highest_probability(decoding: tuple[Run, Corpus]) -> None:
+    run, corpus = decoding
+    tokens = corpus.tokens()
+    found = recommend_generated(run, tokens, k=7)
+    assert found.schema == recommend(run, tokens.slice(0, 1), k=1).schema
+    assert found.num_rows == 30 * 7
+    score_UK = found["score"].to_numpy().reshape(30, 7)
+    assert (np.diff(score_UK, axis=1) <= 0).all()
+    assert (score_UK < 0).all()
+    whole = recommend_generated(run, tokens, k=45)
+    np.testing.assert_allclose(np.exp(whole["score"].to_numpy().reshape(30, 45)).sum(1), 1.0, rtol=1e-4)
+    assert sorted(whole["item_id"].to_pylist()[:45]) == list(range(100, 145))
+
+
+def test_a_narrow_beam_still_gives_as_many_as_were_asked_for(decoding: tuple[Run, Corpus]) -> None:
+    run, corpus = decoding
+    assert recommend_generated(run, corpus.tokens().slice(0, 3), k=9, beam=1).num_rows == 27
+
+
+def test_a_run_without_a_decoder_generates_nothing(trained: Run, kiosk_corpus: Corpus) -> None:
+    with pytest.raises(ModelError, match="declare `semantic_ids` of items"):
+        recommend_generated(trained, kiosk_corpus.tokens())
 
 
 def test_the_table_is_long_and_best_first(trained: Run, kiosk_corpus: Corpus) -> None:

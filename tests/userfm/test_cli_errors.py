@@ -173,3 +173,7 @@ def test_debug_shows_the_traceback(command: Any, tmp_path: Path) -> None:
 
     with pytest.raises(CorpusError):
         command("train", tmp_path, "--out", tmp_path / "run", "--debug")
+
+
+def test_a_run_that_learned_no_codes_says_what_is_missing(shop: Any, said: Said) -> None:
+    assert "declare `semantic_ids` of items" in said("recommend", shop.run, shop.corpus, "--retrieval", "generative")

@@ -20,6 +20,13 @@ class Surface(StrEnum):
     HOME = "home"
 
 
+class Retrieval(StrEnum):
+    """How items are found."""
+
+    SCORES = "scores"
+    GENERATIVE = "generative"
+
+
 Users = Annotated[
     Path | None,
     typer.Option(
@@ -55,6 +62,13 @@ def recommend(
     events: Events = None,
     attributes: Attributes = None,
     surface: Annotated[Surface, typer.Option(help="home: products for a user now.")] = Surface.HOME,
+    retrieval: Annotated[
+        Retrieval,
+        typer.Option(
+            help="scores: every item is scored. generative: semantic IDs are decoded (a run with `--set "
+            "decoder.layers=1 --set codes=0.3`)."
+        ),
+    ] = Retrieval.SCORES,
     k: Annotated[int, typer.Option("--k", "-k", min=1, help="Items for each user.")] = 20,
 ) -> None:
     """Write recommendations as one long table: user_id, item_id, score, rank.
@@ -68,9 +82,11 @@ def recommend(
       userfm recommend run corpus --users vip.txt --out vip.csv
       userfm recommend run --events today.parquet --out today.parquet
       userfm recommend run --events today.parquet --attributes members.csv
+      userfm recommend run corpus --retrieval generative
     """
     from training.pretrain import Run
     from training.recommend import recommend as rank
+    from training.recommend import recommend_generated
     from userfm.cli.console import progress_console, results
 
     if out is not None and out.suffix not in _WRITERS:
@@ -81,7 +97,7 @@ def recommend(
         tokens, without = of_users(tokens, read_ids(users))
         if without:
             progress_console().print(f"{without:,} of the users in {users} have no events here; they are left out")
-    table = rank(opened, tokens, k)
+    table = (rank if retrieval is Retrieval.SCORES else recommend_generated)(opened, tokens, k)
     if out is None:
         _show(table, results())
         return
