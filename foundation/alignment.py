@@ -1,8 +1,8 @@
 """Orthogonal maps between embedding spaces: what two trainings call by different directions, called alike.
 
-A dot product says nothing of directions, so two trainings of one recipe agree on which vectors are near and not on where
-they point; a model that was fitted on the vectors of one understands nothing of the other. The map that brings the same
-entities together and keeps every dot product is a rotation, perhaps with a reflection: orthogonal Procrustes
+A dot product says nothing of directions, so two trainings of one recipe agree on which vectors are near and not on
+where they point; a model that was fitted on the vectors of one understands nothing of the other. The map that brings
+the same entities together and keeps every dot product is a rotation, perhaps with a reflection: orthogonal Procrustes
 (Schönemann, Psychometrika 31, 1966, doi:10.1007/BF02289451; between embeddings Smith et al., arXiv:1702.03859). It has
 no shift, which would change products of users and items, and no scale, which it can only report.
 
@@ -97,6 +97,9 @@ class Alignment:
             return cls(blocks, told["aligned_to"], tuple(told["frames"]))
         except (SafetensorError, ValueError, TypeError, KeyError) as error:
             raise ModelError(f"{path} can't be read as an alignment: copy the whole folder again") from error
+
+
+UNALIGNED = Alignment()
 
 
 @dataclass(frozen=True)

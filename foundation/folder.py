@@ -26,7 +26,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from foundation.alignment import FILE as ALIGNMENT
-from foundation.alignment import Alignment, check_orthogonal
+from foundation.alignment import UNALIGNED, Alignment, check_orthogonal
 from foundation.config import ModelConfig
 from foundation.errors import ModelError
 from foundation.space import Space
@@ -51,7 +51,7 @@ class Folder:
     tokenizer: Tokenizer
     space: Space
     card: str
-    alignment: Alignment = Alignment()
+    alignment: Alignment = UNALIGNED
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Identity:
 
     space: Space
     card: str
-    alignment: Alignment = Alignment()
+    alignment: Alignment = UNALIGNED
 
 
 About = Callable[[str], Identity]
@@ -107,8 +107,8 @@ def write(path: Path, config: ModelConfig, weights: Mapping[str, Tensor], tokeni
 def identify(path: Path, identity: Identity) -> Space:
     """Give a model directory another map or card, all else as it is, heads included: they read unaligned states.
 
-    Returns the space in which its vectors leave from now on. Raises ModelError where the map would change a dot product,
-    or the identity is of other weights.
+    Returns the space in which its vectors leave from now on. Raises ModelError where the map would change a dot
+    product, or the identity is of other weights.
     """
     check_orthogonal(identity.alignment.blocks)
     held = read(path)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from foundation.alignment import Alignment
+from foundation.alignment import UNALIGNED, Alignment
 from foundation.card import grown_card
 from foundation.folder import Identity, read, write
 from foundation.model import FoundationModel
@@ -17,22 +17,22 @@ from tokenization.tokenizer.tokenizer import Tokenizer
 class Pretrained:
     """A model with what belongs to it.
 
-    space: of the weights as they were read or last saved, unaligned. alignment: the map by which their vectors leave, if
-    any. card: Markdown.
+    space: of the weights as they were read or last saved, unaligned. alignment: the map by which their vectors leave,
+    if any. card: Markdown.
     """
 
     model: FoundationModel
     tokenizer: Tokenizer
     space: Space
     card: str = ""
-    alignment: Alignment = Alignment()
+    alignment: Alignment = UNALIGNED
 
     def save_pretrained(self, path: str | Path, learned: str = "", as_of: float | None = None) -> Pretrained:
         """Write a model directory and return what it holds; of many processes one saves.
 
         Weights that have changed since they were read are another space: a fingerprint of its own, version 1 until a
-        store gives it one, and a lineage that ends with the space it grew from. Unchanged ones are the same space, and keep
-        its alignment; changed ones are aligned to nothing, since the map was fitted to what they were.
+        store gives it one, and a lineage that ends with the space it grew from. Unchanged ones are the same space, and
+        keep its alignment; changed ones are aligned to nothing, since the map was fitted to what they were.
 
         learned: what changed them (data, steps, ...), a paragraph of the model card. as_of: epoch seconds of the last
         event that they could learn from; None: they saw none later than before.

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import torch
 from torch import Tensor, nn
 
-from foundation.alignment import Alignment
+from foundation.alignment import UNALIGNED, Alignment
 from foundation.errors import ModelError
 from foundation.jagged import EventBatch, Requests, requests_now
 from foundation.model import FoundationModel, UserStates
@@ -54,7 +54,7 @@ class Subgraph(nn.Module):
         tokenizer: Tokenizer,
         space: Space,
         card: str = "",
-        alignment: Alignment = Alignment(),  # noqa: B008  it is frozen, and maps nothing
+        alignment: Alignment = UNALIGNED,
     ) -> None:
         super().__init__()
         self.model = model
@@ -89,7 +89,8 @@ class Subgraph(nn.Module):
         return self.alignment.space(self.space)
 
     def aligned(self, vectors_ND: Tensor) -> Tensor:
-        """User embeddings or item vectors of this subgraph, float [N, space.width], as they leave in `aligned_space`."""
+        """User embeddings or item vectors of this subgraph, float [N, space.width], as they leave in `aligned_space`;
+        once, and not those that a store or a service gave."""
         return self.alignment(vectors_ND)
 
     def frozen(self) -> Self:
