@@ -34,7 +34,7 @@ FILE = "alignment.safetensors"
 ORTHOGONAL = 1e-4  # most that an entry of a block times its transpose may differ from the identity
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # tensors have no one equality; spaces have, by their fingerprints
 class Alignment:
     """A map out of a model's own space into that of another; without blocks it changes nothing.
 
