@@ -58,7 +58,7 @@ class Alignment:
             raise ModelError(f"this map is for vectors of at least {width} dimensions, got {vectors_ND.shape[1]}")
         if not self.blocks:
             return vectors_ND
-        bands = vectors_ND[:, :width].split(self.bands, dim=1)
+        bands = torch.split(vectors_ND[:, :width], self.bands, dim=1)
         mapped = [band_NB @ block.to(band_NB) for band_NB, block in zip(bands, self.blocks, strict=True)]
         return torch.cat([*mapped, vectors_ND[:, width:]], dim=1)
 
@@ -138,7 +138,8 @@ def fit_blocks(shared: Shared, bands: Sequence[int]) -> tuple[Tensor, ...]:
         raise ModelError(f"{weighty} shared entities can't fix {max(bands)} directions: share more users or items")
     source, target = (_directions(vectors_ND, sum(bands)) for vectors_ND in (shared.source_ND, shared.target_ND))
     weighted_NW = source * shared.weight_N.double()[:, None]
-    parts = zip(weighted_NW.split(tuple(bands), dim=1), target.split(tuple(bands), dim=1), strict=True)
+    sides = (torch.split(side_NW, tuple(bands), dim=1) for side_NW in (weighted_NW, target))
+    parts = zip(*sides, strict=True)
     return tuple(_nearest_orthogonal(source_NB.T @ target_NB) for source_NB, target_NB in parts)
 
 
@@ -169,9 +170,11 @@ def _check_bands(bands: Sequence[int], width: int) -> None:
 
 def _directions(vectors_ND: Tensor, width: int) -> Tensor:
     kept_NW = vectors_ND[:, :width].double()
-    return kept_NW / kept_NW.norm(dim=1, keepdim=True).clamp(min=1e-12)
+    directions_NW: Tensor = kept_NW / kept_NW.norm(dim=1, keepdim=True).clamp(min=1e-12)
+    return directions_NW
 
 
 def _nearest_orthogonal(product_BB: Tensor) -> Tensor:
     left_BB, _, right_BB = torch.linalg.svd(product_BB)
-    return (left_BB @ right_BB).float()
+    nearest_BB: Tensor = (left_BB @ right_BB).float()
+    return nearest_BB

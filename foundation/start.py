@@ -4,8 +4,8 @@ Two trainings that start alike and see the same log end nearly alike, direction 
 with vectors that no rotation brings together, since much of what tells items apart is as good by one code as by
 another (docs/log.md). So weights are drawn by what they are of and not by a run's seed: a weight by its name, a row of
 the item table by the item's id, any other row by its number, which grows at the end. More items, stores or categories,
-met in another order, move no other row. Sharing a start so that models stay connected: Frankle et al.,
-arXiv:1912.05671.
+met in another order, turn no other row; how wide a draw is, is estimated, and moves by a little. Runs that start alike
+stay connected: Frankle et al., arXiv:1912.05671.
 
 Numbers are those of splitmix64 (Steele et al., doi:10.1145/2660193.2660195), one counter a weight, by way of Box and
 Muller.

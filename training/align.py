@@ -121,15 +121,14 @@ def known(mine: Subgraph, other: Subgraph, corpus: Corpus, until: Until, progres
     return Known(users, _items(mine, other))
 
 
-def fitted(known: Known, target: Space, bands: Sequence[int] = (), seed: int = 0) -> Fit:
+def fitted(known: Known, target: Space, bands: Sequence[int] = (), held_out: float = HELD_OUT) -> Fit:
     """The map that brings most of the known entities together, judged on those that it was not fitted on.
 
     Raises RunError where there are too few, ModelError for bands that are none.
     """
     width = target.width - 1
     bands = tuple(bands) or (width,)
-    draw = np.random.default_rng(seed)
-    kinds = [_parted(kind, draw) for kind in (known.users, known.items)]
+    kinds = [(chosen(kind, ~judge_N), chosen(kind, judge_N)) for kind, judge_N in _with_held_out(known, held_out)]
     weighty = sum(int((learn.weight_N > 0).sum()) for learn, _ in kinds)
     if weighty < LEAST * max(bands):
         raise RunError(
@@ -196,14 +195,20 @@ def _item_ids(subgraph: Subgraph) -> pa.Array:
     return canonical(items.ids.decode(np.arange(FIRST_ITEM, len(items), dtype=np.int32)))
 
 
-def _parted(kind: Shared, draw: np.random.Generator) -> tuple[Shared, Shared]:
-    """Those to fit on, and those to judge by."""
-    judge_N = torch.from_numpy(draw.random(len(kind.weight_N)) < HELD_OUT)
-    return _of(kind, ~judge_N), _of(kind, judge_N)
+def held_out_of(known: Known, share: float = HELD_OUT) -> tuple[Tensor, Tensor]:
+    """bool [users], [items]: those that a map is judged by and not fitted on, always the same."""
+    draw = np.random.default_rng(0)
+    users, items = (torch.from_numpy(draw.random(len(kind.weight_N)) < share) for kind in (known.users, known.items))
+    return users, items
 
 
-def _of(kind: Shared, chosen_N: Tensor) -> Shared:
+def chosen(kind: Shared, chosen_N: Tensor) -> Shared:
+    """Some of the entities."""
     return Shared(kind.source_ND[chosen_N], kind.target_ND[chosen_N], kind.weight_N[chosen_N])
+
+
+def _with_held_out(known: Known, share: float) -> list[tuple[Shared, Tensor]]:
+    return list(zip((known.users, known.items), held_out_of(known, share), strict=True))
 
 
 def _judged(alignment: Alignment, learn: Shared, judge: Shared, width: int) -> Judged:
