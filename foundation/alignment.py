@@ -58,7 +58,7 @@ class Alignment:
             raise ModelError(f"this map is for vectors of at least {width} dimensions, got {vectors_ND.shape[1]}")
         if not self.blocks:
             return vectors_ND
-        bands = torch.split(vectors_ND[:, :width], self.bands, dim=1)
+        bands = torch.split(vectors_ND[:, :width], list(self.bands), dim=1)
         mapped = [band_NB @ block.to(band_NB) for band_NB, block in zip(bands, self.blocks, strict=True)]
         return torch.cat([*mapped, vectors_ND[:, width:]], dim=1)
 
@@ -138,7 +138,7 @@ def fit_blocks(shared: Shared, bands: Sequence[int]) -> tuple[Tensor, ...]:
         raise ModelError(f"{weighty} shared entities can't fix {max(bands)} directions: share more users or items")
     source, target = (_directions(vectors_ND, sum(bands)) for vectors_ND in (shared.source_ND, shared.target_ND))
     weighted_NW = source * shared.weight_N.double()[:, None]
-    sides = (torch.split(side_NW, tuple(bands), dim=1) for side_NW in (weighted_NW, target))
+    sides = (torch.split(side_NW, list(bands), dim=1) for side_NW in (weighted_NW, target))
     parts = zip(*sides, strict=True)
     return tuple(_nearest_orthogonal(source_NB.T @ target_NB) for source_NB, target_NB in parts)
 
