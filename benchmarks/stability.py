@@ -84,7 +84,7 @@ def corpus_in(folder: Path, progress: Progress) -> Path:
     """Every second household of Complete Journey, tokenized once."""
     out = folder / Slice.JOURNEY
     folder.mkdir(parents=True, exist_ok=True)
-    return out if (out / "tokenizer").exists() else corpus_of(Slice.JOURNEY, folder, progress)
+    return out if (out / "corpus.json").exists() else corpus_of(Slice.JOURNEY, folder, progress)
 
 
 def pairs_of(corpus: Corpus, progress: Progress) -> dict[Start, Pair]:
