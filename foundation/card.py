@@ -17,6 +17,8 @@ from foundation.space import Space
 from tokenization.tokenizer.tokenizer import Tokenizer
 
 EVALUATION = "## Evaluation"
+ALIGNMENT = "## Alignment"
+LIMITS = "## Limits"
 UNTOLD = "Nothing was told."
 
 
@@ -47,8 +49,22 @@ def grown_card(model: FoundationModel, tokenizer: Tokenizer, space: Space, learn
 
 def judged_card(card: str, figures: Sequence[str]) -> str:
     """The card with these figures, as lines of a list, in place of those that stood there."""
-    section = f"{EVALUATION}\n\n{_listed(figures)}\n\n"
-    return re.sub(rf"^{EVALUATION}\n.*?(?=^## |\Z)", lambda _: section, card, count=1, flags=re.MULTILINE | re.DOTALL)
+    return _with_section(card, EVALUATION, figures)
+
+
+def aligned_card(card: str, lines: Sequence[str]) -> str:
+    """The card with what is told of the map into an earlier space, before its limits, in place of an earlier map's."""
+    if re.search(rf"^{ALIGNMENT}$", card, re.MULTILINE):
+        return _with_section(card, ALIGNMENT, lines)
+    section = f"{ALIGNMENT}\n\n{_listed(lines)}\n\n"
+    if not re.search(rf"^{LIMITS}$", card, re.MULTILINE):
+        return f"{card.rstrip()}\n\n{section}" if card else section
+    return re.sub(rf"^{LIMITS}$", lambda _: section + LIMITS, card, count=1, flags=re.MULTILINE)
+
+
+def _with_section(card: str, title: str, lines: Sequence[str]) -> str:
+    section = f"{title}\n\n{_listed(lines)}\n\n"
+    return re.sub(rf"^{title}\n.*?(?=^## |\Z)", lambda _: section, card, count=1, flags=re.MULTILINE | re.DOTALL)
 
 
 def _page(title: str, model: FoundationModel, tokenizer: Tokenizer, data: str, training: str) -> str:
@@ -92,7 +108,7 @@ another business or of another kind of log than it learned from: nobody has look
 
 None is recorded here. Judge it on your own log before you rely on it (`userfm evaluate`).
 
-## Limits
+{LIMITS}
 
 - It knows items, places and habits until its last event; later ids read as unknown, new items by their text and
   categories alone.

@@ -1,11 +1,12 @@
 """A model directory: everything that is needed to encode a user, in files that run no code when read.
 
-config.json         the shape of the model (foundation/config.py)
-model.safetensors   its weights
-space.json          the identity of its embedding space
-tokenizer/          the tokenizer that it was trained with, item contents included
-heads/              thin heads, if any were fitted
-README.md           the model card
+config.json             the shape of the model (foundation/config.py)
+model.safetensors       its weights
+space.json              the identity of the embedding space in which its vectors leave
+alignment.safetensors   the map into the directions of an earlier space, if it is aligned (foundation/alignment.py)
+tokenizer/              the tokenizer that it was trained with, item contents included
+heads/                  thin heads, if any were fitted
+README.md               the model card
 
 It is written beside its place and moved there when it is whole, so that no crash leaves half a model.
 """
@@ -16,7 +17,7 @@ import hashlib
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from foundation.alignment import FILE as ALIGNMENT
+from foundation.alignment import UNALIGNED, Alignment, check_orthogonal
 from foundation.config import ModelConfig
 from foundation.errors import ModelError
 from foundation.space import Space
@@ -32,22 +35,36 @@ from tokenization.items.content import ItemTable
 from tokenization.tokenizer.tokenizer import Tokenizer
 
 NEEDED = ("config.json", "model.safetensors", "space.json", "tokenizer")
-NAMES = frozenset({*NEEDED, "heads", "README.md"})
+NAMES = frozenset({*NEEDED, ALIGNMENT, "heads", "README.md"})
 
 
 @dataclass(frozen=True)
 class Folder:
-    """What a model directory holds, before a model is built of it. card: Markdown, "" where there is none."""
+    """What a model directory holds, before a model is built of it.
+
+    space: of the weights as they are, unaligned; alignment: the map by which vectors leave, if any. card: Markdown, ""
+    where there is none.
+    """
 
     config: ModelConfig
     weights: Mapping[str, Tensor]
     tokenizer: Tokenizer
     space: Space
     card: str
+    alignment: Alignment = UNALIGNED
 
 
-About = Callable[[str], tuple[Space, str]]
-"""What a fingerprint makes of weights: their space and their card."""
+@dataclass(frozen=True)
+class Identity:
+    """Which model some weights are: their own space, the map by which vectors leave it, and a card."""
+
+    space: Space
+    card: str
+    alignment: Alignment = UNALIGNED
+
+
+About = Callable[[str], Identity]
+"""What a fingerprint makes of weights."""
 
 
 def read(path: Path) -> Folder:
@@ -58,14 +75,17 @@ def read(path: Path) -> Folder:
     config = ModelConfig.from_json((path / "config.json").read_text())
     space = Space.from_json((path / "space.json").read_text())
     tokenizer = Tokenizer.load(path / "tokenizer")
-    if fingerprint(path, tokenizer, config) != space.fingerprint:
+    alignment = Alignment.load(path)
+    unaligned = replace(space, fingerprint=fingerprint(path, tokenizer, config), aligned_to=None, frames=())
+    if alignment.space(unaligned) != space:
         raise ModelError(f"{path} is not the model that space.json describes: copy the whole folder again")
     try:
         weights = load_file(path / "model.safetensors")
     except SafetensorError as error:
         raise ModelError(f"the weights in {path} can't be read: copy the whole folder again") from error
     card = path / "README.md"
-    return Folder(config, weights, tokenizer, space, card.read_text(encoding="utf-8") if card.exists() else "")
+    told = card.read_text(encoding="utf-8") if card.exists() else ""
+    return Folder(config, weights, tokenizer, unaligned, told, alignment)
 
 
 def write(path: Path, config: ModelConfig, weights: Mapping[str, Tensor], tokenizer: Tokenizer, about: About) -> Folder:
@@ -79,10 +99,32 @@ def write(path: Path, config: ModelConfig, weights: Mapping[str, Tensor], tokeni
         save_file(kept, fresh / "model.safetensors")
         (fresh / "config.json").write_text(config.to_json())
         tokenizer.without_waiting().save(fresh / "tokenizer")
-        space, card = about(fingerprint(fresh, tokenizer, config))
-        (fresh / "space.json").write_text(space.to_json())
-        (fresh / "README.md").write_text(card, encoding="utf-8")
-    return Folder(config, kept, tokenizer, space, card)
+        identity = about(fingerprint(fresh, tokenizer, config))
+        _identify(fresh, identity)
+    return Folder(config, kept, tokenizer, identity.space, identity.card, identity.alignment)
+
+
+def identify(path: Path, identity: Identity) -> Space:
+    """Give a model directory another map or card, all else as it is, heads included: they read unaligned states.
+
+    Returns the space in which its vectors leave from now on. Raises ModelError where the map would change a dot
+    product, or the identity is of other weights.
+    """
+    check_orthogonal(identity.alignment.blocks)
+    held = read(path)
+    if held.space.fingerprint != identity.space.fingerprint:
+        raise ModelError(f"{path} holds {held.space.origin}, not {identity.space.origin}: align each model by itself")
+    with _replaced(path) as fresh:
+        shutil.copytree(path, fresh, dirs_exist_ok=True)
+        (fresh / ALIGNMENT).unlink(missing_ok=True)
+        _identify(fresh, identity)
+    return identity.alignment.space(identity.space)
+
+
+def _identify(folder: Path, identity: Identity) -> None:
+    identity.alignment.save(folder)
+    (folder / "space.json").write_text(identity.alignment.space(identity.space).to_json())
+    (folder / "README.md").write_text(identity.card, encoding="utf-8")
 
 
 def fingerprint(path: Path, tokenizer: Tokenizer, config: ModelConfig) -> str:

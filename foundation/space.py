@@ -19,8 +19,8 @@ class Space:
     the model was trained on; what they grow by later changes no existing vector, and not the fingerprint either.
     width: dimensions of a vector. metric: users and items meet by dot product.
     as_of: epoch seconds of the last event that training could read; item vectors are of that moment.
-    lineage: `origin` of the spaces this one grew from, oldest first. aligned_to: id of the space its vectors are
-    rotated into, if any.
+    lineage: `origin` of the spaces this one grew from, oldest first. aligned_to: `origin` of the space its vectors are
+    rotated into, if any. frames: fingerprints of all spaces whose directions they share by that, oldest first.
     """
 
     name: str
@@ -31,6 +31,7 @@ class Space:
     metric: Literal["dot"] = "dot"
     lineage: tuple[str, ...] = ()
     aligned_to: str | None = None
+    frames: tuple[str, ...] = ()
 
     @property
     def id(self) -> str:
@@ -42,6 +43,20 @@ class Space:
         """Id and the beginning of the fingerprint: which space this is, also before a store has numbered it."""
         return f"{self.id}@{self.fingerprint[:12]}"
 
+    def accepts(self, offered: Space) -> bool:
+        """Whether what was fitted on vectors of this space, and is frozen, may be given vectors of the offered one: of
+        this very space, or of a successor that is aligned to it. They still never meet in one product."""
+        return self.width == offered.width and self.fingerprint in (offered.fingerprint, *offered.frames)
+
+    def expect(self, offered: Space) -> None:
+        """Raises ModelError, naming both fingerprints, where `accepts` says no."""
+        if not self.accepts(offered):
+            raise ModelError(
+                f"this was fitted on space {self.id} with fingerprint {self.fingerprint}, the vectors are of "
+                f"{offered.id} with {offered.fingerprint}, which is not aligned to it: fit it again on them, or align "
+                "their model (`userfm align`)"
+            )
+
     def to_json(self) -> str:
         """One JSON object, keys sorted."""
         return json.dumps(asdict(self), sort_keys=True, indent=2)
@@ -51,6 +66,7 @@ class Space:
         """Read `to_json`. Raises ModelError for anything else."""
         try:
             fields: Mapping[str, Any] = json.loads(text)
-            return cls(**{**fields, "lineage": tuple(fields["lineage"])})
+            lists = {name: tuple(fields[name]) for name in ("lineage", "frames") if name in fields}
+            return cls(**{**fields, **lists})
         except (ValueError, TypeError, KeyError) as error:
             raise ModelError(f"this is no space description ({error}): take space.json of a model directory") from error

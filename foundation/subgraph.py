@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 import torch
 from torch import Tensor, nn
 
+from foundation.alignment import UNALIGNED, Alignment
 from foundation.errors import ModelError
 from foundation.jagged import EventBatch, Requests, requests_now
 from foundation.model import FoundationModel, UserStates
@@ -38,19 +39,29 @@ class Subgraph(nn.Module):
 
     It takes the model over: its weights are frozen, and its item tables get dense gradients, which every optimiser and
     every way of spreading a model over processes knows. `space` is that of the weights as they were loaded or last
-    saved; weights that were trained further are in no space until `save_pretrained`.
+    saved; weights that were trained further are in no space until `save_pretrained`. All of it is unaligned: where the
+    model directory has a map into the directions of an earlier space, it is `alignment`, `aligned` applies it, and
+    `aligned_space` is the space in which stores and services have this model's vectors.
 
     >>> subgraph = Subgraph.from_pretrained("run/model")           # doctest: +SKIP
     >>> user_ids, batch = subgraph.tokenize(events)                # doctest: +SKIP
     >>> user_BD = subgraph(batch)                                  # doctest: +SKIP
     """
 
-    def __init__(self, model: FoundationModel, tokenizer: Tokenizer, space: Space, card: str = "") -> None:
+    def __init__(
+        self,
+        model: FoundationModel,
+        tokenizer: Tokenizer,
+        space: Space,
+        card: str = "",
+        alignment: Alignment = UNALIGNED,
+    ) -> None:
         super().__init__()
         self.model = model
         self.tokenizer = tokenizer
         self.space = space
         self.card = card
+        self.alignment = alignment
         self.frozen().eval()
         for table in _tables(model):
             table.sparse = False
@@ -63,13 +74,24 @@ class Subgraph(nn.Module):
     @classmethod
     def of(cls, pretrained: Pretrained) -> Self:
         """Wrap a model that is in memory."""
-        return cls(pretrained.model, pretrained.tokenizer, pretrained.space, pretrained.card)
+        return cls(pretrained.model, pretrained.tokenizer, pretrained.space, pretrained.card, pretrained.alignment)
 
     def save_pretrained(self, path: str | Path, learned: str = "", as_of: float | None = None) -> Space:
         """Write a model directory, as `Pretrained.save_pretrained` says, and return its space, from now on its own."""
-        saved = Pretrained(self.model, self.tokenizer, self.space, self.card).save_pretrained(path, learned, as_of)
-        self.space, self.card = saved.space, saved.card
+        held = Pretrained(self.model, self.tokenizer, self.space, self.card, self.alignment)
+        saved = held.save_pretrained(path, learned, as_of)
+        self.space, self.card, self.alignment = saved.space, saved.card, saved.alignment
         return saved.space
+
+    @property
+    def aligned_space(self) -> Space:
+        """The space of `aligned` vectors; `space` where there is no map."""
+        return self.alignment.space(self.space)
+
+    def aligned(self, vectors_ND: Tensor) -> Tensor:
+        """User embeddings or item vectors of this subgraph, float [N, space.width], as they leave in `aligned_space`;
+        once, and not those that a store or a service gave."""
+        return self.alignment(vectors_ND)
 
     def frozen(self) -> Self:
         """Let no gradient reach the pretrained weights: what is put on top learns alone. Eval mode stays, too."""

@@ -69,14 +69,14 @@ class Encoder:
     @property
     def space(self) -> Space:
         """The space of the vectors."""
-        return self._subgraph.space
+        return self._subgraph.aligned_space
 
     @torch.inference_mode()
     def encode(self, events: pa.Table, users: pa.Table | None, at: float | None) -> Encoded:
         """Vectors of the users in `events` and `users` at a moment; None: each user's last event."""
         with _requests_fault():
             ids, batch = self._read(events, users)
-            user_BD = self._subgraph(batch, _every(at, batch))
+            user_BD = self._subgraph.aligned(self._subgraph(batch, _every(at, batch)))
         return Encoded(canonical(ids), user_BD.numpy())
 
     @torch.inference_mode()

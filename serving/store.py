@@ -132,6 +132,15 @@ class EmbeddingStore:
             _write_space(folder, _Held(space, str(copy.relative_to(self.root)), time.time()))
         return copy
 
+    def pushed_model(self, space: Space) -> Path:
+        """The model directory pushed last to this space, published or not. Raises StoreError where none was,
+        CorruptStore where a file of it is not what was pushed."""
+        folder = self._space_folder(space)
+        held = _read_space(folder)
+        if held.model is None:
+            raise StoreError(f"{folder} has vectors and no model; push its run again")
+        return self._sound(self.root / held.model)
+
     def pushed(self, space: Space, entity: Entity) -> pa.Table:
         """What already has a vector in this space, and how many events that vector has seen: columns id (text or
         int64) and event_seq (int64), to leave out of a push what it would not change."""
@@ -197,7 +206,9 @@ class EmbeddingStore:
         not what was pushed."""
         if publication.model is None:
             return None
-        folder = self.root / publication.model
+        return self._sound(self.root / publication.model)
+
+    def _sound(self, folder: Path) -> Path:
         if not _unchanged(folder):
             raise CorruptStore(f"{folder} is not the model that was pushed there; push its run again, or roll back")
         return folder

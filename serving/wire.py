@@ -70,6 +70,7 @@ def space_to_proto(space: Space) -> pb.Space:
         as_of=space.as_of,
         lineage=space.lineage,
         aligned_to=space.aligned_to,
+        frames=space.frames,
     )
 
 

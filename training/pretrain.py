@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from foundation import pretrained
@@ -26,6 +27,7 @@ from foundation.card import Told, new_card
 from foundation.embedding import item_content
 from foundation.model import FoundationModel
 from foundation.space import Space
+from foundation.start import shared_start
 from tokenization.corpus.corpus import Corpus
 from training import checkpoint
 from training.data import TrainingSet, Until, read_training_set, recent_counts
@@ -33,7 +35,7 @@ from training.errors import RunError, TrainingError
 from training.item_ages import item_ages
 from training.loop import Progress, StepRecord, train
 from training.parallel import Ranks, own_device
-from training.recipes import Recipe, check
+from training.recipes import Recipe, Start, check
 
 FORMAT = 1  # of run.json
 UNNUMBERED = 1  # version of a space that no store has given one yet
@@ -151,12 +153,15 @@ def pretrain_bare(run: Run, on_step: Callable[[StepRecord], None] = lambda recor
 
 
 def initial_model(training_set: TrainingSet, corpus: Corpus, recipe: Recipe) -> FoundationModel:
-    """A new model of the recipe, its weights drawn from the recipe's seed."""
-    torch.manual_seed(recipe.seed)
-    recent_V = recent_counts(training_set, recipe.model.item_column)
-    column, tokenizer = recipe.model.item_column, corpus.tokenizer
+    """A new model of the recipe, its weights drawn as the recipe's `start` says."""
+    tokenizer, column = corpus.tokenizer, recipe.model.item_column
+    items, recent_V = tokenizer.items, recent_counts(training_set, column)
     ages = item_ages(training_set.events, training_set.end, recent_V, tokenizer, column)
-    return FoundationModel(recipe.model, item_content(tokenizer.items, recent_V, ages))
+    content = item_content(items, recent_V, ages)
+    if recipe.start is Start.SHARED:
+        return shared_start(recipe.model, content, items.ids.decode(np.arange(len(items), dtype=np.int32)))
+    torch.manual_seed(recipe.seed)
+    return FoundationModel(recipe.model, content)
 
 
 def _train_here(run: Run, ranks: Ranks, device: torch.device, on_step: Callable[[StepRecord], None]) -> Space:

@@ -49,7 +49,7 @@ def push(
     """
     subgraph = Subgraph.from_pretrained(run.model)
     tokens = tokens_for(subgraph.tokenizer, corpus)
-    space = store.numbered(subgraph.space)
+    space = store.numbered(subgraph.aligned_space)
     tokens = tokens.filter(pa.array(_has_news(tokens, store.pushed(space, Entity.USER))))
     total = tokens.num_rows
     store.push(space, Entity.USER, user_batches(subgraph, tokens), lambda rows: progress("users", rows, total))
@@ -60,12 +60,12 @@ def push(
 
 
 def user_batches(subgraph: Subgraph, tokens: pa.Table) -> Iterator[VectorBatch]:
-    """Embeddings of the users in a token table, each as of the user's last event."""
+    """Embeddings of the users in a token table, each as of the user's last event, in the subgraph's aligned space."""
     for start in range(0, tokens.num_rows, USERS):
         chunk = tokens.slice(start, USERS)
         user_ids, batch = subgraph.pack(chunk)
         with torch.inference_mode():
-            user_BD = subgraph(batch)
+            user_BD = subgraph.aligned(subgraph(batch))
         end_B = batch.offset_B1[1:].numpy()
         last_B = batch.start_B.numpy().copy()
         has_events = end_B > batch.offset_B1[:-1].numpy()
@@ -90,14 +90,15 @@ def _events_seen(tokens: pa.Table) -> NDArray[np.int64]:
 
 
 def item_batches(subgraph: Subgraph, as_of: float | None = None) -> Iterator[VectorBatch]:
-    """Vectors of every candidate, as of a moment, epoch seconds; None: the end of training."""
+    """Vectors of every candidate, as of a moment, epoch seconds; None: the end of training; in the
+    subgraph's aligned space."""
     moment = subgraph.space.as_of if as_of is None else as_of
     ids = subgraph.tokenizer.items.ids
     codes = len(subgraph.tokenizer.items)
     for start in range(FIRST_ITEM, codes, ITEMS):
         code_N = torch.arange(start, min(start + ITEMS, codes))
         with torch.inference_mode():
-            item_ND = subgraph.model.item_vectors(code_N, as_of)
+            item_ND = subgraph.aligned(subgraph.model.item_vectors(code_N, as_of))
         count = len(code_N)
         yield VectorBatch(
             ids.decode(code_N.numpy().astype(np.int32)),

@@ -26,13 +26,21 @@ from training.optimisers import Method, Optimisation
 from training.stages import Stage, check_shares, parse_stages
 
 
+class Start(StrEnum):
+    """What a run's first weights are drawn by."""
+
+    SEED = "seed"  # the run's seed
+    SHARED = "shared"  # names of weights and ids of items, so that all runs begin alike (foundation/start.py)
+
+
 @dataclass(frozen=True)
 class Recipe:
     """Everything that decides a run besides the corpus.
 
     epochs: passes over the users. minutes: the schedule ends by then even if epochs are left; inf for no limit.
     checkpoint_seconds: between two checkpoints. stages: parts of the run with rows of their own length, in order; where
-    there are none, rows are as `sampling.history` says throughout.
+    there are none, rows are as `sampling.history` says throughout. seed: of what is drawn in training, and of the first
+    weights where `start` says so.
     """
 
     model: ModelConfig
@@ -44,6 +52,7 @@ class Recipe:
     checkpoint_seconds: float = 60.0
     seed: int = 0
     stages: tuple[Stage, ...] = ()
+    start: Start = Start.SEED
 
     def sampling_in(self, stage: int) -> Sampling:
         """How the corpus becomes lessons in that stage, from 0."""
@@ -65,6 +74,7 @@ class Recipe:
                 objectives=_objectives(values.pop("objectives")),
                 optimisation=_optimisation(values.pop("optimisation")),
                 stages=tuple(Stage(**stage) for stage in values.pop("stages", ())),
+                start=Start(values.pop("start", Start.SEED)),
                 **values,
             )
         except (ValueError, TypeError, KeyError, AttributeError, ModelError) as error:

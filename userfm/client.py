@@ -94,11 +94,17 @@ class Space:
     as_of: float
     lineage: tuple[str, ...]
     aligned_to: str | None
+    frames: tuple[str, ...] = ()
 
     @property
     def id(self) -> str:
         """Name and version as one word."""
         return f"{self.name}-v{self.version}"
+
+    def accepts(self, offered: Space) -> bool:
+        """Whether what was fitted on vectors of this space, and is frozen, may be given vectors of the offered one: of
+        this very space, or of a successor that is aligned to it."""
+        return self.width == offered.width and self.fingerprint in (offered.fingerprint, *offered.frames)
 
 
 @dataclass(frozen=True)
@@ -306,15 +312,8 @@ def _matrix_from(matrix: pb.Matrix) -> npt.NDArray[Any]:
 
 def _space(space: pb.Space) -> Space:
     aligned_to = space.aligned_to if space.HasField("aligned_to") else None
-    return Space(
-        space.name,
-        space.version,
-        space.fingerprint,
-        space.width,
-        space.as_of,
-        tuple(space.lineage),
-        aligned_to,
-    )
+    told = (space.name, space.version, space.fingerprint, space.width, space.as_of)
+    return Space(*told, tuple(space.lineage), aligned_to, tuple(space.frames))
 
 
 def _rankings(answer: pb.SearchResponse | pb.ScoreResponse) -> Rankings:

@@ -18,7 +18,7 @@ from training.data import Until
 from training.errors import RunError, TrainingError
 from training.loop import StepRecord
 from training.pretrain import Run
-from training.recipes import Recipe
+from training.recipes import Recipe, with_overrides
 
 
 def logged(run: Run) -> list[StepRecord]:
@@ -96,6 +96,16 @@ def test_a_model_starts_from_the_recipes_seed(kiosk_corpus: Corpus, recipe: Reci
 
     assert torch.equal(weights(1), weights(1))
     assert not torch.equal(weights(1), weights(2))
+
+
+def test_runs_that_share_their_start_begin_alike_whatever_their_seed(
+    kiosk_corpus: Corpus, recipe: Recipe, training_set
+) -> None:
+    shared = with_overrides(recipe, {"start": "shared"})
+    one, other = (pretrain.initial_model(training_set, kiosk_corpus, replace(shared, seed=seed)) for seed in (1, 2))
+    for (name, weight), again in zip(one.named_parameters(), other.parameters(), strict=True):
+        assert torch.equal(weight, again), name
+    assert Recipe.from_json(shared.to_json()) == shared
 
 
 class Crash(Exception):

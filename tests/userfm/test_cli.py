@@ -29,6 +29,7 @@ COMMANDS = [
     "train",
     "evaluate",
     "recommend",
+    "align",
     "push",
     "publish",
     "serve",

@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from userfm import __version__
-from userfm.cli import append, demo, evaluate, publish, push, query, recommend, schema, serve, tokenize, train
+from userfm.cli import align, append, demo, evaluate, publish, push, query, recommend, schema, serve, tokenize, train
 from userfm.cli.errors import sentence
 
 # Command → the extra of this package that brings what it needs.
@@ -24,6 +24,7 @@ EXTRAS = {
     "train": "train,text",
     "evaluate": "train",
     "recommend": "train",
+    "align": "train",
     "push": "train",
     "publish": "serve",
     "serve": "serve,text",
@@ -77,6 +78,7 @@ app.command("append")(append.append)
 app.command("train")(train.train)
 app.command("evaluate")(evaluate.evaluate)
 app.command("recommend")(recommend.recommend)
+app.command("align")(align.align)
 app.command("push")(push.push)
 app.command("publish")(publish.publish)
 app.command("serve")(serve.serve)

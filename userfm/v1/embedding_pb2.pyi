@@ -33,7 +33,7 @@ ENTITY_USER: Entity
 ENTITY_ITEM: Entity
 
 class Space(_message.Message):
-    __slots__ = ("name", "version", "fingerprint", "width", "metric", "as_of", "lineage", "aligned_to")
+    __slots__ = ("name", "version", "fingerprint", "width", "metric", "as_of", "lineage", "aligned_to", "frames")
     NAME_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
@@ -42,6 +42,7 @@ class Space(_message.Message):
     AS_OF_FIELD_NUMBER: _ClassVar[int]
     LINEAGE_FIELD_NUMBER: _ClassVar[int]
     ALIGNED_TO_FIELD_NUMBER: _ClassVar[int]
+    FRAMES_FIELD_NUMBER: _ClassVar[int]
     name: str
     version: int
     fingerprint: str
@@ -50,7 +51,8 @@ class Space(_message.Message):
     as_of: float
     lineage: _containers.RepeatedScalarFieldContainer[str]
     aligned_to: str
-    def __init__(self, name: _Optional[str] = ..., version: _Optional[int] = ..., fingerprint: _Optional[str] = ..., width: _Optional[int] = ..., metric: _Optional[_Union[Metric, str]] = ..., as_of: _Optional[float] = ..., lineage: _Optional[_Iterable[str]] = ..., aligned_to: _Optional[str] = ...) -> None: ...
+    frames: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, name: _Optional[str] = ..., version: _Optional[int] = ..., fingerprint: _Optional[str] = ..., width: _Optional[int] = ..., metric: _Optional[_Union[Metric, str]] = ..., as_of: _Optional[float] = ..., lineage: _Optional[_Iterable[str]] = ..., aligned_to: _Optional[str] = ..., frames: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Matrix(_message.Message):
     __slots__ = ("data", "dtype", "dims")
