@@ -8,7 +8,6 @@ from __future__ import annotations
 import multiprocessing
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -16,37 +15,23 @@ import torch
 from benchmarks.trials import Progress, Trial
 from tokenization.corpus.corpus import Corpus
 from training.pretrain import pretrain_bare, start
-from training.recipes import Recipe
 
 
-@dataclass(frozen=True)
-class Asked:
-    """A recipe with its seed, for a corpus."""
-
-    corpus: Path
-    recipe: Recipe
-
-    @property
-    def key(self) -> str:
-        """sha256 hex over recipe, corpus and code."""
-        return Trial(self.corpus, self.recipe).key
-
-
-def trained(asked: Sequence[Asked], cache: Path, workers: int, progress: Progress) -> dict[Asked, Path]:
+def trained(trials: Sequence[Trial], cache: Path, workers: int, progress: Progress) -> dict[Trial, Path]:
     """A model directory for each, from the cache or trained now, in so many processes of one thread each."""
     cache.mkdir(parents=True, exist_ok=True)
-    found: dict[Asked, Path] = {}
+    found: dict[Trial, Path] = {}
     with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
-        waiting = {pool.submit(_model, one, cache / one.key): one for one in asked}
+        waiting = {pool.submit(_model, trial, cache / trial.key): trial for trial in trials}
         for finished in as_completed(waiting):
             found[waiting[finished]] = finished.result()
-            progress("models", len(found), len(asked))
+            progress("models", len(found), len(trials))
     return found
 
 
-def _model(asked: Asked, folder: Path) -> Path:
+def _model(trial: Trial, folder: Path) -> Path:
     torch.set_num_threads(1)
-    run = start(Corpus.open(asked.corpus), folder, asked.recipe)
+    run = start(Corpus.open(trial.corpus), folder, trial.recipe, trial.until)
     if not run.finished:
         pretrain_bare(run)
     return run.model

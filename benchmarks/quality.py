@@ -14,11 +14,8 @@ Beside the figures lies a table of each user's rank with each system and seed, s
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,10 +23,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
 
 from benchmarks.lists import Lists, of_scorer, ranks, scorer_of
 from benchmarks.logs import Log, corpus_of
+from benchmarks.models import trained
 from benchmarks.peers import rectools
 from benchmarks.trials import Trial
 from foundation.subgraph import Subgraph
@@ -39,7 +36,6 @@ from training.data import Until
 from training.evaluate import standard_baselines
 from training.holdout import Columns, Holdout, Part
 from training.metrics import Floats
-from training.pretrain import pretrain_bare, start
 from training.ranking import Evaluation, Slice, evaluate
 from training.recipes import Recipe, default, ordered, with_overrides
 from training.scorers import model_scorers
@@ -123,34 +119,13 @@ def judge(log: Log, corpus: Corpus, part: Part, lists: Mapping[str, Sequence[Lis
 
 
 def our_lists(log: Log, corpus: Corpus, part: Part, seeds: int, progress: Progress) -> list[Lists]:
-    """The model's lists, a training a seed; those that are there already are read."""
+    """The model's lists, a training a seed; models that are there already are read."""
     until = Until.TEST if part is Part.TEST else Until.VALIDATION
-    paths, left = [], {}
-    for seed in range(seeds):
-        trial = Trial(corpus.folder, recipe_of(log, corpus, seed))
-        path = HOME / f"{log}-{until}-{trial.key[:16]}.parquet"
-        paths.append(path)
-        if not path.exists():
-            left[path] = trial.recipe
-    progress("model", seeds - len(left), seeds)
-    workers = len(os.sched_getaffinity(0))
-    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
-        waiting = [pool.submit(_train, log, corpus.folder, part, recipe, path) for path, recipe in left.items()]
-        for done, finished in enumerate(as_completed(waiting), start=seeds - len(left) + 1):
-            finished.result()
-            progress("model", done, seeds)
-    return [Lists.read(path) for path in paths]
-
-
-def _train(log: Log, folder: Path, part: Part, recipe: Recipe, path: Path) -> None:
-    torch.set_num_threads(1)
-    corpus, until = Corpus.open(folder), Until.TEST if part is Part.TEST else Until.VALIDATION
-    with tempfile.TemporaryDirectory() as home:
-        run = start(corpus, Path(home) / "run", recipe, until)
-        pretrain_bare(run, lambda record: None)
-        scorer = model_scorers(Subgraph.from_pretrained(run.model))[SCORER[log]]
-        holdout = rectools.held_out(corpus, part)
-        of_scorer(scorer, holdout, len(corpus.tokenizer.items), filtered=log is not Log.JOURNEY).write(path)
+    trials = [Trial(corpus.folder, recipe_of(log, corpus, seed), until=until) for seed in range(seeds)]
+    models = trained(trials, HOME / "models", len(os.sched_getaffinity(0)), progress)
+    holdout, items, filtered = rectools.held_out(corpus, part), len(corpus.tokenizer.items), log is not Log.JOURNEY
+    scorers = (model_scorers(Subgraph.from_pretrained(models[trial]))[SCORER[log]] for trial in trials)
+    return [of_scorer(scorer, holdout, items, filtered) for scorer in scorers]
 
 
 def _others(log: Log, corpus: Corpus, seeds: int, progress: Progress) -> dict[str, list[Lists]]:

@@ -27,9 +27,9 @@ from torch import Tensor
 
 from benchmarks.ablations import Slice, corpus_of
 from benchmarks.measure import Bar, Estimate, Measured, at_least, at_most
-from benchmarks.models import Asked, trained
+from benchmarks.models import trained
 from benchmarks.plots import Line, lines
-from benchmarks.trials import Progress
+from benchmarks.trials import Progress, Trial
 from foundation.alignment import UNALIGNED, cosines
 from foundation.jagged import EventBatch
 from foundation.subgraph import Subgraph
@@ -91,7 +91,7 @@ def pairs_of(corpus: Corpus, progress: Progress) -> dict[Start, Pair]:
     """Both seeds for each start, trained where they are not in the cache."""
     recipe = replace(default(corpus), epochs=EPOCHS)
     asked = {
-        (start, seed): Asked(corpus.folder, replace(recipe, start=start, seed=seed))
+        (start, seed): Trial(corpus.folder, replace(recipe, start=start, seed=seed))
         for start in Start
         for seed in SEEDS
     }

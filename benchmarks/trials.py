@@ -24,6 +24,7 @@ import torch
 from foundation.subgraph import Subgraph
 from tokenization.corpus.corpus import Corpus
 from training import metrics
+from training.data import Until
 from training.holdout import Columns, Part, hold_out
 from training.metrics import Floats, Interval
 from training.pretrain import pretrain_bare, start
@@ -46,18 +47,22 @@ FIGURES = {
 
 @dataclass(frozen=True)
 class Trial:
-    """A recipe with its seed, trained on a corpus to the end of the recipe. told: whether it is judged with the time
-    and the context of the group to predict."""
+    """A recipe with its seed, trained on a corpus to the end of the recipe.
+
+    told: whether it is judged with the time and the context of the group to predict. until: how far into the log it
+    learns; what is judged on validation must not have learned it.
+    """
 
     corpus: Path
     recipe: Recipe
     told: bool = True
+    until: Until = Until.VALIDATION
 
     @property
     def key(self) -> str:
         """sha256 hex over the recipe, the corpus's tokenizer and split, and the code."""
         corpus = Corpus.open(self.corpus)
-        split = json.dumps({**asdict(corpus.split), "told": self.told})
+        split = json.dumps({**asdict(corpus.split), "told": self.told, "until": self.until})
         decides = [self.recipe.to_json(), corpus.tokenizer.fingerprint, split, code_hash()]
         return hashlib.sha256("\n".join(decides).encode()).hexdigest()
 
