@@ -23,7 +23,7 @@ import torch
 from benchmarks.generated import write_long_log
 from benchmarks.measure import Measured, at_most, estimate, in_turns
 from benchmarks.train_step import step_on
-from foundation.learning import Lesson
+from foundation.lesson import Lesson
 from tokenization.corpus.corpus import Corpus
 from tokenization.job.pipeline import tokenize
 from training.data import Position, TrainingSet, lessons, read_training_set

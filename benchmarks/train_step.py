@@ -14,7 +14,8 @@ import numpy as np
 import torch
 
 from benchmarks.measure import Measured, at_most, estimate, in_turns
-from foundation.learning import Lesson, losses
+from foundation.learning import losses
+from foundation.lesson import Lesson
 from foundation.model import FoundationModel
 from tokenization.corpus.corpus import Corpus
 from tokenization.job.pipeline import tokenize

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from foundation.config import FacetConfig, ItemConfig, ModelConfig, Switch
 from foundation.jagged import EventBatch, Requests, group_offsets, offsets_of, ranges, segment_ids
-from foundation.learning import Lesson, Objectives
+from foundation.lesson import Lesson, Objectives
 from foundation.objectives.targets import Negatives
 from foundation.repeat import FIRST_ITEM
 from tokenization.corpus.corpus import Corpus

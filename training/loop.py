@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from foundation.jagged import moved
-from foundation.learning import Lesson, losses
+from foundation.learning import losses
+from foundation.lesson import Lesson
 from foundation.model import FoundationModel
 from training import checkpoint
 from training.data import Position, TrainingSet, batches, in_windows, lessons, row_tokens

@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from foundation.learning import Loss
+from foundation.lesson import Loss
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import numpy as np
 from foundation.config import AttentionConfig, ItemConfig, ModelConfig, RepeatConfig, Switch
 from foundation.errors import ModelError
 from foundation.jagged import EventBatch
-from foundation.learning import Objectives, check_objectives
+from foundation.lesson import Objectives, check_objectives
 from tokenization.corpus.corpus import Corpus
 from tokenization.errors import with_article
 from tokenization.schema.event_schema import EventSchema

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from foundation.config import ModelConfig
 from foundation.jagged import EventBatch, ranges, ranges_owner
-from foundation.learning import Objectives
+from foundation.lesson import Objectives
 from foundation.objectives.targets import Targets
 from training.feedback import Feedback
 

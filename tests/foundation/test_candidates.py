@@ -15,7 +15,8 @@ from foundation.config import CandidateConfig, ModelConfig
 from foundation.embedding import ItemContent, item_content
 from foundation.errors import ModelError
 from foundation.jagged import EventBatch, Requests, requests_now
-from foundation.learning import Lesson, Loss, Objectives, losses
+from foundation.learning import losses
+from foundation.lesson import Lesson, Loss, Objectives
 from foundation.model import FoundationModel, UserStates
 from foundation.objectives.targets import Negatives, Targets
 from foundation.repeat import FIRST_ITEM

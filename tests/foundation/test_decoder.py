@@ -9,7 +9,8 @@ import torch
 from foundation.decoder import copies_of
 from foundation.errors import ModelError
 from foundation.jagged import EventBatch, Requests
-from foundation.learning import Lesson, Objectives, losses
+from foundation.learning import losses
+from foundation.lesson import Lesson, Objectives
 from foundation.model import FoundationModel
 from foundation.objectives.targets import Negatives, Targets
 from foundation.pretrained import load, save

@@ -12,7 +12,8 @@ from foundation.config import ModelConfig
 from foundation.embedding import item_content
 from foundation.intents import Intents
 from foundation.jagged import EventBatch, Requests
-from foundation.learning import Lesson, Objectives, losses
+from foundation.learning import losses
+from foundation.lesson import Lesson, Objectives
 from foundation.model import FoundationModel
 from foundation.objectives.targets import Negatives, Targets
 from foundation.pretrained import load, save

@@ -15,7 +15,8 @@ from foundation.config import AttentionConfig, CandidateConfig, Groups, ItemGate
 from foundation.embedding import ItemContent, item_content
 from foundation.item_age import ItemAges, moments
 from foundation.jagged import EventBatch, as_sequence, group_offsets, segment_ids
-from foundation.learning import Lesson, Objectives, losses
+from foundation.learning import losses
+from foundation.lesson import Lesson, Objectives
 from foundation.model import FoundationModel
 from foundation.objectives.targets import Negatives, Targets
 from foundation.repeat import FIRST_ITEM

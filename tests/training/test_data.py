@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from foundation.jagged import EventBatch, group_offsets
-from foundation.learning import Lesson
+from foundation.lesson import Lesson
 from tokenization.corpus.corpus import Corpus, write_corpus
 from tokenization.tokenizer.split import Split
 from tokenization.tokenizer.tokenizer import Tokenizer

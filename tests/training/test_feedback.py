@@ -14,7 +14,8 @@ import torch
 
 from foundation.config import ModelConfig, RepeatConfig, Switch
 from foundation.embedding import item_content
-from foundation.learning import Lesson, Objectives, losses
+from foundation.learning import losses
+from foundation.lesson import Lesson, Objectives
 from foundation.model import FoundationModel
 from foundation.repeat import FIRST_ITEM
 from tokenization.corpus.corpus import Corpus, write_corpus

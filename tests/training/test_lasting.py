@@ -14,7 +14,7 @@ import torch
 from foundation.config import AttentionConfig, ModelConfig, RepeatConfig
 from foundation.embedding import item_content
 from foundation.jagged import EventBatch, group_offsets
-from foundation.learning import Lesson
+from foundation.lesson import Lesson
 from foundation.model import FoundationModel
 from tokenization.schema.event_schema import EventSchema
 from tokenization.tokenizer.split import Split

@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from foundation.config import Switch
-from foundation.learning import Lesson, Objectives, losses
+from foundation.learning import losses
+from foundation.lesson import Lesson, Objectives
 from foundation.objectives.contests import wanted
 from tokenization.corpus.corpus import Corpus
 from training import pretrain

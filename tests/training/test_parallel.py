@@ -16,7 +16,8 @@ import torch
 
 from foundation.config import Switch
 from foundation.jagged import moved
-from foundation.learning import Loss, Objectives, losses
+from foundation.learning import losses
+from foundation.lesson import Loss, Objectives
 from foundation.model import FoundationModel
 from tokenization.corpus.corpus import Corpus
 from training import pretrain

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from foundation.config import FacetConfig, ItemConfig, ModelConfig, RepeatConfig, Switch
 from foundation.jagged import EventBatch, group_offsets
-from foundation.learning import Objectives
+from foundation.lesson import Objectives
 from foundation.objectives.targets import Targets
 from tests.conftest import Kiosk
 from tokenization.corpus.corpus import Corpus, write_corpus

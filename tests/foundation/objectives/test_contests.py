@@ -17,7 +17,8 @@ from torch.utils._pytree import tree_leaves
 from foundation.config import FacetConfig, ItemConfig, ModelConfig, RepeatConfig
 from foundation.embedding import ItemContent
 from foundation.jagged import EventBatch, Requests
-from foundation.learning import Lesson, Objectives, losses
+from foundation.learning import losses
+from foundation.lesson import Lesson, Objectives
 from foundation.model import FoundationModel
 from foundation.objectives import blocks
 from foundation.objectives.contests import Bonus, Contest, Vectors, contest_logits
