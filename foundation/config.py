@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from enum import StrEnum
 from typing import Any, Self, TypeVar
 
+from foundation.bands import blocks
 from foundation.errors import ModelError
 from tokenization.errors import nearest
 
@@ -25,7 +26,7 @@ _SINCE: Mapping[int, Mapping[str, Any]] = {
         "gap_bins": 0,
         "candidates": {"layers": 0, "heads": 2, "reach": 64},
     },
-    2: {"dropout": 0.0, "item_gate": "off", "decoder": {"layers": 0}},
+    2: {"dropout": 0.0, "item_gate": "off", "decoder": {"layers": 0}, "bands": ()},
 }
 """What came after a format: what a file of it lacks, as it meant it."""
 
@@ -173,7 +174,8 @@ class ModelConfig:
     category_targets: item categories that are predicted of the next groups. gap_bins: so many bins in which the time
     until the next group is predicted. dropout: share of what tokens say, and of what each layer adds, that training
     hides at random (Srivastava et al., JMLR 2014); for logs that are passed over many times. item_gate: whether an
-    item's own row counts by its age.
+    item's own row counts by its age. bands: numbers of first dimensions of stored vectors that are learned to be usable
+    alone (`foundation.bands`).
     """
 
     facets: tuple[FacetConfig, ...]
@@ -197,8 +199,12 @@ class ModelConfig:
     dropout: float = 0.0
     item_gate: ItemGate = ItemGate.OFF
     decoder: DecoderConfig = DecoderConfig()
+    bands: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
+        if min(blocks(self.bands, self.width)) < 1:
+            told = ", ".join(map(str, self.bands))
+            raise ModelError(f"bands must ascend and stay below the width {self.width}, got {told}")
         if not 0 <= self.dropout < 1:
             raise ModelError(f"dropout is a share, from 0 to below 1, got {self.dropout}")
         if self.width % self.heads or (self.width // self.heads) % 2:

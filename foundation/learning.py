@@ -68,10 +68,10 @@ def losses(model: FoundationModel, lesson: Lesson, objectives: Objectives) -> li
         now = against_impressions(said.candidates, now, vain, objectives.impressions)
     found, stored_RD = _told_losses(model, lesson, said, now, objectives), _stored(model, said)
     if objectives.embedding:
-        found.append(Loss("embedding", *_item_loss(said, stored_RD, now), share=objectives.embedding))
+        found += _stored_losses(model, said, stored_RD, now, "embedding", objectives.embedding)
     if objectives.future:
         window = contest(said.candidates, lesson.negatives, future, said.states.own)
-        found.append(Loss("future", *_item_loss(said, stored_RD, window), share=objectives.future))
+        found += _stored_losses(model, said, stored_RD, window, "future", objectives.future)
     for ahead, target in enumerate(later, start=1):
         # Own items compete in the first horizon only: what returns later is for the dot product to find.
         then = contest(said.candidates, lesson.negatives, target, None)
@@ -121,6 +121,18 @@ def _item_loss(said: _Said, state_RD: Tensor, contest: Contest, bonus: Bonus | N
     say = contest_logits if said.among.aged else contest_sums
     negative_RK, shown_A = say(state_RD, said.among, contest, bonus or Bonus())
     return set_softmax(negative_RK, shown_A, contest.pairs, contest.target.request_E, contest.target.weight_E)
+
+
+def _stored_losses(
+    model: FoundationModel, said: _Said, stored_RD: Tensor, contest: Contest, name: str, share: float
+) -> list[Loss]:
+    """A contest by the stored vectors, and by the first dimensions of them that are to be usable alone."""
+    found, bands = [Loss(name, *_item_loss(said, stored_RD, contest), share=share)], model.config.bands
+    for width in bands:
+        some = replace(said, among=said.among.first(width))
+        loss = _item_loss(some, stored_RD[:, :width], contest)
+        found.append(Loss(f"{name}_{width}", *loss, share=share / len(bands)))
+    return found
 
 
 def _told_losses(

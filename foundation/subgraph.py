@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from foundation.alignment import UNALIGNED, Alignment
+from foundation.bands import cut
 from foundation.errors import ModelError
 from foundation.jagged import EventBatch, Requests, requests_now
 from foundation.model import FoundationModel, UserStates
@@ -92,6 +93,18 @@ class Subgraph(nn.Module):
         """User embeddings or item vectors of this subgraph, float [N, space.width], as they leave in `aligned_space`;
         once, and not those that a store or a service gave."""
         return self.alignment(vectors_ND)
+
+    def first(self, vectors_ND: Tensor, band: int) -> Tensor:
+        """The first `band` dimensions of user embeddings or item vectors, and popularity's, float [N, band + 1].
+
+        Products of these compare with one another and with no others. Raises ModelError for a band that the model has
+        not learned to be usable alone.
+        """
+        learned = (*self.model.config.bands, self.model.config.width)
+        if band not in learned:
+            told = ", ".join(map(str, learned))
+            raise ModelError(f"{band} dimensions of {self.space.id} were not learned to be usable alone: take {told}")
+        return cut(vectors_ND, band)
 
     def frozen(self) -> Self:
         """Let no gradient reach the pretrained weights: what is put on top learns alone. Eval mode stays, too."""

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from foundation import pretrained
 from foundation.alignment import Alignment, Shared, cosines, fit_blocks, scale, together
+from foundation.bands import blocks
 from foundation.card import aligned_card
 from foundation.folder import Identity, identify
 from foundation.repeat import FIRST_ITEM
@@ -78,7 +79,7 @@ def align(
 ) -> tuple[Fit, Space]:
     """Fit the map of a run's model into the directions of another, and keep it in the run's model directory.
 
-    to: a model directory. bands: widths that are to stay among themselves (Matryoshka), one for all but popularity
+    to: a model directory. bands: widths that are to stay among themselves (Matryoshka), those that the model learned
     where left out. An earlier map of the run is replaced; weights and heads stay as they are.
 
     Returns the fit, and the space in which the run's vectors leave from now on. Raises RunError where the two can't be
@@ -86,7 +87,8 @@ def align(
     """
     mine, other = Subgraph.from_pretrained(run.model), Subgraph.from_pretrained(to)
     check_lineage(mine.space, other)
-    fit = fitted(known(mine, other, Corpus.open(run.corpus), run.until, progress), other.aligned_space, bands)
+    kept = tuple(bands) or blocks(mine.model.config.bands, mine.model.config.width)
+    fit = fitted(known(mine, other, Corpus.open(run.corpus), run.until, progress), other.aligned_space, kept)
     held = pretrained.load(run.model)
     card = aligned_card(held.card, told(fit))
     return fit, identify(run.model, Identity(held.space, card, fit.alignment))
@@ -135,9 +137,9 @@ def fitted(known: Known, target: Space, bands: Sequence[int] = (), held_out: flo
             f"{weighty} users and items that both models know are too few for a map of {max(bands)} dimensions: align "
             "on a corpus with more, or on narrower bands"
         )
-    blocks = fit_blocks(together([learn for learn, _ in kinds]), bands)
+    turns = fit_blocks(together([learn for learn, _ in kinds]), bands)
     frames = (*target.frames, target.fingerprint)
-    alignment = Alignment(blocks, target.origin, frames)
+    alignment = Alignment(turns, target.origin, frames)
     users, items = (_judged(alignment, learn, judge, sum(bands)) for learn, judge in kinds)
     return Fit(alignment, users, items, dots_moved(alignment, known.users.source_ND, known.items.source_ND))
 

@@ -43,6 +43,11 @@ class Vectors:
     category_NC: Tensor
     aged: tuple[Aged, ...] = ()
 
+    def first(self, width: int) -> Vectors:
+        """What they are by their first dimensions alone; popularity and categories as they are."""
+        aged = tuple(replace(one, id_ND=one.id_ND[:, :width]) for one in self.aged)
+        return replace(self, item_ND=self.item_ND[:, :width], aged=aged)
+
     def logits(self, state_RD: Tensor) -> Tensor:
         """float [R, N] of all candidates: a dense product is faster on every device than a vector for each pair."""
         logit_RN = state_RD @ self.item_ND.T + self.popularity_N

@@ -110,6 +110,7 @@ def test_a_config_of_the_first_format_is_read_as_what_it_meant(config: ModelConf
         "dropout",
         "item_gate",
         "decoder",
+        "bands",
     ):
         del fields[name]
     del fields["item"]["semantic_ids"]
@@ -118,7 +119,7 @@ def test_a_config_of_the_first_format_is_read_as_what_it_meant(config: ModelConf
 
 def test_a_config_of_the_second_format_is_read_as_what_it_meant(config: ModelConfig) -> None:
     fields = {**json.loads(config.to_json()), "format": 2}
-    del fields["dropout"], fields["item_gate"], fields["decoder"]
+    del fields["dropout"], fields["item_gate"], fields["decoder"], fields["bands"]
     assert ModelConfig.from_json(json.dumps(fields)) == config
 
 
@@ -144,3 +145,10 @@ def test_a_config_of_the_third_format_says_whether_there_is_a_gate(config: Model
     assert ModelConfig.from_json(gated.to_json()) == gated
     with pytest.raises(ModelError, match="item_gate"):
         ModelConfig.from_json(json.dumps(fields))
+
+
+@pytest.mark.parametrize("bands", [(0,), (32, 8), (8, 8), (16,)])
+def test_bands_ascend_and_stay_below_the_width(config: ModelConfig, bands: tuple[int, ...]) -> None:
+    with pytest.raises(ModelError, match="bands must ascend and stay below the width"):
+        replace(config, width=16, bands=bands)
+    assert ModelConfig.from_json(replace(config, bands=(4, 8)).to_json()).bands == (4, 8)

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from foundation.bands import cut
 from foundation.config import ModelConfig
 from foundation.embedding import item_content
 from foundation.errors import ModelError
@@ -15,6 +16,7 @@ from foundation.jagged import EventBatch, Requests
 from foundation.learning import losses
 from foundation.lesson import Lesson, Loss, Objectives
 from foundation.model import FoundationModel
+from foundation.objectives.contests import wanted
 from foundation.objectives.targets import Negatives, Targets
 from foundation.repeat import FIRST_ITEM
 from tokenization.corpus.corpus import Corpus
@@ -231,3 +233,23 @@ def test_a_target_facet_admitted_after_training_counts_as_unknown(model: Foundat
 
     later, unknown = (found(model, with_code(code)) for code in (10_000, 1))
     assert all(torch.equal(later[name].total, unknown[name].total) for name in later)
+
+
+def test_bands_learn_what_the_first_dimensions_of_both_sides_say(
+    model: FoundationModel, config: ModelConfig, lesson: Lesson, kiosk_corpus: Corpus
+) -> None:
+    items = kiosk_corpus.tokenizer.items
+    content = item_content(items, torch.from_numpy(items.count).float())
+    banded = FoundationModel(replace(config, bands=(4, 8)), content).eval()
+    banded.load_state_dict(model.state_dict())
+    objectives = Objectives(embedding=0.2)
+    said = {loss.name: loss for loss in losses(banded, lesson, objectives)}
+    assert said.keys() - found(model, lesson).keys() == {"embedding_4", "embedding_8"}
+    user_RD = model.user_vectors(model(lesson.batch, lesson.requests))
+    for band in (4, 8):
+        logit_RV = cut(user_RD, band) @ cut(model.item_vectors(), band).T
+        target = wanted(lesson.targets[0])
+        share_RV = torch.log_softmax(logit_RV[:, FIRST_ITEM:], 1)
+        plain = -(share_RV[target.request_E, target.item_E - FIRST_ITEM] * target.weight_E).sum()
+        torch.testing.assert_close(said[f"embedding_{band}"].total, plain, rtol=1e-4, atol=1e-3)
+        assert said[f"embedding_{band}"].share == pytest.approx(0.1)

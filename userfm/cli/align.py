@@ -11,7 +11,7 @@ BandWidths = Annotated[
     str,
     typer.Option(
         help="Widths, by commas, that are to stay among themselves: 32,32 keeps the first 32 dimensions usable alone. "
-        "One for all dimensions but popularity where left out.",
+        "Those that the model learned (`--set bands=32`) where left out.",
         show_default=False,
     ),
 ]

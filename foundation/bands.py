@@ -1,0 +1,32 @@
+"""The first dimensions of a vector, usable alone: Kusupati et al., Matryoshka Representation Learning,
+arXiv:2205.13147.
+
+A model that is told `bands=16,32` learns its stored vectors' first 16 and first 32 dimensions to find what whole
+vectors find, so whoever has little room keeps the first ones of users and items alike. The last dimension is
+popularity's and belongs to every cut.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from foundation.errors import ModelError
+
+
+def cut(vector_ND: Tensor, width: int) -> Tensor:
+    """float [N, width + 1]: the first dimensions of stored vectors, float [N, D + 1], and popularity's, which is last.
+
+    Raises ModelError where there are fewer.
+    """
+    if not 1 <= width < vector_ND.shape[1]:
+        raise ModelError(f"vectors of {vector_ND.shape[1] - 1} dimensions can't be cut to {width}")
+    return torch.cat([vector_ND[:, :width], vector_ND[:, -1:]], dim=1)
+
+
+def blocks(bands: tuple[int, ...], width: int) -> tuple[int, ...]:
+    """Widths of the parts that must stay among themselves for each band to stay usable alone: (16, 32) of 64 dimensions
+    are 16, 16 and 32."""
+    return tuple(end - begin for begin, end in pairwise((0, *bands, width)))
