@@ -32,6 +32,7 @@ MODULES = {
     "optimisers": "benchmarks.optimisers",
     "semantic_ids": "benchmarks.semantic_ids",
     "serve": "benchmarks.serve",
+    "small": "benchmarks.small",
     "stability": "benchmarks.stability",
     "staleness": "benchmarks.staleness",
     "tokenize": "benchmarks.tokenize",
