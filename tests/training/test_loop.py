@@ -20,15 +20,16 @@ from pathlib import Path
 import pytest
 import torch
 
+from foundation.jagged import group_offsets
 from foundation.model import FoundationModel
 from tests.training.conftest import train_until
 from tokenization.corpus.corpus import Corpus
 from training import pretrain
-from training.data import Position, TrainingSet, read_training_set
+from training.data import Position, TrainingSet, lessons, read_training_set
 from training.errors import TrainingError
 from training.loop import Progress, StepRecord, schedule, total_steps
 from training.parallel import Ranks
-from training.recipes import Recipe
+from training.recipes import Recipe, ordered
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -189,3 +190,18 @@ def test_a_loss_that_is_no_number_stops_the_run_with_a_sentence(
     wild = replace(recipe, optimisation=replace(recipe.optimisation, rate=1e30, table_rate=1e30, warmup=1))
     with pytest.raises(TrainingError, match=r"the loss is (nan|inf): lower `rate` or look for extreme values"):
         trained(kiosk_corpus, wild, tmp_path)
+
+
+def test_where_nothing_returns_the_stored_vector_alone_learns_and_at_every_position(
+    kiosk_corpus: Corpus, tmp_path: Path
+) -> None:
+    recipe = replace(ordered(kiosk_corpus), epochs=6)
+    training_set = read_training_set(kiosk_corpus, recipe.model)
+    model, records = train_until(kiosk_corpus, training_set, recipe, tmp_path)
+    assert {name for name in records[0].losses if not name.startswith(("quantity", "action"))} == {"embedding"}
+    assert records[-1].losses["embedding"] < records[0].losses["embedding"]
+    _, lesson = next(lessons(training_set, recipe.model, recipe.sampling, 0, Position(), objectives=recipe.objectives))
+    asked = torch.bincount(lesson.requests.user_R, minlength=lesson.batch.users)
+    groups = torch.bincount(lesson.batch.user_T[group_offsets(lesson.batch)[:-1]], minlength=lesson.batch.users)
+    assert torch.equal(asked, groups - 1)
+    assert not len(model(lesson.batch, lesson.requests).own.code_P)
