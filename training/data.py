@@ -29,7 +29,7 @@ from tokenization.corpus.packing import pack
 from tokenization.corpus.windows import cut_windows
 from tokenization.tokenizer.split import Split
 from tokenization.tokenizer.tokenizer import Tokenizer
-from training.dropout import IdDropout, hidden_rows, some_new, some_told
+from training.dropout import IdDropout, hidden_rows, some_later, some_new, some_told
 from training.errors import TrainingError
 from training.feedback import Feedback, feedback_of
 from training.negatives import Proposal, among_batch, asked_chances, drawn, uncorrected, whole_catalogue
@@ -46,8 +46,8 @@ class Sampling:
     as many as the budget. requests: group borders drawn per row and batch. negatives: drawn per batch with probability
     ∝ count ** negative_power. context_dropout: share of requests that are told nothing; of the rest, each context facet
     is hidden with half that probability. attribute_dropout: the same of users and what is known of them.
-    history_dropout: share of requests that read no event, as those of a new user. id_dropout: items whose own rows are
-    hidden.
+    history_dropout: share of requests that read no event, as those of a new user. history_cut: share of rows that begin
+    later than their user does, as those of a user of few events. id_dropout: items whose own rows are hidden.
     """
 
     tokens: int = 8_192
@@ -57,6 +57,7 @@ class Sampling:
     context_dropout: float = 0.2
     attribute_dropout: float = 0.2
     history_dropout: float = 0.0
+    history_cut: float = 0.0
     history: int = 0
     id_dropout: IdDropout = field(default_factory=IdDropout)
 
@@ -64,7 +65,7 @@ class Sampling:
         for name in ("tokens", "requests", "negatives"):
             if not getattr(self, name) >= 1:
                 raise TrainingError(f"sampling: {name!r} must be at least 1, got {getattr(self, name)}")
-        for name in ("context_dropout", "attribute_dropout", "history_dropout"):
+        for name in ("context_dropout", "attribute_dropout", "history_dropout", "history_cut"):
             if not 0 <= getattr(self, name) <= 1:
                 raise TrainingError(f"sampling: {name!r} is a share, from 0 to 1, got {getattr(self, name)}")
         if not 0 <= self.negative_power < math.inf:
@@ -299,11 +300,12 @@ def make_lesson(
     Requests stand at many borders of each user, so whatever is asked of them is asked densely.
     """
     row_B = torch.from_numpy(np.sort(users))
-    batch = select_users(training_set.events, row_B)
+    skipped_B = some_later(training_set.events, row_B, sampling.history_cut, draw)
+    batch = select_users(training_set.events, row_B, skipped_B)
     border_G1 = group_offsets(batch)
     first_G = border_G1[:-1]
     owner_G = batch.user_T[first_G]
-    askable_G = _askable(batch, first_G, owner_G, training_set.fresh_B[row_B])
+    askable_G = _askable(batch, first_G, owner_G, training_set.fresh_B[row_B] - skipped_B)
     asked_R = _draw_groups(owner_G, askable_G, sampling.requests, draw)
     context_RC = _group_context(batch, border_G1, config)[asked_R]
     requests = Requests(
@@ -322,9 +324,9 @@ def make_lesson(
     return Lesson(batch, requests, targets, negatives, future)
 
 
-def select_users(events: EventBatch, users_N: Tensor) -> EventBatch:
-    """The packed events of some users, in the given order."""
-    start_N = events.offset_B1[:-1][users_N]
+def select_users(events: EventBatch, users_N: Tensor, skipped: Tensor | int = 0) -> EventBatch:
+    """The packed events of some users, in the given order, without so many of each one's first tokens."""
+    start_N = events.offset_B1[:-1][users_N] + skipped
     return _select(events, start_N, events.offset_B1[1:][users_N] - start_N, users_N)
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from foundation.config import ItemGate, ModelConfig
 from foundation.item_age import NOTHING_HIDDEN, Hidden, bin_ages
-from foundation.jagged import EventBatch, Requests
+from foundation.jagged import EventBatch, Requests, group_offsets
 from tokenization.arrays import Floats
 from tokenization.schema.rules import ClockFacet
 from training.errors import TrainingError
@@ -87,6 +87,22 @@ def some_told(code_NC: Tensor, share: float, draw: np.random.Generator) -> Tenso
     keep_N1 = draw.random((len(code_NC), 1)) >= share
     keep_NC = draw.random(tuple(code_NC.shape)) >= share / 2
     return torch.where(torch.from_numpy(keep_N1 & keep_NC), code_NC, 0)
+
+
+def some_later(events: EventBatch, row_N: Tensor, share: float, draw: np.random.Generator) -> Tensor:
+    """int64 [N]: tokens at the beginning of each row that a lesson leaves out, of a share of the rows any number that
+    leaves something before the row's last group; of the others none.
+
+    So lessons hold many short histories at any time of the year, cut in the middle of a group too: users of a few
+    events, who would otherwise be seen only where the log begins.
+    """
+    if not share:
+        return torch.zeros_like(row_N)
+    border_G1 = group_offsets(events)
+    begin_N, end_N = events.offset_B1[row_N], events.offset_B1[row_N + 1]
+    last_N = border_G1[torch.searchsorted(border_G1, end_N) - 1]  # where each row's last group begins
+    part_N = torch.from_numpy(draw.random(len(row_N)) * (draw.random(len(row_N)) < share))
+    return (part_N * (last_N - begin_N)).long()
 
 
 def some_new(

@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from foundation.config import ItemGate
@@ -18,7 +18,7 @@ from foundation.subgraph import Subgraph
 from tests.conftest import KINDS, Kiosk
 from tokenization.corpus.corpus import Corpus
 from training.data import Position, TrainingSet, lessons, read_training_set, recent_counts, select_users
-from training.dropout import MEASURED, IdDropout, hidden_rows, some_told
+from training.dropout import MEASURED, IdDropout, hidden_rows, some_later, some_told
 from training.errors import TrainingError
 from training.holdout import Columns, hold_out
 from training.item_ages import cold_rate
@@ -65,6 +65,36 @@ def test_attributes_are_hidden_for_a_share_of_the_users(known: TrainingSet, memb
     hidden = float(((some == 0) & (whole.batch.attribute_BA > 0)).sum() / (whole.batch.attribute_BA > 0).sum())
     assert 0.35 < hidden < 0.9
     assert torch.equal(known.events.attribute_BA[:28] > 0, torch.ones(28, 2, dtype=torch.bool))  # the log's own stay
+
+
+@given(share=st.sampled_from([0.0, 0.5, 1.0]), seed=st.integers(0, 99))
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_rows_begin_later_and_something_stays_before_their_last_group(
+    known: TrainingSet, share: float, seed: int
+) -> None:
+    rows = torch.from_numpy(known.trainable)
+    skipped = some_later(known.events, rows, share, np.random.default_rng(seed))
+    assert (skipped >= 0).all()
+    if share == 0:
+        assert not skipped.any()
+    for row, skip in zip(rows.tolist(), skipped.tolist(), strict=True):
+        begin, end = known.events.offset_B1[row : row + 2].tolist()
+        last = known.events.group_T[end - 1]
+        assert known.events.group_T[begin + skip] < last or skip == 0
+    if share == 1:
+        assert skipped.any()
+
+
+def test_whoever_begins_later_is_read_as_if_nothing_had_been_before(known: TrainingSet, members: Recipe) -> None:
+    whole, cut = first_lesson(known, members), first_lesson(known, members, history_cut=1.0)
+    assert cut.batch.users == whole.batch.users
+    assert cut.batch.tokens < whole.batch.tokens
+    length_B = cut.batch.offset_B1.diff()
+    for user, length in enumerate(length_B.tolist()):
+        begin, end = cut.batch.offset_B1[user : user + 2].tolist()
+        until = int(whole.batch.offset_B1[user + 1])
+        assert torch.equal(cut.batch.facet_TF[begin:end], whole.batch.facet_TF[until - length : until])
+    assert len(cut.requests) > 0
 
 
 def test_a_share_of_the_requests_reads_no_event_as_those_of_a_new_user(known: TrainingSet, members: Recipe) -> None:
