@@ -14,7 +14,7 @@ from foundation.candidates import TargetAttention
 from foundation.config import Switch
 from foundation.decoder import PATHS, copies_of
 from foundation.item_age import moments
-from foundation.lesson import Lesson, Loss, Objectives, check_objectives
+from foundation.lesson import Lesson, Loss, Objectives, check_layers
 from foundation.model import FoundationModel, UserStates
 from foundation.objectives.blocks import contest_sums
 from foundation.objectives.codes import path_cross_entropy
@@ -86,7 +86,7 @@ def losses(model: FoundationModel, lesson: Lesson, objectives: Objectives) -> li
 
 
 def _said(model: FoundationModel, lesson: Lesson, targets: Sequence[Targets], objectives: Objectives) -> _Said:
-    check_objectives(model.config, objectives)
+    check_layers(model.config, objectives)
     if objectives.layerwise or objectives.distill:
         states, earlier = model.with_layers(lesson.batch, lesson.requests, lesson.hidden)
     else:

@@ -133,6 +133,11 @@ def check_objectives(config: ModelConfig, objectives: Objectives) -> None:
             f"a decoder of {config.decoder.layers} layers learns from `codes` {objectives.codes:g}: give both "
             "`decoder.layers` and `codes`, or neither"
         )
+    check_layers(config, objectives)
+
+
+def check_layers(config: ModelConfig, objectives: Objectives) -> None:
+    """Raises ModelError where something is to be learned of earlier layers, and there is none."""
     if config.layers == 1 and (objectives.layerwise or objectives.distill):
         raise ModelError(
             "a trunk of one layer has no earlier one to learn: give `layers` 2, or leave out `layerwise` and `distill`"
