@@ -14,7 +14,7 @@ from foundation.candidates import TargetAttention
 from foundation.config import Switch
 from foundation.decoder import PATHS, copies_of
 from foundation.item_age import moments
-from foundation.lesson import Lesson, Loss, Objectives, check_layers
+from foundation.lesson import Lesson, Loss, Objectives, check_decoder, check_layers
 from foundation.model import FoundationModel, UserStates
 from foundation.objectives.blocks import contest_sums
 from foundation.objectives.codes import path_cross_entropy
@@ -198,6 +198,7 @@ def _code_path_loss(
     model: FoundationModel, said: _Said, target: Targets, objectives: Objectives
 ) -> tuple[Tensor, Tensor]:
     """The next items' semantic IDs, by the decoder or copied; logits of so many paths at a time."""
+    check_decoder(model.config, objectives)
     assert model.decoder is not None
     decoder, trie, bare_RD, own = model.decoder, model.trie(), said.states.bare_RD, said.states.own
     with torch.no_grad():

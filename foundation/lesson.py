@@ -128,12 +128,17 @@ def check_objectives(config: ModelConfig, objectives: Objectives) -> None:
         raise ModelError(
             "the repeat path learns of own items that compete: give `repeat_path=off` too, or leave out `own=off`"
         )
+    check_decoder(config, objectives)
+    check_layers(config, objectives)
+
+
+def check_decoder(config: ModelConfig, objectives: Objectives) -> None:
+    """Raises ModelError where codes are to be learned and there is nothing to decode them, or the other way round."""
     if bool(config.decoder.layers) != bool(objectives.codes):
         raise ModelError(
             f"a decoder of {config.decoder.layers} layers learns from `codes` {objectives.codes:g}: give both "
             "`decoder.layers` and `codes`, or neither"
         )
-    check_layers(config, objectives)
 
 
 def check_layers(config: ModelConfig, objectives: Objectives) -> None:
