@@ -6,11 +6,11 @@ the same entities together and keeps every dot product is a rotation, perhaps wi
 (Schönemann, Psychometrika 31, 1966, doi:10.1007/BF02289451; between embeddings Smith et al., arXiv:1702.03859). It has
 no shift, which would change products of users and items, and no scale, which it can only report.
 
-Nested widths (Matryoshka, arXiv:2205.13147) stay usable where the map is block-diagonal over them (`bands`): then the
-first dimensions stay among themselves. Dimensions behind all bands keep their meaning and are not touched: the last one
+Bands (`bands.py`) stay usable alone where the map is block-diagonal over the widths between them: then the first
+dimensions stay among themselves. Dimensions behind all blocks keep their meaning and are not touched: the last one
 of a vector is popularity.
 
-Shapes: N vectors of width D, whose first W = sum(bands) dimensions are rotated.
+Shapes: N vectors of width D, whose first W = sum(widths) dimensions are rotated.
 """
 
 from __future__ import annotations
@@ -38,8 +38,9 @@ ORTHOGONAL = 1e-4  # most that an entry of a block times its transpose may diffe
 class Alignment:
     """A map out of a model's own space into that of another; without blocks it changes nothing.
 
-    blocks: orthogonal float32 [b, b], one a band. aligned_to: `origin` of the other space. frames: fingerprints of all
-    spaces whose directions the mapped vectors share, oldest first: the other one, and those that it was aligned to.
+    blocks: orthogonal float32 [b, b], one behind the other. aligned_to: `origin` of the other space. frames:
+    fingerprints of all spaces whose directions the mapped vectors share, oldest first: the other one, and those that it
+    was aligned to.
     """
 
     blocks: tuple[Tensor, ...] = ()
@@ -47,19 +48,19 @@ class Alignment:
     frames: tuple[str, ...] = ()
 
     @property
-    def bands(self) -> tuple[int, ...]:
+    def widths(self) -> tuple[int, ...]:
         """Widths of the blocks."""
         return tuple(len(block) for block in self.blocks)
 
     def __call__(self, vectors_ND: Tensor) -> Tensor:
         """float [N, D] in the other space's directions; their dot products are what they were."""
-        width = sum(self.bands)
+        width = sum(self.widths)
         if width > vectors_ND.shape[1]:
             raise ModelError(f"this map is for vectors of at least {width} dimensions, got {vectors_ND.shape[1]}")
         if not self.blocks:
             return vectors_ND
-        bands = torch.split(vectors_ND[:, :width], list(self.bands), dim=1)
-        mapped = [band_NB @ block.to(band_NB) for band_NB, block in zip(bands, self.blocks, strict=True)]
+        parts = torch.split(vectors_ND[:, :width], list(self.widths), dim=1)
+        mapped = [part_NB @ block.to(part_NB) for part_NB, block in zip(parts, self.blocks, strict=True)]
         return torch.cat([*mapped, vectors_ND[:, width:]], dim=1)
 
     def inverse(self) -> Alignment:
@@ -71,7 +72,7 @@ class Alignment:
         if not self.blocks:
             return unaligned
         digest = hashlib.sha256(unaligned.fingerprint.encode())
-        digest.update(json.dumps([self.bands, self.aligned_to, self.frames]).encode())
+        digest.update(json.dumps([self.widths, self.aligned_to, self.frames]).encode())
         for block in self.blocks:
             digest.update(block.numpy().astype("<f4").tobytes())
         return replace(unaligned, fingerprint=digest.hexdigest(), aligned_to=self.aligned_to, frames=self.frames)
@@ -126,19 +127,19 @@ def together(kinds: Sequence[Shared]) -> Shared:
     return Shared(torch.cat(sources), torch.cat(targets), torch.cat(weights))
 
 
-def fit_blocks(shared: Shared, bands: Sequence[int]) -> tuple[Tensor, ...]:
+def fit_blocks(shared: Shared, widths: Sequence[int]) -> tuple[Tensor, ...]:
     """Orthogonal float32 blocks that give the greatest weighted mean cosine of the entities with themselves.
 
-    Rows count by direction, not by length, else a few long vectors would decide. bands: widths of the blocks; they may
-    cover less than the vectors. Raises ModelError where there are fewer entities than dimensions in a band.
+    Rows count by direction, not by length, else a few long vectors would decide. widths: of the blocks; they may
+    cover less than the vectors. Raises ModelError where there are fewer entities than dimensions in a block.
     """
-    _check_bands(bands, shared.source_ND.shape[1])
+    _check_widths(widths, shared.source_ND.shape[1])
     weighty = int((shared.weight_N > 0).sum())
-    if weighty < max(bands):
-        raise ModelError(f"{weighty} shared entities can't fix {max(bands)} directions: share more users or items")
-    source, target = (_directions(vectors_ND, sum(bands)) for vectors_ND in (shared.source_ND, shared.target_ND))
+    if weighty < max(widths):
+        raise ModelError(f"{weighty} shared entities can't fix {max(widths)} directions: share more users or items")
+    source, target = (_directions(vectors_ND, sum(widths)) for vectors_ND in (shared.source_ND, shared.target_ND))
     weighted_NW = source * shared.weight_N.double()[:, None]
-    sides = (torch.split(side_NW, list(bands), dim=1) for side_NW in (weighted_NW, target))
+    sides = (torch.split(side_NW, list(widths), dim=1) for side_NW in (weighted_NW, target))
     parts = zip(*sides, strict=True)
     return tuple(_nearest_orthogonal(source_NB.T @ target_NB) for source_NB, target_NB in parts)
 
@@ -163,9 +164,9 @@ def check_orthogonal(blocks: Sequence[Tensor]) -> None:
             raise ModelError(f"block {number} of this map is not orthogonal ({off:.1g} off): fit the alignment again")
 
 
-def _check_bands(bands: Sequence[int], width: int) -> None:
-    if not bands or min(bands) < 1 or sum(bands) > width:
-        raise ModelError(f"bands {tuple(bands)} must be whole numbers from 1 that make at most {width} together")
+def _check_widths(widths: Sequence[int], width: int) -> None:
+    if not widths or min(widths) < 1 or sum(widths) > width:
+        raise ModelError(f"widths {tuple(widths)} must be whole numbers from 1 that make at most {width} together")
 
 
 def _directions(vectors_ND: Tensor, width: int) -> Tensor:

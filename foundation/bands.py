@@ -8,6 +8,7 @@ popularity's and belongs to every cut.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
@@ -26,7 +27,11 @@ def cut(vector_ND: Tensor, width: int) -> Tensor:
     return torch.cat([vector_ND[:, :width], vector_ND[:, -1:]], dim=1)
 
 
-def blocks(bands: tuple[int, ...], width: int) -> tuple[int, ...]:
-    """Widths of the parts that must stay among themselves for each band to stay usable alone: (16, 32) of 64 dimensions
-    are 16, 16 and 32."""
-    return tuple(end - begin for begin, end in pairwise((0, *bands, width)))
+def widths_between(bands: Sequence[int], width: int) -> tuple[int, ...]:
+    """Widths of the parts that must stay among themselves for each band to stay usable alone: bands 16 and 32 of 64
+    dimensions leave 16, 16 and 32. Raises ModelError unless bands ascend and stay below the width."""
+    widths = tuple(end - begin for begin, end in pairwise((0, *bands, width)))
+    if min(widths) < 1:
+        told = ", ".join(map(str, bands))
+        raise ModelError(f"bands must ascend and stay below the width {width}, got {told}")
+    return widths

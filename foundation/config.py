@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from enum import StrEnum
 from typing import Any, Self, TypeVar
 
-from foundation.bands import blocks
+from foundation.bands import widths_between
 from foundation.errors import ModelError
 from tokenization.errors import nearest
 
@@ -202,9 +202,7 @@ class ModelConfig:
     bands: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        if min(blocks(self.bands, self.width)) < 1:
-            told = ", ".join(map(str, self.bands))
-            raise ModelError(f"bands must ascend and stay below the width {self.width}, got {told}")
+        widths_between(self.bands, self.width)
         if not 0 <= self.dropout < 1:
             raise ModelError(f"dropout is a share, from 0 to below 1, got {self.dropout}")
         if self.width % self.heads or (self.width // self.heads) % 2:

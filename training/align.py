@@ -20,7 +20,7 @@ from torch import Tensor
 
 from foundation import pretrained
 from foundation.alignment import Alignment, Shared, cosines, fit_blocks, scale, together
-from foundation.bands import blocks
+from foundation.bands import widths_between
 from foundation.card import aligned_card
 from foundation.folder import Identity, identify
 from foundation.repeat import FIRST_ITEM
@@ -79,7 +79,7 @@ def align(
 ) -> tuple[Fit, Space]:
     """Fit the map of a run's model into the directions of another, and keep it in the run's model directory.
 
-    to: a model directory. bands: widths that are to stay among themselves (Matryoshka), those that the model learned
+    to: a model directory. bands: first dimensions that are to stay usable alone, those that the model learned
     where left out. An earlier map of the run is replaced; weights and heads stay as they are.
 
     Returns the fit, and the space in which the run's vectors leave from now on. Raises RunError where the two can't be
@@ -87,8 +87,8 @@ def align(
     """
     mine, other = Subgraph.from_pretrained(run.model), Subgraph.from_pretrained(to)
     check_lineage(mine.space, other)
-    kept = tuple(bands) or blocks(mine.model.config.bands, mine.model.config.width)
-    fit = fitted(known(mine, other, Corpus.open(run.corpus), run.until, progress), other.aligned_space, kept)
+    widths = widths_between(bands or mine.model.config.bands, mine.model.config.width)
+    fit = fitted(known(mine, other, Corpus.open(run.corpus), run.until, progress), other.aligned_space, widths)
     held = pretrained.load(run.model)
     card = aligned_card(held.card, told(fit))
     return fit, identify(run.model, Identity(held.space, card, fit.alignment))
@@ -123,24 +123,24 @@ def known(mine: Subgraph, other: Subgraph, corpus: Corpus, until: Until, progres
     return Known(users, _items(mine, other))
 
 
-def fitted(known: Known, target: Space, bands: Sequence[int] = (), held_out: float = HELD_OUT) -> Fit:
+def fitted(known: Known, target: Space, widths: Sequence[int] = (), held_out: float = HELD_OUT) -> Fit:
     """The map that brings most of the known entities together, judged on those that it was not fitted on.
 
-    Raises RunError where there are too few, ModelError for bands that are none.
+    Raises RunError where there are too few, ModelError for widths that are none.
     """
     width = target.width - 1
-    bands = tuple(bands) or (width,)
+    widths = tuple(widths) or (width,)
     kinds = [(chosen(kind, ~judge_N), chosen(kind, judge_N)) for kind, judge_N in _with_held_out(known, held_out)]
     weighty = sum(int((learn.weight_N > 0).sum()) for learn, _ in kinds)
-    if weighty < LEAST * max(bands):
+    if weighty < LEAST * max(widths):
         raise RunError(
-            f"{weighty} users and items that both models know are too few for a map of {max(bands)} dimensions: align "
-            "on a corpus with more, or on narrower bands"
+            f"{weighty} users and items that both models know are too few for a map of {max(widths)} dimensions: align "
+            "on a corpus with more, or in narrower blocks"
         )
-    turns = fit_blocks(together([learn for learn, _ in kinds]), bands)
+    turns = fit_blocks(together([learn for learn, _ in kinds]), widths)
     frames = (*target.frames, target.fingerprint)
     alignment = Alignment(turns, target.origin, frames)
-    users, items = (_judged(alignment, learn, judge, sum(bands)) for learn, judge in kinds)
+    users, items = (_judged(alignment, learn, judge, sum(widths)) for learn, judge in kinds)
     return Fit(alignment, users, items, dots_moved(alignment, known.users.source_ND, known.items.source_ND))
 
 

@@ -46,12 +46,12 @@ def evenly(source_ND: Tensor, target_ND: Tensor) -> Shared:
 
 
 @given(st.integers(0, 10_000), st.lists(st.integers(1, 6), min_size=1, max_size=3), st.integers(0, 2))
-def test_a_rotated_space_is_found_again_band_by_band(seed: int, bands: list[int], kept: int) -> None:
-    source = drawn(60, sum(bands) + kept, seed)
-    true = Alignment(tuple(orthogonal(width, seed + place) for place, width in enumerate(bands)))
-    found = Alignment(fit_blocks(evenly(source, true(source)), bands))
+def test_a_rotated_space_is_found_again_block_by_block(seed: int, widths: list[int], kept: int) -> None:
+    source = drawn(60, sum(widths) + kept, seed)
+    true = Alignment(tuple(orthogonal(width, seed + place) for place, width in enumerate(widths)))
+    found = Alignment(fit_blocks(evenly(source, true(source)), widths))
     torch.testing.assert_close(found(source), true(source), atol=1e-4, rtol=0)
-    assert found.bands == tuple(bands)
+    assert found.widths == tuple(widths)
 
 
 @given(st.integers(0, 10_000), st.integers(1, 8))
@@ -109,10 +109,10 @@ def test_scale_is_told_and_not_changed() -> None:
     check_orthogonal((block,))
 
 
-@pytest.mark.parametrize("bands", [(), (0,), (3, 3), (-1, 2)])
-def test_bands_that_are_none_are_refused(bands: tuple[int, ...]) -> None:
+@pytest.mark.parametrize("widths", [(), (0,), (3, 3), (-1, 2)])
+def test_widths_that_are_none_are_refused(widths: tuple[int, ...]) -> None:
     with pytest.raises(ModelError, match=r"must be whole numbers from 1 that make at most 5 together"):
-        fit_blocks(evenly(drawn(20, 5), drawn(20, 5)), bands)
+        fit_blocks(evenly(drawn(20, 5), drawn(20, 5)), widths)
 
 
 def test_fewer_entities_than_directions_are_refused() -> None:
@@ -218,7 +218,7 @@ def test_saving_unchanged_weights_keeps_the_map_and_changed_ones_drop_it(aligned
     with torch.no_grad():
         held.model.empty_D[0] += 1e-3
     grown = held.save_pretrained(tmp_path / "grown")
-    assert grown.alignment.bands == ()
+    assert grown.alignment.widths == ()
     assert not (tmp_path / "grown" / FILE).exists()
     assert Subgraph.from_pretrained(tmp_path / "grown").aligned_space == grown.space
     assert grown.space.lineage[-1] == held.space.origin
@@ -237,4 +237,4 @@ def test_a_map_that_would_change_products_is_refused(copy: Path, alignment: Alig
         identify(copy, Identity(held.space, held.card, stretched))
     with pytest.raises(ModelError, match=r"align each model by itself"):
         identify(copy, Identity(OTHER, held.card, alignment))
-    assert pretrained.load(copy).alignment.bands == ()
+    assert pretrained.load(copy).alignment.widths == ()

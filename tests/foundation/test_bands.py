@@ -9,14 +9,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from foundation.bands import blocks, cut
+from foundation.bands import cut, widths_between
 from foundation.errors import ModelError
 from foundation.subgraph import Subgraph
 
 
 @given(st.sets(st.integers(1, 63)))
 def test_blocks_end_where_bands_do(bands: set[int]) -> None:
-    found = blocks(tuple(sorted(bands)), 64)
+    found = widths_between(sorted(bands), 64)
     assert sum(found) == 64
     assert {sum(found[:end]) for end in range(1, len(found))} == bands
 

@@ -163,7 +163,7 @@ def test_what_could_not_be_the_space_before_is_refused(again: Run, before: Run, 
         check_lineage(other.space, Subgraph.from_pretrained(again.model))
     with pytest.raises(ModelError, match=r"bands"):
         align(again, before.model, bands=(16, 16))
-    assert Subgraph.from_pretrained(before.model).alignment.bands == ()
+    assert Subgraph.from_pretrained(before.model).alignment.widths == ()
 
 
 def test_the_moment_of_an_item_is_that_of_its_own_training(again: Run, before: Run) -> None:

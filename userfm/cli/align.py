@@ -7,11 +7,11 @@ from typing import Annotated
 
 import typer
 
-BandWidths = Annotated[
+Bands = Annotated[
     str,
     typer.Option(
-        help="Widths, by commas, that are to stay among themselves: 32,32 keeps the first 32 dimensions usable alone. "
-        "Those that the model learned (`--set bands=32`) where left out.",
+        help="Numbers of first dimensions, by commas, that are to stay usable alone. Those that the model learned "
+        "(`--set bands=32`) where left out.",
         show_default=False,
     ),
 ]
@@ -26,7 +26,7 @@ def align(
     space: Annotated[
         str | None, typer.Option(help="Of a store: which space (name-vN), served or not.", show_default=False)
     ] = None,
-    bands: BandWidths = "",
+    bands: Bands = "",
 ) -> None:
     """Rotate a retrained model's vectors into the directions of the model before it.
 
@@ -56,23 +56,23 @@ def align(
     from training.pretrain import Run
     from userfm.cli.console import progress_console, results, stages
 
-    widths = _widths(bands)
+    kept = _numbers(bands)
     opened = Run.open(run)
     if not opened.finished:
         raise RunError(f"{run} has no model yet; `userfm train` with the same --out finishes it")
     with stages(progress_console()) as progress:
-        fit, known_as = rotate(opened, _model(to, space), widths, progress)
+        fit, known_as = rotate(opened, _model(to, space), kept, progress)
     for line in told(fit):
         results().print(line)
     results().print(f"{opened.model} is space {known_as.origin} now; `userfm push {run} --store STORE` writes it")
 
 
-def _widths(bands: str) -> tuple[int, ...]:
+def _numbers(bands: str) -> tuple[int, ...]:
     try:
-        return tuple(int(width) for width in bands.split(",")) if bands else ()
+        return tuple(int(band) for band in bands.split(",")) if bands else ()
     except ValueError as error:
         raise typer.BadParameter(
-            f"{bands!r} must be whole numbers with commas, 32,32 for example", param_hint="--bands"
+            f"{bands!r} must be whole numbers with commas, 16,32 for example", param_hint="--bands"
         ) from error
 
 
