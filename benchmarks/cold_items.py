@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from tokenization.corpus.corpus import Corpus
 from tokenization.items.content import ItemTable
+from tokenization.tokenizer.split import Split
 from training import metrics
 from training.holdout import Columns, Holdout, ItemEvents, Part, Scorer, hold_out
 from training.metrics import Floats, ItemSets
@@ -42,14 +43,20 @@ class ColdItems:
         return len(self.held)
 
 
+def ends(split: Split, part: Part) -> tuple[float, float]:
+    """When a part of a log that is split by time begins and ends, epoch seconds."""
+    begin, end = (split.time, np.inf) if part is Part.TEST else (split.validation, split.time)
+    assert begin is not None
+    assert end is not None
+    return begin, end
+
+
 def cold_items(corpus: Corpus, part: Part) -> ColdItems:
     """The cold products of a part of a log that is split by time, and who takes them."""
     tokens, split = corpus.tokens(), corpus.split
     columns = Columns.of(corpus.tokenizer)
     held = hold_out(tokens, columns, split, part, told=False)
-    begin, end = (split.time, np.inf) if part is Part.TEST else (split.validation, split.time)
-    assert begin is not None
-    assert end is not None
+    begin, end = ends(split, part)
     time_T, offset_R = list_values(tokens["time"])
     item_T, _ = list_values(tokens[columns.item])
     row_T = np.repeat(np.arange(len(offset_R) - 1), np.diff(offset_R))

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.cold_items import ends
 from tokenization.corpus.corpus import Corpus
 from training import metrics
 from training.holdout import Columns, Holdout, Part, Scorer, hold_out
@@ -51,9 +52,7 @@ def debuts(corpus: Corpus, part: Part) -> Debuts:
     """What users take in a part of a log that is split by time, and never had before."""
     tokens, split, columns = corpus.tokens(), corpus.split, Columns.of(corpus.tokenizer)
     held, codes = hold_out(tokens, columns, split, part, told=False), len(corpus.tokenizer.items)
-    begin, end = (split.time, np.inf) if part is Part.TEST else (split.validation, split.time)
-    assert begin is not None
-    assert end is not None
+    begin, end = ends(split, part)
     time_T, offset_R = list_values(tokens["time"])
     item_T, _ = list_values(tokens[columns.item])
     row_T = np.repeat(np.arange(len(offset_R) - 1), np.diff(offset_R))
