@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from foundation.bands import cut
-from foundation.config import ModelConfig
+from foundation.config import ModelConfig, Switch
 from foundation.embedding import item_content
 from foundation.errors import ModelError
 from foundation.jagged import EventBatch, Requests
 from foundation.learning import losses
-from foundation.lesson import Lesson, Loss, Objectives
+from foundation.lesson import Lesson, Loss, Objectives, check_objectives
 from foundation.model import FoundationModel
 from foundation.objectives.contests import wanted
 from foundation.objectives.targets import Negatives, Targets
@@ -253,3 +253,34 @@ def test_bands_learn_what_the_first_dimensions_of_both_sides_say(
         plain = -(share_RV[target.request_E, target.item_E - FIRST_ITEM] * target.weight_E).sum()
         torch.testing.assert_close(said[f"embedding_{band}"].total, plain, rtol=1e-4, atol=1e-3)
         assert said[f"embedding_{band}"].share == pytest.approx(0.1)
+
+
+def test_own_items_compete_without_the_repeat_path_unless_they_are_left_out(
+    config: ModelConfig, lesson: Lesson, kiosk_corpus: Corpus
+) -> None:
+    items = kiosk_corpus.tokenizer.items
+    content = item_content(items, torch.from_numpy(items.count).float())
+    torch.manual_seed(0)
+    model = FoundationModel(replace(config, repeat_path=Switch.OFF), content).eval()
+    few = replace(lesson, negatives=Negatives(torch.tensor([FIRST_ITEM]), torch.zeros(1)))
+    own, none = (
+        next(loss.total for loss in losses(model, few, Objectives(own=switch)) if loss.name == "embedding")
+        for switch in (Switch.ON, Switch.OFF)
+    )
+    assert own > none  # more stand against the same targets
+    user_RD, item_VD, target = (
+        model.user_vectors(model(few.batch, few.requests)),
+        model.item_vectors(),
+        wanted(few.targets[0]),
+    )
+    logit_RV = user_RD @ item_VD.T
+    shown_RV = torch.full_like(logit_RV, -torch.inf)
+    shown_RV[:, FIRST_ITEM] = logit_RV[:, FIRST_ITEM]
+    shown_RV[target.request_E, target.item_E] = logit_RV[target.request_E, target.item_E]
+    share_RV = torch.log_softmax(shown_RV, 1)
+    torch.testing.assert_close(none, -(share_RV[target.request_E, target.item_E] * target.weight_E).sum())
+
+
+def test_the_repeat_path_needs_own_items_that_compete(config: ModelConfig) -> None:
+    with pytest.raises(ModelError, match="give `repeat_path=off` too, or leave out `own=off`"):
+        check_objectives(config, Objectives(own=Switch.OFF))

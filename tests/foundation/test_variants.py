@@ -228,7 +228,7 @@ def test_without_repeat_path_and_affinity_scores_are_the_dot_product(make: Make)
         dot_RV = model.horizons[0](states.told_RD) @ item_VD[:, :-1].T + item_VD[:, -1]
         torch.testing.assert_close(model.scores(states, item_VD)[:, FIRST_ITEM:], dot_RV[:, FIRST_ITEM:])
         torch.testing.assert_close(model.user_vectors(states)[:, :-1], model.pooling.state(states.bare_RD))
-    assert len(states.own.code_P)  # they compete in the losses, so that the dot product learns to tell them apart
+    assert not len(states.own.code_P)  # in the losses they compete, unless `own=off`
     assert states.own.feature_PX.shape == (len(states.own.code_P), 0)
 
 
