@@ -30,6 +30,7 @@ MODULES = {
     "long_histories": "benchmarks.long_histories",
     "merging": "benchmarks.merging",
     "optimisers": "benchmarks.optimisers",
+    "scaling": "benchmarks.scaling",
     "semantic_ids": "benchmarks.semantic_ids",
     "serve": "benchmarks.serve",
     "small": "benchmarks.small",

@@ -29,7 +29,7 @@ from tokenization.corpus.packing import pack
 from tokenization.corpus.windows import cut_windows
 from tokenization.tokenizer.split import Split
 from tokenization.tokenizer.tokenizer import Tokenizer
-from training.dropout import IdDropout, hidden_rows, some_later, some_new, some_told
+from training.dropout import IdDropout, hidden_rows, some_later, some_new, some_rows, some_told
 from training.errors import TrainingError
 from training.feedback import Feedback, feedback_of
 from training.negatives import Proposal, among_batch, asked_chances, drawn, uncorrected, whole_catalogue
@@ -48,6 +48,7 @@ class Sampling:
     is hidden with half that probability. attribute_dropout: the same of users and what is known of them.
     history_dropout: share of requests that read no event, as those of a new user. history_cut: share of rows that begin
     later than their user does, as those of a user of few events. id_dropout: items whose own rows are hidden.
+    users: share of them that is learned from, to see what more of a log is worth; what is counted is counted of all.
     """
 
     tokens: int = 8_192
@@ -58,6 +59,7 @@ class Sampling:
     attribute_dropout: float = 0.2
     history_dropout: float = 0.0
     history_cut: float = 0.0
+    users: float = 1.0
     history: int = 0
     id_dropout: IdDropout = field(default_factory=IdDropout)
 
@@ -68,6 +70,8 @@ class Sampling:
         for name in ("context_dropout", "attribute_dropout", "history_dropout", "history_cut"):
             if not 0 <= getattr(self, name) <= 1:
                 raise TrainingError(f"sampling: {name!r} is a share, from 0 to 1, got {getattr(self, name)}")
+        if not 0 < self.users <= 1:
+            raise TrainingError(f"sampling: 'users' is a share, above 0 to 1, got {self.users}")
         if not 0 <= self.negative_power < math.inf:
             raise TrainingError(f"sampling: 'negative_power' must be at least 0, got {self.negative_power}")
 
@@ -233,11 +237,11 @@ def row_tokens(sampling: Sampling) -> int:
 def batches(training_set: TrainingSet, sampling: Sampling, seed: int, epoch: int) -> list[np.ndarray]:
     """Rows (of `in_windows`) of each batch of an epoch: shuffled, and packed to the token budget.
 
-    Raises TrainingError where the budget is so small that no row has two groups.
+    Raises TrainingError where no row has two groups.
     """
     tokens = row_tokens(sampling)
     training_set = in_windows(training_set, tokens)
-    rows = training_set.trainable
+    rows = some_rows(training_set.trainable, sampling.users, seed)
     if not len(rows):
         raise TrainingError(
             f"{'rows' if sampling.history else 'batches'} of {tokens} tokens hold no two groups of a user one after "

@@ -89,6 +89,14 @@ def some_told(code_NC: Tensor, share: float, draw: np.random.Generator) -> Tenso
     return torch.where(torch.from_numpy(keep_N1 & keep_NC), code_NC, 0)
 
 
+def some_rows(row_N: np.ndarray, share: float, seed: int) -> np.ndarray:
+    """A share of the rows, at least one of those that there are, the same in every epoch."""
+    if share == 1:
+        return row_N
+    kept = max(round(share * len(row_N)), 1)
+    return np.asarray(np.sort(np.random.default_rng([seed, kept]).permutation(row_N)[:kept]))
+
+
 def some_later(events: EventBatch, row_N: Tensor, share: float, draw: np.random.Generator) -> Tensor:
     """int64 [N]: tokens at the beginning of each row that a lesson leaves out, of a share of the rows any number that
     leaves something before the row's last group; of the others none.

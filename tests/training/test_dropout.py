@@ -17,7 +17,7 @@ from foundation.space import Space
 from foundation.subgraph import Subgraph
 from tests.conftest import KINDS, Kiosk
 from tokenization.corpus.corpus import Corpus
-from training.data import Position, TrainingSet, lessons, read_training_set, recent_counts, select_users
+from training.data import Position, TrainingSet, batches, lessons, read_training_set, recent_counts, select_users
 from training.dropout import MEASURED, IdDropout, hidden_rows, some_later, some_told
 from training.errors import TrainingError
 from training.holdout import Columns, hold_out
@@ -65,6 +65,16 @@ def test_attributes_are_hidden_for_a_share_of_the_users(known: TrainingSet, memb
     hidden = float(((some == 0) & (whole.batch.attribute_BA > 0)).sum() / (whole.batch.attribute_BA > 0).sum())
     assert 0.35 < hidden < 0.9
     assert torch.equal(known.events.attribute_BA[:28] > 0, torch.ones(28, 2, dtype=torch.bool))  # the log's own stay
+
+
+def test_a_share_of_the_users_is_learned_from_the_same_in_every_epoch(known: TrainingSet, members: Recipe) -> None:
+    some = replace(members.sampling, users=0.25)
+    first, second = (np.unique(np.concatenate(batches(known, some, 3, epoch))) for epoch in (0, 1))
+    assert np.array_equal(first, second)
+    assert len(first) == round(0.25 * known.users)
+    assert not np.array_equal(first, np.unique(np.concatenate(batches(known, some, 4, 0))))
+    with pytest.raises(TrainingError, match="'users' is a share, above 0 to 1, got 0"):
+        replace(some, users=0.0)
 
 
 @given(share=st.sampled_from([0.0, 0.5, 1.0]), seed=st.integers(0, 99))
