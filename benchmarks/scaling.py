@@ -123,8 +123,7 @@ def losses(subgraph: Subgraph, held: Holdout) -> Floats:
             for row in range(len(requests)):
                 code = truth.codes[truth.offsets[start + row] : truth.offsets[start + row + 1]]
                 found[start + row] = -share_nV[row, code].mean() if len(code) else np.nan
-    known: Floats = found[~np.isnan(found)]
-    return known
+    return found[~np.isnan(found)]
 
 
 def fit(points: Sequence[Point], rows: NDArray[np.int64] | None) -> Law:
@@ -134,7 +133,7 @@ def fit(points: Sequence[Point], rows: NDArray[np.int64] | None) -> Law:
     data = np.array([one.tokens for one in points]) / max(one.tokens for one in points)
 
     def off(told: Floats) -> Floats:
-        return law(told)(size, data) - loss
+        return np.asarray(law(told)(size, data) - loss)
 
     spread = max(float(np.ptp(loss)), 1e-6)
     begin = [float(loss.min()) - spread, np.log(spread / 2), np.log(0.3), np.log(spread / 2), np.log(0.3)]

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from foundation.config import FacetConfig, ItemConfig, ModelConfig, Switch
-from foundation.jagged import EventBatch, Requests, group_offsets, offsets_of, ranges, segment_ids
+from foundation.jagged import EventBatch, Requests, group_offsets, offsets_of, ranges
 from foundation.lesson import Lesson, Objectives
 from foundation.objectives.targets import Negatives
 from foundation.repeat import FIRST_ITEM
@@ -29,6 +29,7 @@ from tokenization.corpus.packing import pack
 from tokenization.corpus.windows import cut_windows
 from tokenization.tokenizer.split import Split
 from tokenization.tokenizer.tokenizer import Tokenizer
+from training.asking import askable, draw_groups, group_context, history_ends
 from training.dropout import IdDropout, hidden_rows, some_later, some_new, some_rows, some_told
 from training.errors import TrainingError
 from training.feedback import Feedback, feedback_of
@@ -122,7 +123,7 @@ class TrainingSet:
         """int64 rows with a group that began after another was complete."""
         first_G = group_offsets(self.events)[:-1]
         owner_G = self.events.user_T[first_G]
-        return np.unique(owner_G[_askable(self.events, first_G, owner_G, self.fresh_B)].numpy())
+        return np.unique(owner_G[askable(self.events, first_G, owner_G, self.fresh_B)].numpy())
 
 
 def read_training_set(corpus: Corpus, config: ModelConfig, until: Until = Until.VALIDATION) -> TrainingSet:
@@ -309,12 +310,12 @@ def make_lesson(
     border_G1 = group_offsets(batch)
     first_G = border_G1[:-1]
     owner_G = batch.user_T[first_G]
-    askable_G = _askable(batch, first_G, owner_G, training_set.fresh_B[row_B] - skipped_B)
-    asked_R = _draw_groups(owner_G, askable_G, sampling.requests, draw)
-    context_RC = _group_context(batch, border_G1, config)[asked_R]
+    askable_G = askable(batch, first_G, owner_G, training_set.fresh_B[row_B] - skipped_B)
+    asked_R = draw_groups(owner_G, askable_G, sampling.requests, draw)
+    context_RC = group_context(batch, border_G1, config)[asked_R]
     requests = Requests(
         user_R=owner_G[asked_R],
-        end_R=_history_ends(batch, first_G, owner_G)[asked_R],
+        end_R=history_ends(batch, first_G, owner_G)[asked_R],
         time_R=batch.begin_T[first_G[asked_R]],
         context_RC=some_told(context_RC, sampling.context_dropout, draw),
     )
@@ -352,50 +353,9 @@ def batch_proposal(training_set: TrainingSet, config: ModelConfig, sampling: Sam
     """
     events = training_set.events
     first_G = group_offsets(events)[:-1]
-    askable_G = _askable(events, first_G, events.user_T[first_G], training_set.fresh_B)
+    askable_G = askable(events, first_G, events.user_T[first_G], training_set.fresh_B)
     reward_T = training_set.feedback.rewards(events.facet_TF)
     number, codes = len(batches(training_set, sampling, seed, 0)), len(training_set.count_V)
     asked_V = asked_chances(events, config.item_column, askable_G, reward_T, sampling.requests, number, codes)
     draws = Proposal.of_draws(training_set.count_V, sampling.negatives, sampling.negative_power)
     return replace(draws, asked_V=asked_V)
-
-
-def _askable(events: EventBatch, first_G: Tensor, owner_G: Tensor, fresh_B: Tensor) -> Tensor:
-    """bool [G]: groups that are fresh in their row, and began after another of the row was complete."""
-    row_G = events.offset_B1[owner_G]  # where the row begins, with the first group of it to be complete
-    fresh_G = first_G - row_G >= fresh_B[owner_G]
-    return fresh_G & (events.time_T[row_G] < events.begin_T[first_G])
-
-
-def _history_ends(batch: EventBatch, first_G: Tensor, owner_G: Tensor) -> Tensor:
-    """int64 [G]: the user's first token that was not complete strictly before the group began."""
-    begin_G = batch.begin_T[first_G]
-    if torch.equal(begin_G, batch.time_T[first_G]):
-        return first_G
-    # Users and times as one number that ascends with the tokens.
-    moment_N, rank_N = torch.unique(torch.cat([batch.time_T, begin_G]), return_inverse=True)
-    rank_T, rank_G = rank_N[: batch.tokens], rank_N[batch.tokens :]
-    return torch.searchsorted(batch.user_T * len(moment_N) + rank_T, owner_G * len(moment_N) + rank_G)
-
-
-def _draw_groups(owner_G: Tensor, askable_G: Tensor, per_user: int, draw: np.random.Generator) -> Tensor:
-    """At most `per_user` of each user's groups that can be asked for, in order."""
-    owner = owner_G.numpy()
-    candidate = np.flatnonzero(askable_G.numpy())
-    order = np.lexsort((draw.random(len(candidate)), owner[candidate]))
-    owners = owner[candidate][order]
-    first = np.flatnonzero(np.r_[True, owners[1:] != owners[:-1]]) if len(owners) else np.zeros(0, dtype=int)
-    rank = np.arange(len(owners)) - np.repeat(first, np.diff(np.r_[first, len(owners)]))
-    return torch.from_numpy(np.sort(candidate[order[rank < per_user]]))
-
-
-def _group_context(batch: EventBatch, border_G1: Tensor, config: ModelConfig) -> Tensor:
-    """int64 [G, C] of the tokens that were there when the group began; 0 where these disagree: that is no property of
-    the request, as in `holdout`."""
-    code_TC = batch.facet_TF[:, list(config.context_columns)][batch.opening_T]
-    group_TC = segment_ids(border_G1)[batch.opening_T, None].expand_as(code_TC)
-    nothing_GC = code_TC.new_zeros(len(border_G1) - 1, code_TC.shape[1])
-    low_GC, high_GC = (
-        nothing_GC.scatter_reduce(0, group_TC, code_TC, extreme, include_self=False) for extreme in ("amin", "amax")
-    )
-    return torch.where(low_GC == high_GC, low_GC, 0)
