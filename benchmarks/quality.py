@@ -4,9 +4,10 @@
 
 Every user is asked for the item after all they did but the last (MovieLens 1M, Beauty; what they met before is
 filtered out of the lists), or every household for its next basket after the cut (Complete Journey; nothing is
-filtered). Settings, the number of passes among them, were chosen on the validation part: those of this model stand
-here, those of the peer in benchmarks/results/peer-<data>.json (`python -m benchmarks peer --data ml-1m`). Then both
-learn everything before the test part, and are judged there once, with as many seeds.
+filtered). Settings, the number of passes among them, belong to the validation part: those of this model stand here (the
+recipes' own until better ones are found there), those of the peer in benchmarks/results/peer-<data>.json (`python -m
+benchmarks peer --data ml-1m`). Then both learn everything before the test part, and are judged there once, with as many
+seeds.
 
 Beside the figures lies a table of each user's rank with each system and seed, so that anyone can compute them again.
 """
@@ -52,7 +53,7 @@ OURS: Mapping[Log, Mapping[str, str]] = {
     Log.BEAUTY: {},
     Log.JOURNEY: {"epochs": "3"},
 }
-"""Settings on top of the recipe, chosen on validation; docs/log.md says what else was tried."""
+"""Settings on top of the recipe. None was chosen on validation yet: docs/log.md says what was looked at."""
 SCORER = {Log.ML_1M: "embedding", Log.BEAUTY: "embedding", Log.JOURNEY: "model"}
 PEER = {Log.ML_1M: "rectools", Log.BEAUTY: "rectools", Log.JOURNEY: "personal_decayed"}
 
@@ -139,7 +140,10 @@ def _others(log: Log, corpus: Corpus, seeds: int, progress: Progress) -> dict[st
     }
     if log is Log.JOURNEY:
         return {"peer": counted["personal_decayed"], "popularity": counted["popularity"]}
-    told = json.loads((RESULTS / f"peer-{log}.json").read_text(encoding="utf-8"))["figures"]["best"]
+    path = RESULTS / f"peer-{log}.json"
+    if not path.exists():
+        raise SystemExit(f"the peer has no settings yet: run `python -m benchmarks peer --data {log} --json {path}`")
+    told = json.loads(path.read_text(encoding="utf-8"))["figures"]["best"]
     settings = rectools.Settings(**told["settings"])
     course = rectools.Course(epochs=told["epoch"], threads=len(os.sched_getaffinity(0)))
     python, found = rectools.environment(HOME.parent / "peers"), []

@@ -51,7 +51,7 @@ Change = Callable[[Tensor, Tensor], Vectors]
 
 
 def run(progress: Progress) -> Measured:
-    """Figures by what was made small: NDCG@10, what is lost beside whole vectors with its interval, overlap, bytes."""
+    """Figures by what was made small: NDCG@10, what is lost beside whole vectors with its interval, overlap."""
     with tempfile.TemporaryDirectory() as folder:
         corpus = Corpus.open(corpus_of(Slice.JOURNEY, Path(folder), progress))
         trials = {
