@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from foundation.config import ModelConfig
 from foundation.embedding import ItemContent
 from foundation.model import FoundationModel
+from tokenization.hashing import mixed
 
 Keys = NDArray[np.uint64]
 ITEM_ROWS = "tower.id.weight"
@@ -62,16 +63,10 @@ def normal(name: str, key_R: Keys, numbers: int) -> NDArray[np.float32]:
     stream = np.frombuffer(hashlib.blake2b(name.encode(), digest_size=8).digest(), dtype="<u8")
     counter_N = np.arange(2 * numbers, dtype=np.uint64) * _GOLDEN
     with np.errstate(over="ignore"):
-        mixed_RN = _mixed(_mixed(key_R + _GOLDEN)[:, None] ^ stream) + counter_N
-        uniform_RN = (_mixed(mixed_RN) >> np.uint64(11)).astype(np.float64) / 2.0**53
+        counter_RN = mixed(mixed(key_R + _GOLDEN)[:, None] ^ stream) + counter_N
+        uniform_RN = (mixed(counter_RN) >> np.uint64(11)).astype(np.float64) / 2.0**53
     radius_RN = np.sqrt(-2.0 * np.log1p(-uniform_RN[:, :numbers]))
     return np.asarray(radius_RN * np.cos(2.0 * np.pi * uniform_RN[:, numbers:]), dtype=np.float32)
-
-
-def _mixed(value: Keys) -> Keys:
-    value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    value = (value ^ (value >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return np.asarray(value ^ (value >> np.uint64(31)))
 
 
 def _seeded(config: ModelConfig, content: ItemContent, seed: int) -> FoundationModel:

@@ -24,6 +24,7 @@ import torch
 
 from foundation import pretrained
 from foundation.card import Told, new_card
+from foundation.config import ItemGate
 from foundation.embedding import item_content
 from foundation.model import FoundationModel
 from foundation.space import Space
@@ -156,7 +157,8 @@ def initial_model(training_set: TrainingSet, corpus: Corpus, recipe: Recipe) -> 
     """A new model of the recipe, its weights drawn as the recipe's `start` says."""
     tokenizer, column = corpus.tokenizer, recipe.model.item_column
     items, recent_V = tokenizer.items, recent_counts(training_set, column)
-    ages = item_ages(training_set.events, training_set.end, recent_V, tokenizer, column)
+    gated = recipe.model.item_gate is ItemGate.AGE
+    ages = item_ages(training_set.events, training_set.end, recent_V, tokenizer, column) if gated else None
     content = item_content(items, recent_V, ages)
     if recipe.start is Start.SHARED:
         return shared_start(recipe.model, content, items.ids.decode(np.arange(len(items), dtype=np.int32)))
