@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import platform
 import subprocess
@@ -70,6 +71,8 @@ def _parser() -> argparse.ArgumentParser:
             one.add_argument("--data", required=True, metavar="LOG", help="ml-1m, beauty or complete_journey")
         if name == "quality":
             one.add_argument("--seeds", type=int, default=3, metavar="N", help="trainings of each system")
+            help_ = "of the clock on the wall for each training, on all cores; without it, as long as its settings say"
+            one.add_argument("--minutes", type=float, default=math.inf, metavar="M", help=help_)
     return parser
 
 
@@ -93,7 +96,7 @@ def _run_on_a_log(chosen: argparse.Namespace, console: Console) -> dict[str, obj
     with _shown(console, chosen.name) as progress:
         if chosen.name == "peer":
             return peer.run(progress, log)
-        return quality.run(progress, log, chosen.seeds, chosen.json)
+        return quality.run(progress, log, chosen.seeds, chosen.json, chosen.minutes)
 
 
 def _run(name: str, console: Console) -> Measured:

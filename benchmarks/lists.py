@@ -16,7 +16,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from tokenization.codes.vocabulary import Vocabulary
-from training.holdout import Holdout, Requests, Scorer
+from tokenization.corpus.corpus import Corpus
+from training.holdout import Columns, Holdout, Part, Requests, Scorer, hold_out
 from training.metrics import Codes, top_k
 
 DEPTH = 100
@@ -44,6 +45,11 @@ class Lists:
         fresh = path.with_suffix(".tmp")
         pq.write_table(pa.table({"user_id": self.user_ids, "items": items}), fresh)
         fresh.rename(path)
+
+
+def held_out(corpus: Corpus, part: Part) -> Holdout:
+    """What every system is asked for on that part."""
+    return hold_out(corpus.tokens(), Columns.of(corpus.tokenizer), corpus.split, part)
 
 
 def of_scorer(scorer: Scorer, holdout: Holdout, items: int, filtered: bool) -> Lists:

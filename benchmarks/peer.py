@@ -71,5 +71,12 @@ def _train_all(
 
 
 def _told(settings: Settings, trained: Trained) -> dict[str, Any]:
+    """looks: (epoch, processor seconds, NDCG@10 on validation)."""
     epoch, seconds, ndcg = trained.best
-    return {"settings": asdict(settings), "epoch": epoch, "seconds": seconds, "ndcg@10": ndcg}
+    return {
+        "settings": asdict(settings),
+        "epoch": epoch,
+        "seconds": seconds,
+        "ndcg@10": ndcg,
+        "looks": [list(look) for look in trained.looks],
+    }

@@ -1,6 +1,7 @@
 """Quality beside the best open system: the same log, the same requests, one evaluator, lists of every user kept.
 
 `python -m benchmarks quality --data ml-1m --seeds 3 --json benchmarks/results/quality-ml-1m.json`
+`python -m benchmarks quality --data ml-1m --minutes 15 --json benchmarks/results/quality-ml-1m-15min.json`
 
 Every user is asked for the item after all they did but the last (MovieLens 1M, Beauty; what they met before is
 filtered out of the lists), or every household for its next basket after the cut (Complete Journey; nothing is
@@ -9,12 +10,16 @@ recipes' own until better ones are found there), those of the peer in benchmarks
 benchmarks peer --data ml-1m`). Then both learn everything before the test part, and are judged there once, with as many
 seeds.
 
+With `--minutes`, both learn as long by the clock on the wall, one training after another, each on all cores; the peer
+with the settings that did best on validation in as much processor time.
+
 Beside the figures lies a table of each user's rank with each system and seed, so that anyone can compute them again.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -25,7 +30,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from benchmarks.lists import Lists, of_scorer, ranks, scorer_of
+from benchmarks.lists import Lists, held_out, of_scorer, ranks, scorer_of
 from benchmarks.logs import Log, corpus_of
 from benchmarks.models import trained
 from benchmarks.peers import rectools
@@ -55,6 +60,7 @@ OURS: Mapping[Log, Mapping[str, str]] = {
 }
 """Settings on top of the recipe. None was chosen on validation yet: docs/log.md says what was looked at."""
 SCORER = {Log.ML_1M: "embedding", Log.BEAUTY: "embedding", Log.JOURNEY: "model"}
+ENDLESS = 1_000_000  # passes, of a training that its minutes end
 PEER = {Log.ML_1M: "rectools", Log.BEAUTY: "rectools", Log.JOURNEY: "personal_decayed"}
 
 
@@ -89,13 +95,14 @@ def recipe_of(log: Log, corpus: Corpus, seed: int) -> Recipe:
     return with_overrides(replace(recipe, seed=seed), dict(OURS[log]))
 
 
-def run(progress: Progress, log: Log, seeds: int, out: Path) -> dict[str, Any]:
-    """The figures, nested as they are written; the ranks go beside `out`."""
+def run(progress: Progress, log: Log, seeds: int, out: Path, minutes: float = math.inf) -> dict[str, Any]:
+    """The figures, nested as they are written; the ranks go beside `out`. minutes: of each training, as many for the
+    peer; inf: as long as the settings of each say."""
     corpus = corpus_of(log, HOME, progress)
-    lists = {"model": our_lists(log, corpus, Part.TEST, seeds, progress), **_others(log, corpus, seeds, progress)}
-    judged = judge(log, corpus, Part.TEST, lists)
+    ours = our_lists(log, corpus, Part.TEST, seeds, progress, minutes)
+    judged = judge(log, corpus, Part.TEST, {"model": ours, **_others(log, corpus, seeds, progress, minutes)})
     _write_ranks(judged, out.with_suffix(".ranks.parquet"))
-    return figures(log, judged)
+    return {**figures(log, judged), **({"minutes": minutes} if minutes < math.inf else {})}
 
 
 def figures(log: Log, judged: Judged) -> dict[str, Any]:
@@ -112,26 +119,34 @@ def figures(log: Log, judged: Judged) -> dict[str, Any]:
 
 def judge(log: Log, corpus: Corpus, part: Part, lists: Mapping[str, Sequence[Lists]]) -> Judged:
     """Every list by the one evaluator, on the part of the log where all were asked."""
-    holdout, items = rectools.held_out(corpus, part), len(corpus.tokenizer.items)
+    holdout, items = held_out(corpus, part), len(corpus.tokenizer.items)
     scorers = {
         _name(system, seed): scorer_of(one, items) for system, of in lists.items() for seed, one in enumerate(of)
     }
     return Judged(holdout, lists, evaluate(holdout, scorers, items), Slice.ALL)
 
 
-def our_lists(log: Log, corpus: Corpus, part: Part, seeds: int, progress: Progress) -> list[Lists]:
+def our_lists(
+    log: Log, corpus: Corpus, part: Part, seeds: int, progress: Progress, minutes: float = math.inf
+) -> list[Lists]:
     """The model's lists, a training a seed; models that are there already are read."""
-    until = Until.TEST if part is Part.TEST else Until.VALIDATION
-    trials = [Trial(corpus.folder, recipe_of(log, corpus, seed), until=until) for seed in range(seeds)]
-    models = trained(trials, HOME / "models", len(os.sched_getaffinity(0)), progress)
-    holdout, items, filtered = rectools.held_out(corpus, part), len(corpus.tokenizer.items), log is not Log.JOURNEY
+    until, cores = Until.TEST if part is Part.TEST else Until.VALIDATION, len(os.sched_getaffinity(0))
+    recipes = [recipe_of(log, corpus, seed) for seed in range(seeds)]
+    if minutes < math.inf:
+        recipes = [replace(recipe, minutes=minutes, epochs=ENDLESS) for recipe in recipes]
+    trials = [Trial(corpus.folder, recipe, until=until) for recipe in recipes]
+    if minutes < math.inf:
+        models = trained(trials, HOME / "models", 1, progress, threads=cores)
+    else:
+        models = trained(trials, HOME / "models", cores, progress)
+    holdout, items, filtered = held_out(corpus, part), len(corpus.tokenizer.items), log is not Log.JOURNEY
     scorers = (model_scorers(Subgraph.from_pretrained(models[trial]))[SCORER[log]] for trial in trials)
     return [of_scorer(scorer, holdout, items, filtered) for scorer in scorers]
 
 
-def _others(log: Log, corpus: Corpus, seeds: int, progress: Progress) -> dict[str, list[Lists]]:
+def _others(log: Log, corpus: Corpus, seeds: int, progress: Progress, minutes: float) -> dict[str, list[Lists]]:
     """The peer's lists, and popularity's."""
-    holdout, tokenizer = rectools.held_out(corpus, Part.TEST), corpus.tokenizer
+    holdout, tokenizer = held_out(corpus, Part.TEST), corpus.tokenizer
     clock, items = tokenizer.schema.time is not None, len(tokenizer.items)
     simple = standard_baselines(corpus.tokens(), Columns.of(tokenizer), corpus.split, Part.TEST, items, clock)
     counted = {
@@ -140,18 +155,37 @@ def _others(log: Log, corpus: Corpus, seeds: int, progress: Progress) -> dict[st
     }
     if log is Log.JOURNEY:
         return {"peer": counted["personal_decayed"], "popularity": counted["popularity"]}
-    path = RESULTS / f"peer-{log}.json"
-    if not path.exists():
-        raise SystemExit(f"the peer has no settings yet: run `python -m benchmarks peer --data {log} --json {path}`")
-    told = json.loads(path.read_text(encoding="utf-8"))["figures"]["best"]
-    settings = rectools.Settings(**told["settings"])
-    course = rectools.Course(epochs=told["epoch"], threads=len(os.sched_getaffinity(0)))
+    settings, course = _peer_course(log, minutes)
     python, found = rectools.environment(HOME.parent / "peers"), []
     for seed in range(seeds):
         progress("peer", seed, seeds)
         found.append(rectools.train(python, corpus, Part.TEST, settings, course, seed, HOME).lists)
     progress("peer", seeds, seeds)
     return {"peer": found, "popularity": counted["popularity"]}
+
+
+def _peer_course(log: Log, minutes: float) -> tuple[rectools.Settings, rectools.Course]:
+    """What was chosen on validation, with the number of passes that was best there; or with the minutes."""
+    path, cores = RESULTS / f"peer-{log}.json", len(os.sched_getaffinity(0))
+    if not path.exists():
+        raise SystemExit(f"the peer has no settings yet: run `python -m benchmarks peer --data {log} --json {path}`")
+    figures = json.loads(path.read_text(encoding="utf-8"))["figures"]
+    best = best_within(figures["trials"], 60 * minutes * cores)
+    settings = rectools.Settings(**best["settings"])
+    if minutes < math.inf:
+        return settings, rectools.Course(epochs=ENDLESS, seconds=60 * minutes, clock="wall", threads=cores)
+    return settings, rectools.Course(epochs=best["epoch"], threads=cores)
+
+
+def best_within(trials: Sequence[Mapping[str, Any]], seconds: float) -> dict[str, Any]:
+    """Settings and epoch of the trial that did best on validation in so much processor time."""
+    looks = [
+        {"settings": trial["settings"], "epoch": epoch, "seconds": spent, "ndcg@10": found}
+        for trial in trials
+        for epoch, spent, found in trial["looks"]
+        if spent <= seconds
+    ]
+    return max(looks, key=lambda look: look["ndcg@10"])
 
 
 def _write_ranks(judged: Judged, path: Path) -> None:

@@ -20,6 +20,7 @@ from foundation.learning import losses
 from foundation.lesson import Lesson
 from foundation.model import FoundationModel
 from training import checkpoint
+from training.averaging import Average
 from training.data import Position, TrainingSet, batches, in_windows, lessons, row_tokens
 from training.errors import TrainingError
 from training.optimisers import Optimisers
@@ -73,12 +74,15 @@ def train(
 ) -> Progress:
     """Train to the end of the recipe, continuing from the newest checkpoint; returns where it ended.
 
-    The lessons go to the device that the model is on. on_step is called on rank 0. Raises TrainingError when the
+    The lessons go to the device that the model is on. on_step is called on rank 0. A run that keeps an average of its
+    weights leaves the model with that. Raises TrainingError when the
     loss is no longer finite or the checkpoints are of another model.
     """
     check(recipe)
     optimisers = Optimisers(model, recipe.optimisation, recipe.seed)
-    progress = _resume(model, optimisers, checkpoints) or Progress()
+    average = Average(model, recipe.optimisation.average) if recipe.optimisation.average else None
+    state = _State(model, optimisers, average, checkpoints)
+    progress = state.resume() or Progress()
     broadcast(model, ranks)
     steps = total_steps(training_set, recipe, ranks)
     course = _Course(training_set, recipe, ranks, progress.position)
@@ -94,16 +98,20 @@ def train(
         factor = schedule(progress, steps, recipe)
         with _drawing(recipe.seed, progress.step, ranks.rank):
             found = _step(model, optimisers, moved(lesson, device), recipe, ranks, factor)
+        if average is not None:
+            average.follow()
         now = time.monotonic()
         progress = Progress(progress.step + 1, position, progress.seconds + now - clock, progress.tokens + found.tokens)
         clock = now
         if ranks.rank == 0:
             on_step(_record(progress, steps, found, recipe, factor))
             if now - saved > recipe.checkpoint_seconds:
-                _save(checkpoints, model, optimisers, progress)
+                state.save(progress)
                 saved = now
     if ranks.rank == 0:
-        _save(checkpoints, model, optimisers, progress)
+        state.save(progress)
+    if average is not None:
+        average.settle()
     return progress
 
 
@@ -226,21 +234,34 @@ def _record(progress: Progress, steps: int, found: _Found, recipe: Recipe, facto
     )
 
 
-def _save(checkpoints: Path, model: nn.Module, optimisers: Optimisers, progress: Progress) -> None:
-    state = {"model": model.state_dict(), "optimisers": optimisers.state(), "progress": asdict(progress)}
-    checkpoint.save(checkpoints, progress.step, state)
+@dataclass(frozen=True)
+class _State:
+    """All that a run is, as it is kept in its checkpoints."""
 
+    model: nn.Module
+    optimisers: Optimisers
+    average: Average | None
+    checkpoints: Path
 
-def _resume(model: nn.Module, optimisers: Optimisers, checkpoints: Path) -> Progress | None:
-    state = checkpoint.load_newest(checkpoints)
-    if state is None:
-        return None
-    try:
-        model.load_state_dict(state["model"])
-        optimisers.load(state["optimisers"])
-    except (RuntimeError, ValueError, KeyError) as error:
-        raise TrainingError(
-            f"the checkpoints in {checkpoints} are of another model or userfm than this: take a new run directory"
-        ) from error
-    saved = state["progress"]
-    return Progress(saved["step"], Position(**saved["position"]), saved["seconds"], saved["tokens"])
+    def save(self, progress: Progress) -> None:
+        state = {"model": self.model.state_dict(), "optimisers": self.optimisers.state(), "progress": asdict(progress)}
+        if self.average is not None:
+            state["average"] = self.average.state()
+        checkpoint.save(self.checkpoints, progress.step, state)
+
+    def resume(self) -> Progress | None:
+        state = checkpoint.load_newest(self.checkpoints)
+        if state is None:
+            return None
+        try:
+            self.model.load_state_dict(state["model"])
+            self.optimisers.load(state["optimisers"])
+            if self.average is not None:
+                self.average.load(state["average"])
+        except (RuntimeError, ValueError, KeyError) as error:
+            raise TrainingError(
+                f"the checkpoints in {self.checkpoints} are of another model or userfm than this: "
+                f"take a new run directory"
+            ) from error
+        saved = state["progress"]
+        return Progress(saved["step"], Position(**saved["position"]), saved["seconds"], saved["tokens"])

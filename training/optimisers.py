@@ -29,7 +29,8 @@ class Optimisation:
     """How the weights move.
 
     rate: of `method` on dense weights, table_rate: of SparseAdam on the rows of the item tables. Both rise over
-    `warmup` steps and fall by a cosine to 2 %. clip: longest norm of the dense gradient.
+    `warmup` steps and fall by a cosine to 2 %. clip: longest norm of the dense gradient. average: how much a step
+    leaves of the moving average of the weights, with which the run ends (training/averaging.py); 0: the last weights.
     """
 
     rate: float = 6e-3
@@ -38,6 +39,7 @@ class Optimisation:
     warmup: int = 20
     clip: float = 1.0
     method: Method = Method.ADAMW
+    average: float = 0.0
 
     def __post_init__(self) -> None:
         for name in ("rate", "table_rate", "weight_decay"):
@@ -45,6 +47,8 @@ class Optimisation:
                 raise TrainingError(f"optimisation: {name!r} must be at least 0, got {getattr(self, name)}")
         if self.warmup < 1:
             raise TrainingError(f"optimisation: 'warmup' must be at least 1 step, got {self.warmup}")
+        if not 0 <= self.average < 1:
+            raise TrainingError(f"optimisation: 'average' is a share, from 0 to below 1, got {self.average}")
         if not self.clip > 0:
             raise TrainingError(f"optimisation: 'clip' must be above 0, inf for no limit, got {self.clip}")
 

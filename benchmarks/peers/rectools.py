@@ -18,9 +18,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from benchmarks.lists import Lists, of_table
+from benchmarks.lists import Lists, held_out, of_table
 from tokenization.corpus.corpus import Corpus
-from training.holdout import Columns, Holdout, Part, hold_out
+from training.holdout import Holdout, Part
 from training.rows import list_values
 
 HERE = Path(__file__).parent
@@ -72,8 +72,12 @@ class Trained:
     @property
     def best(self) -> tuple[int, float, float]:
         """The epoch with the best NDCG@10 on validation."""
-        looked = [(epoch, seconds, found) for epoch, seconds, found in self.epochs if found is not None]
-        return max(looked, key=lambda one: one[2])
+        return max(self.looks, key=lambda one: one[2])
+
+    @property
+    def looks(self) -> list[tuple[int, float, float]]:
+        """The epochs after which validation was looked at."""
+        return [(epoch, seconds, found) for epoch, seconds, found in self.epochs if found is not None]
 
 
 def environment(home: Path) -> Path:
@@ -115,11 +119,6 @@ def train(
     lines = [json.loads(line) for line in (folder / "told.jsonl").read_text().splitlines()]
     lists = of_table(pq.read_table(folder / "lists.parquet"), holdout.user_ids, corpus.tokenizer.items.ids)
     return Trained(lists, tuple((line["epoch"], line["seconds"], line["ndcg@10"]) for line in lines))
-
-
-def held_out(corpus: Corpus, part: Part) -> Holdout:
-    """What every system is asked for on that part."""
-    return hold_out(corpus.tokens(), Columns.of(corpus.tokenizer), corpus.split, part)
 
 
 def _write_events(corpus: Corpus, holdout: Holdout, folder: Path) -> None:

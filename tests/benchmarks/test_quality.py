@@ -13,7 +13,7 @@ from benchmarks import quality
 from benchmarks.__main__ import main
 from benchmarks.lists import Lists
 from benchmarks.logs import Log, corpus_of
-from benchmarks.quality import figures, judge
+from benchmarks.quality import best_within, figures, judge
 from tokenization.corpus.corpus import Corpus
 from training.holdout import Columns, Part, hold_out
 
@@ -74,3 +74,11 @@ def test_a_log_that_is_not_here_says_where_it_would_be(tmp_path: Path, monkeypat
 def test_the_peer_of_groceries_is_a_count_and_has_nothing_to_tune(tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match="nothing to tune"):
         main(["peer", "--data", "complete_journey", "--json", str(tmp_path / "peer.json")])
+
+
+def test_a_peer_of_so_many_seconds_has_the_settings_that_were_best_by_then() -> None:
+    slow = {"settings": {"width": 128}, "looks": [[1, 50.0, 0.02], [2, 100.0, 0.09]]}
+    quick = {"settings": {"width": 64}, "looks": [[1, 20.0, 0.03], [2, 40.0, 0.05], [3, 60.0, 0.04]]}
+    found = best_within([slow, quick], 70.0)
+    assert (found["settings"], found["epoch"]) == ({"width": 64}, 2)
+    assert best_within([slow, quick], 1e9)["settings"] == {"width": 128}

@@ -45,7 +45,9 @@ def twenty(recipe: Recipe, training_set: TrainingSet) -> Recipe:
     """The recipe with as many tokens a batch as make twenty steps."""
     model = replace(recipe.model, dropout=0.1)  # what is hidden must be the same again too
     sampling = replace(recipe.sampling, tokens=54)
+    optimisation = replace(recipe.optimisation, average=0.6)  # and what the average holds
     changed = replace(recipe, model=model, epochs=2, sampling=sampling, checkpoint_seconds=0.0)
+    changed = replace(changed, optimisation=optimisation)
     assert total_steps(training_set, changed, Ranks.alone()) == STEPS
     return changed
 
