@@ -110,9 +110,9 @@ def train(
         if part is Part.VALIDATION:
             task |= {"held": str(folder / "held.parquet")}
         (folder / "task.json").write_text(json.dumps(task, indent=1))
-        done = subprocess.run(
-            [str(python), str(SCRIPT), str(folder / "task.json")], capture_output=True, text=True, check=False
-        )
+        # -P: beside the script lies this file, which has the name of the package that it imports.
+        command = [str(python), "-P", str(SCRIPT), str(folder / "task.json")]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             raise RuntimeError(f"RecTools failed on {folder / 'task.json'}: {done.stderr[-2000:]}")
         (folder / "done").touch()
