@@ -95,12 +95,13 @@ def encode_onto(trunk: Trunk, cache: TrunkCache, x_TD: Tensor, stream: Stream) -
     turns = _turns(trunk.config, life, cut)
     kept = _kept(cache, life, cut, trunk.config)
     token_S, block_N = kept.token_C.nonzero().squeeze(1), kept.block_N.nonzero().squeeze(1)
-    layers = []
+    layers, outputs = [], []
     for block, before, window in zip(trunk.blocks, cache.layers, trunk.config.windows, strict=True):
         assert isinstance(block, Block)
         x_TD, after = _layer(block, before, x_TD, turns, attends[window], life, cut)
         layers.append(_pick(after, token_S, block_N, cut.every.rank))
-    return trunk.norm(x_TD), _renewed(tuple(layers), life, cut, kept)
+        outputs.append(x_TD)
+    return trunk.states(outputs), _renewed(tuple(layers), life, cut, kept)
 
 
 @dataclass(frozen=True)

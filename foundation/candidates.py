@@ -25,7 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from foundation.config import ModelConfig
-from foundation.jagged import EventBatch, Requests, group_offsets
+from foundation.jagged import EventBatch, Requests, recent_groups
 
 RERANKED = 500  # candidates of a request that are looked at closely
 _WEIGHTS_AT_ONCE = 1 << 22  # attention weights in memory at a time, where no gradient is wanted
@@ -163,11 +163,8 @@ def last_tokens(batch: EventBatch, requests: Requests, reach: int) -> tuple[Tens
 
     The last `reach` before `end_R`, moved inward to whole groups; only a newest group that is longer is cut.
     """
-    first_R = batch.offset_B1[:-1][requests.user_R]
-    earliest_R = torch.maximum(requests.end_R - reach, first_R)
-    border_G1 = group_offsets(batch)
-    begin_R = border_G1[torch.searchsorted(border_G1, earliest_R)]
-    begin_R = torch.where(begin_R < requests.end_R, begin_R, earliest_R)
+    begin_R, first_R = recent_groups(batch, requests, reach), batch.offset_B1[:-1][requests.user_R]
+    begin_R = torch.where(begin_R < requests.end_R, begin_R, torch.maximum(requests.end_R - reach, first_R))
     length_R = requests.end_R - begin_R
     step_L = torch.arange(int(length_R.max()) if len(length_R) else 0, device=length_R.device)
     seen_RL = step_L < length_R[:, None]

@@ -26,7 +26,15 @@ _SINCE: Mapping[int, Mapping[str, Any]] = {
         "gap_bins": 0,
         "candidates": {"layers": 0, "heads": 2, "reach": 64},
     },
-    2: {"dropout": 0.0, "item_gate": "off", "decoder": {"layers": 0}, "bands": ()},
+    2: {
+        "dropout": 0.0,
+        "item_gate": "off",
+        "decoder": {"layers": 0},
+        "bands": (),
+        "state_layers": (),
+        "pools": (),
+        "interests": 0,
+    },
 }
 """What came after a format: what a file of it lacks, as it meant it."""
 
@@ -176,6 +184,11 @@ class ModelConfig:
     hides at random (Srivastava et al., JMLR 2014); for logs that are passed over many times. item_gate: whether an
     item's own row counts by its age. bands: numbers of first dimensions of stored vectors that are learned to be usable
     alone (`foundation.bands`).
+
+    state_layers: layers of the trunk, from 0, of whose outputs a state is a learned mixture; the last alone where none
+    is named. pools: numbers of last tokens, short and long, over which states are averaged beside the newest.
+    interests: so many vectors of a user beside the stored one, of which each is to find something else
+    (`foundation.pooling`).
     """
 
     facets: tuple[FacetConfig, ...]
@@ -200,6 +213,9 @@ class ModelConfig:
     item_gate: ItemGate = ItemGate.OFF
     decoder: DecoderConfig = DecoderConfig()
     bands: tuple[int, ...] = ()
+    state_layers: tuple[int, ...] = ()
+    pools: tuple[int, ...] = ()
+    interests: int = 0
 
     def __post_init__(self) -> None:
         widths_between(self.bands, self.width)
@@ -222,12 +238,25 @@ class ModelConfig:
             raise ModelError(f"gap_bins must be 0, for none, or at least 2, got {self.gap_bins}")
         if self.candidates.layers:
             self._check_candidates()
+        self._check_user()
         if self.decoder.layers < 0:
             raise ModelError(f"decoder: layers must be at least 0, got {self.decoder.layers}")
         if self.decoder.layers and not self.item.semantic_ids:
             raise ModelError(
                 "decoder: items have no semantic IDs to decode; declare `semantic_ids` in the schema's items"
             )
+
+    def _check_user(self) -> None:
+        read = self.state_layers
+        if read and (list(read) != sorted(set(read)) or read[0] < 0 or read[-1] != self.layers - 1):
+            raise ModelError(
+                f"state_layers ascend from 0 and end with the last of {self.layers} layers, {self.layers - 1}, got "
+                f"{read}: a layer that no state reads would learn nothing"
+            )
+        if min(self.pools, default=1) < 1 or len(set(self.pools)) < len(self.pools):
+            raise ModelError(f"pools are different numbers of tokens, each at least 1, got {self.pools}")
+        if self.interests < 0 or self.interests == 1:
+            raise ModelError(f"interests must be 0, for none, or at least 2, got {self.interests}")
 
     def _check_candidates(self) -> None:
         told = self.candidates

@@ -240,6 +240,15 @@ def group_ids(batch: EventBatch) -> Tensor:
     return group_starts(batch).cumsum(0) - 1
 
 
+def recent_groups(batch: EventBatch, requests: Requests, reach: int) -> Tensor:
+    """int64 [R]: where the last `reach` tokens before each request begin, moved inward to whole groups; `end_R` where
+    the newest group alone is longer, and where there is no history."""
+    first_R = batch.offset_B1[:-1][requests.user_R]
+    earliest_R = torch.maximum(requests.end_R - reach, first_R)
+    border_G1 = group_offsets(batch)
+    return torch.minimum(border_G1[torch.searchsorted(border_G1, earliest_R)], requests.end_R)
+
+
 def stream_of(batch: EventBatch) -> Stream:
     """The trunk's view of a batch."""
     return Stream(group_offsets(batch), batch.offset_B1, batch.group_T, batch.time_T)

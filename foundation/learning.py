@@ -72,6 +72,9 @@ def losses(model: FoundationModel, lesson: Lesson, objectives: Objectives) -> li
     if objectives.future:
         window = contest(said.candidates, lesson.negatives, future, said.states.own)
         found += _stored_losses(model, said, stored_RD, window, "future", objectives.future)
+    if model.interests is not None:
+        interest_RID = model.interests(said.states.bare_RD, stored_RD)
+        found.append(Loss("interests", *_interest_loss(said, interest_RID, now), share=objectives.interests))
     for ahead, target in enumerate(later, start=1):
         # Own items compete in the first horizon only: what returns later is for the dot product to find.
         then = contest(said.candidates, lesson.negatives, target, None)
@@ -133,6 +136,19 @@ def _stored_losses(
         loss = _item_loss(some, stored_RD[:, :width], contest)
         found.append(Loss(f"{name}_{width}", *loss, share=share / len(bands)))
     return found
+
+
+def _interest_loss(said: _Said, interest_RID: Tensor, contest: Contest) -> tuple[Tensor, Tensor]:
+    """The softmax over items of Σ exp of all interests' products: an item is somebody's by any one of them."""
+    say = contest_logits if said.among.aged else contest_sums
+    sums, shown = zip(
+        *(say(state_RD, said.among, contest, Bonus()) for state_RD in interest_RID.unbind(1)), strict=True
+    )
+    # Where nobody competes, no interest has anybody compete, and log 0 has no slope.
+    nobody_RK, negative_IRK = sums[0] == -torch.inf, torch.stack(sums)
+    negative_RK = negative_IRK.masked_fill(nobody_RK, 0.0).logsumexp(0).masked_fill(nobody_RK, -torch.inf)
+    shown_A = torch.stack(shown).logsumexp(0)
+    return set_softmax(negative_RK, shown_A, contest.pairs, contest.target.request_E, contest.target.weight_E)
 
 
 def _told_losses(

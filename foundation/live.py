@@ -15,13 +15,12 @@ from foundation.cache import TrunkCache, empty_cache, encode_onto
 from foundation.errors import ModelError
 from foundation.jagged import EventBatch, Requests, offsets_of, ranges, ranges_owner, stream_of
 from foundation.model import FoundationModel, UserStates
-from foundation.pooling import border_states
 
 
 @dataclass(frozen=True)
 class UserCache:
     """What is kept of B users. state_SD, offset_B1: the trunk's states of each user's last closed tokens, as many as
-    candidates may read."""
+    are read (`FoundationModel.reach`)."""
 
     trunk: TrunkCache
     state_SD: Tensor
@@ -52,14 +51,13 @@ def states_onto(
     read = model.read(batch)
     fresh = _last(read, fresh_B)
     state_TD, trunk = encode_onto(model.trunk, cache.trunk, model.events(fresh, model.tower), stream_of(fresh))
-    border_RD = border_states(state_TD, fresh, _at_ends(requests, fresh), model.empty_D)
     # States of kept tokens and of new ones side by side, as their tokens are.
     kept_B = cache.offset_B1.diff()
     owner_S = torch.cat([ranges_owner(kept_B), ranges_owner(fresh_B)])
     recent_TD = torch.cat([cache.state_SD, state_TD])[torch.argsort(owner_S, stable=True)]
     recent = _last(read, kept_B + fresh_B)
-    keys = model.keys(recent_TD, recent, _at_ends(requests, recent))
-    states = model.states(border_RD, batch, requests, keys)
+    ends = _at_ends(requests, recent)
+    states = model.states(model.borders(recent_TD, recent, ends), batch, requests, model.keys(recent_TD, recent, ends))
     # Of what is closed now, the newest.
     open_B = length_B - trunk.closed_B
     keep_B = torch.clamp(kept_B + fresh_B - open_B, max=model.reach)

@@ -20,7 +20,7 @@ from foundation.folder import Folder, read
 from foundation.intents import Intents
 from foundation.item_age import NOTHING_HIDDEN, Hidden
 from foundation.jagged import EventBatch, Requests, as_sequence, stream_of
-from foundation.pooling import UserPooling, border_states, pooled_own
+from foundation.pooling import Interests, RecentPooling, UserPooling, border_states, pooled_own
 from foundation.repeat import (
     FIRST_ITEM,
     Columns,
@@ -80,6 +80,8 @@ class FoundationModel(nn.Module):
         weighed = config.item if config.category_affinity is Switch.ON else replace(config.item, categories=())
         self.affinity = CategoryAffinity(weighed, content)
         self.pooling = UserPooling(config.width, own=config.repeat_path is Switch.ON)
+        self.recent = RecentPooling(config.width, config.pools) if config.pools else None
+        self.interests = Interests(config.width, config.interests) if config.interests else None
         # One projection a horizon over a shared trunk and item table: Gloeckle et al., arXiv:2404.19737.
         self.horizons = nn.ModuleList(nn.Linear(config.width, config.width) for _ in range(config.horizons))
         sizes = {facet.name: facet.size for facet in config.facets}
@@ -118,14 +120,15 @@ class FoundationModel(nn.Module):
 
     @property
     def reach(self) -> int:
-        """Tokens whose states candidates may read; 0 without target-aware scoring."""
-        return self.config.candidates.reach if self.target_attention is not None else 0
+        """Last tokens whose states are read: by candidates, or to be averaged. 0 where only the newest group's are."""
+        candidates = self.config.candidates.reach if self.target_attention is not None else 0
+        return max(candidates, *self.config.pools, 0)
 
     def forward(self, batch: EventBatch, requests: Requests, hidden: Hidden = NOTHING_HIDDEN) -> UserStates:
         """Encode the events and stop at the requests; states read tokens before `end_R` only. hidden: of a lesson."""
         read = self.read(batch)
         x_TD = self.trunk(self.events(read, self.tower, hidden), stream_of(read))
-        border_RD = border_states(x_TD, read, requests, self.empty_D)
+        border_RD = self.borders(x_TD, read, requests)
         return self.states(border_RD, batch, requests, self.keys(x_TD, read, requests))
 
     def with_layers(
@@ -134,9 +137,15 @@ class FoundationModel(nn.Module):
         """`forward`, and the border states after each earlier block of the trunk, float [R, D] each, normed alike."""
         read = self.read(batch)
         layers = self.trunk.layers(self.events(read, self.tower, hidden), stream_of(read))
-        normed = [self.trunk.norm(x_TD) for x_TD in layers]
-        *earlier, last_RD = (border_states(x_TD, read, requests, self.empty_D) for x_TD in normed)
-        return self.states(last_RD, batch, requests, self.keys(normed[-1], read, requests)), tuple(earlier)
+        x_TD = self.trunk.states(layers)
+        earlier = tuple(border_states(self.trunk.norm(x_TD), read, requests, self.empty_D) for x_TD in layers[:-1])
+        last_RD = self.borders(x_TD, read, requests)
+        return self.states(last_RD, batch, requests, self.keys(x_TD, read, requests)), earlier
+
+    def borders(self, x_TD: Tensor, batch: EventBatch, requests: Requests) -> Tensor:
+        """float [R, D]: what the trunk's states, float [T, D], say of each request."""
+        border_RD = border_states(x_TD, batch, requests, self.empty_D)
+        return border_RD if self.recent is None else self.recent(border_RD, x_TD, batch, requests)
 
     def read(self, batch: EventBatch) -> EventBatch:
         """The batch as the trunk reads it: groups as sets, or taken apart."""
@@ -196,6 +205,15 @@ class FoundationModel(nn.Module):
         own_RD = pooled_own(states.own, repeat_P, states.bare_RD.shape[0], item_ND, place_P)
         pooled_RD = self.pooling(states.bare_RD, own_RD)
         return torch.cat([pooled_RD, torch.ones_like(pooled_RD[:, :1])], dim=1)
+
+    def interest_vectors(self, states: UserStates) -> Tensor:
+        """float [R, I, D + 1]: a vector of each interest, to be used as stored vectors are; an item's best product with
+        them is its score. Raises ModelError where the model has none."""
+        if self.interests is None:
+            raise ModelError("this model has one vector a user: train one with `--set interests=4`")
+        user_RD = self.user_vectors(states)
+        found_RID = self.interests(states.bare_RD, user_RD[:, :-1])
+        return torch.cat([found_RID, torch.ones_like(found_RID[:, :, :1])], dim=2)
 
     def item_vectors(self, code_N: Tensor | None = None, at: float | None = None) -> Tensor:
         """float [N, D + 1] of the codes, of the whole vocabulary without them; rows 0 and 1 are not candidates.

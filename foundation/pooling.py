@@ -1,4 +1,9 @@
-"""States of tokens → states of groups → the user embedding."""
+"""States of tokens → states of groups → the user embedding.
+
+What a user is, is what the newest group's state says, beside means over the last states where `pools` names some:
+short ones for what somebody is about now, long ones for what stays. Several interests (`interests`) are several vectors
+of one user, of which an item's best counts: Li et al., MIND, arXiv:1904.08030; Cen et al., ComiRec, arXiv:2005.09347.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +11,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from foundation.jagged import EventBatch, Requests, group_offsets, ranges_owner, segment_softmax, segment_sum
+from foundation.jagged import (
+    EventBatch,
+    Requests,
+    group_offsets,
+    ranges_owner,
+    recent_groups,
+    segment_softmax,
+    segment_sum,
+)
 from foundation.repeat import OwnItems
 
 
@@ -23,6 +36,51 @@ def border_states(state_TD: Tensor, batch: EventBatch, requests: Requests, empty
     # Who has no history reads the padding in front of all groups.
     has_history_R = requests.end_R > batch.offset_B1[:-1][requests.user_R]
     return padded_GD[F.pad(group_T + 1, (1, 0))[requests.end_R * has_history_R]]
+
+
+def recent_means(state_TD: Tensor, batch: EventBatch, requests: Requests, reach: int) -> Tensor:
+    """float [R, D]: the mean state of the last `reach` tokens before each request, by whole groups, the newest always
+    among them; zeros where there is no history."""
+    begin_R, border_G1 = recent_groups(batch, requests, reach), group_offsets(batch)
+    newest_R = border_G1[torch.clamp(torch.searchsorted(border_G1, requests.end_R) - 1, min=0)]
+    has_history_R = requests.end_R > batch.offset_B1[:-1][requests.user_R]
+    begin_R = torch.where(has_history_R, torch.minimum(begin_R, newest_R), requests.end_R)
+    # Differences of float32 sums over a whole batch would tell one place in it from another.
+    sum_T1D = F.pad(state_TD.double().cumsum(0), (0, 0, 1, 0))
+    count_R = torch.clamp(requests.end_R - begin_R, min=1)
+    return ((sum_T1D[requests.end_R] - sum_T1D[begin_R]) / count_R[:, None]).to(state_TD.dtype)
+
+
+class RecentPooling(nn.Module):
+    """Means over a user's last states, added to the newest; nothing at first."""
+
+    def __init__(self, width: int, pools: tuple[int, ...]) -> None:
+        super().__init__()
+        self.pools = pools
+        self.projections = nn.ModuleList(nn.Linear(width, width, bias=False) for _ in pools)
+        for projection in self.projections:
+            assert isinstance(projection, nn.Linear)
+            nn.init.zeros_(projection.weight)
+
+    def forward(self, border_RD: Tensor, state_TD: Tensor, batch: EventBatch, requests: Requests) -> Tensor:
+        """float [R, D]; border_RD: `border_states`."""
+        for reach, projection in zip(self.pools, self.projections, strict=True):
+            border_RD = border_RD + projection(recent_means(state_TD, batch, requests, reach))
+        return border_RD
+
+
+class Interests(nn.Module):
+    """Several vectors of a user: the stored one, and what each interest adds to it."""
+
+    def __init__(self, width: int, interests: int) -> None:
+        super().__init__()
+        self.number = interests
+        self.projection = nn.Linear(width, interests * width)
+
+    def forward(self, bare_RD: Tensor, pooled_RD: Tensor) -> Tensor:
+        """float [R, I, D]; pooled_RD: the stored vector."""
+        added_RE: Tensor = self.projection(bare_RD)
+        return pooled_RD[:, None] + added_RE.view(len(bare_RD), self.number, pooled_RD.shape[1])
 
 
 def pooled_own(own: OwnItems, repeat_P: Tensor, requests: int, item_ND: Tensor, place_P: Tensor) -> Tensor:

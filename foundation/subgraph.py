@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from foundation.alignment import UNALIGNED, Alignment
 from foundation.bands import cut
 from foundation.errors import ModelError
-from foundation.jagged import EventBatch, Requests, requests_now
+from foundation.jagged import EventBatch, Requests, requests_now, stream_of
 from foundation.model import FoundationModel, UserStates
+from foundation.pooling import border_states
 from foundation.pretrained import Pretrained, load
 from foundation.space import Space
 from tokenization.codes.vocabulary import UNKNOWN
@@ -29,10 +30,10 @@ from tokenization.tokenizer.tokenizer import Tokenizer
 # that is to be trained.
 UNREAD = (
     *("tower.bias", "tower.new_popularity", "conditioning", "told_repeat", "affinity", "horizons"),
-    *("facet_heads", "category_heads", "gap_head", "target_attention", "decoder"),
+    *("facet_heads", "category_heads", "gap_head", "target_attention", "decoder", "interests"),
 )
 # What stands behind the trunk, and is read for a user embedding.
-BEHIND = ("empty_D", "attributes", "intents", "bare_repeat", "pooling")
+BEHIND = ("empty_D", "recent", "attributes", "intents", "bare_repeat", "pooling")
 
 
 class Subgraph(nn.Module):
@@ -127,7 +128,7 @@ class Subgraph(nn.Module):
         if not -layers <= layer < layers:
             raise ModelError(f"the trunk has {layers} layers, 0 to {layers - 1}, none is {layer}")
         blocks = tuple(f"trunk.blocks.{number}." for number in range(layers)[layer:])
-        return self._learning(lambda name: name.startswith((*blocks, "trunk.norm", *BEHIND)))
+        return self._learning(lambda name: name.startswith((*blocks, "trunk.mix", "trunk.norm", *BEHIND)))
 
     def trainable_pooling(self) -> Self:
         """Let gradients reach only what turns the trunk's states into the user embedding."""
@@ -195,6 +196,20 @@ class Subgraph(nn.Module):
             shape = (batch.users, len(self.model.config.context))
             context_BC = torch.zeros(shape, dtype=torch.int64, device=batch.offset_B1.device)
         return requests_now(batch, at_B, context_BC)
+
+    def interests(self, batch: EventBatch, at_B: Tensor | None = None) -> Tensor:
+        """Several vectors of each user, float32 [B, I, space.width], each used as a user embedding is: an item's best
+        product with them is its score. Raises ModelError where the model has one vector a user."""
+        return self.model.interest_vectors(self.states(batch, at_B))
+
+    def layers(self, batch: EventBatch, at_B: Tensor | None = None) -> Tensor:
+        """What each layer of the trunk says of each user at the last event, float32 [B, L, D]: for whoever would read
+        another layer than the last, or weigh them anew."""
+        read = self.model.read(batch)
+        requests = self.requests(read, at_B)
+        outputs = self.model.trunk.layers(self.model.events(read, self.model.tower), stream_of(read))
+        normed = (self.model.trunk.norm(x_TD) for x_TD in outputs)
+        return torch.stack([border_states(x_TD, read, requests, self.model.empty_D) for x_TD in normed], dim=1)
 
     def item_vectors(self) -> Tensor:
         """float32 [V, space.width], one row a candidate code; rows 0 and 1 are not candidates."""

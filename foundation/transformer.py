@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -66,6 +67,20 @@ class Block(nn.Module):
         return x_TD + hidden_TD
 
 
+class LayerMix(nn.Module):
+    """A learned mixture of what several layers say: Peters et al., ELMo, arXiv:1802.05365. All count alike at first."""
+
+    def __init__(self, layers: tuple[int, ...]) -> None:
+        super().__init__()
+        self.layers = layers
+        self.share_L = nn.Parameter(torch.zeros(len(layers)))
+
+    def forward(self, outputs: Sequence[Tensor]) -> Tensor:
+        """float [T, D]; outputs: float [T, D] of each block of the trunk."""
+        share_L = torch.softmax(self.share_L, 0)
+        return torch.stack([outputs[layer] for layer in self.layers], dim=2) @ share_L
+
+
 class Trunk(nn.Module):
     """A stack of blocks over a packed stream; places are group ordinals, so a group is a set."""
 
@@ -75,11 +90,16 @@ class Trunk(nn.Module):
         # What sees everything needs no memory.
         memories = [config.attention.memory if window else 0 for window in config.windows]
         self.blocks = nn.ModuleList(Block(config.width, config.heads, memory, config.dropout) for memory in memories)
+        self.mix = LayerMix(config.state_layers) if len(config.state_layers) > 1 else None
         self.norm = nn.LayerNorm(config.width, bias=False)
 
     def forward(self, x_TD: Tensor, stream: Stream) -> Tensor:
         """float [T, D] → float [T, D]; a token reads nothing but its user's groups up to its own."""
-        normed_TD: Tensor = self.norm(self.layers(x_TD, stream)[-1])
+        return self.states(self.layers(x_TD, stream))
+
+    def states(self, outputs: Sequence[Tensor]) -> Tensor:
+        """float [T, D]: the tokens' states, of what each block put out."""
+        normed_TD: Tensor = self.norm(outputs[-1] if self.mix is None else self.mix(outputs))
         return normed_TD
 
     def layers(self, x_TD: Tensor, stream: Stream) -> list[Tensor]:

@@ -2,7 +2,8 @@
 
 `embedding` is what a store of vectors can do: the dot product of the user embedding and the item vectors. `model` is
 the whole model: generator and repeat path, conditioned on the request's context. `target_aware` is the same with the
-best candidates of each request scored by their own look at the user's states.
+best candidates of each request scored by their own look at the user's states. `interests` is each item's best product
+with the several vectors of a user.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from training.holdout import Requests, Scorer
 
 
 def model_scorers(subgraph: Subgraph) -> dict[str, Scorer]:
-    """The scorers `embedding`, `model` and, where the model has it, `target_aware`, float32 [n, V] each.
+    """The scorers `embedding`, `model` and, where the model has them, `target_aware` and `interests`, float32 [n, V]
+    each.
 
     Reading the histories is most of the work and the same for all, so they share it: whoever is asked later about the
     same `Requests` object uses what the first computed. Only the latest chunk is kept.
@@ -45,8 +47,17 @@ def model_scorers(subgraph: Subgraph) -> dict[str, Scorer]:
         with torch.inference_mode():
             return _array(subgraph.model.reranked(states(requests), item_VD))
 
-    plain: dict[str, Scorer] = {"embedding": embedding, "model": model}
-    return {**plain, "target_aware": target_aware} if subgraph.model.config.candidates.layers else plain
+    def interests(requests: Requests) -> NDArray[np.float32]:
+        with torch.inference_mode():
+            found_BID = subgraph.model.interest_vectors(states(requests))
+            best_BV = found_BID[:, 0] @ item_VD.T
+            for vector_BD in found_BID[:, 1:].unbind(1):
+                torch.maximum(best_BV, vector_BD @ item_VD.T, out=best_BV)
+            return _array(best_BV)
+
+    config, found = subgraph.model.config, dict[str, Scorer](embedding=embedding, model=model)
+    found |= {"target_aware": target_aware} if config.candidates.layers else {}
+    return found | ({"interests": interests} if config.interests else {})
 
 
 def inputs(subgraph: Subgraph, requests: Requests) -> tuple[EventBatch, Tensor, Tensor]:

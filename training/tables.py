@@ -14,6 +14,7 @@ from training.verdicts import Figures, Outcome, verdicts
 METHODS = {
     "model": "Model",
     "target_aware": "Model, target-aware",
+    "interests": "Interests (best dot product)",
     "embedding": "Embedding (dot product)",
     "personal_decayed": "Personal count, decayed",
     "personal_count": "Personal count",

@@ -111,6 +111,9 @@ def test_a_config_of_the_first_format_is_read_as_what_it_meant(config: ModelConf
         "item_gate",
         "decoder",
         "bands",
+        "state_layers",
+        "pools",
+        "interests",
     ):
         del fields[name]
     del fields["item"]["semantic_ids"]
@@ -119,7 +122,8 @@ def test_a_config_of_the_first_format_is_read_as_what_it_meant(config: ModelConf
 
 def test_a_config_of_the_second_format_is_read_as_what_it_meant(config: ModelConfig) -> None:
     fields = {**json.loads(config.to_json()), "format": 2}
-    del fields["dropout"], fields["item_gate"], fields["decoder"], fields["bands"]
+    for name in ("dropout", "item_gate", "decoder", "bands", "state_layers", "pools", "interests"):
+        del fields[name]
     assert ModelConfig.from_json(json.dumps(fields)) == config
 
 
@@ -152,3 +156,20 @@ def test_bands_ascend_and_stay_below_the_width(config: ModelConfig, bands: tuple
     with pytest.raises(ModelError, match="bands must ascend and stay below the width"):
         replace(config, width=16, bands=bands)
     assert ModelConfig.from_json(replace(config, bands=(4, 8)).to_json()).bands == (4, 8)
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"state_layers": (0,)}, "end with the last of 2 layers, 1, got .0,.: a layer that no state reads"),
+        ({"state_layers": (1, 0)}, "state_layers ascend from 0"),
+        ({"state_layers": (-1, 1)}, "state_layers ascend from 0"),
+        ({"pools": (0,)}, "pools are different numbers of tokens, each at least 1"),
+        ({"pools": (4, 4)}, "pools are different numbers of tokens"),
+        ({"interests": 1}, "interests must be 0, for none, or at least 2, got 1"),
+        ({"interests": -2}, "interests must be 0, for none, or at least 2, got -2"),
+    ],
+)
+def test_a_user_that_can_not_be_read_is_refused(config: ModelConfig, changes: dict[str, object], sentence: str) -> None:
+    with pytest.raises(ModelError, match=sentence):
+        replace(config, layers=2, **changes)  # type: ignore[arg-type]

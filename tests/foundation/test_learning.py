@@ -255,6 +255,24 @@ def test_bands_learn_what_the_first_dimensions_of_both_sides_say(
         assert said[f"embedding_{band}"].share == pytest.approx(0.1)
 
 
+def test_an_item_is_somebodys_by_any_one_of_the_interests(
+    model: FoundationModel, config: ModelConfig, lesson: Lesson, kiosk_corpus: Corpus
+) -> None:
+    items = kiosk_corpus.tokenizer.items
+    content = item_content(items, torch.from_numpy(items.count).float())
+    several = FoundationModel(replace(config, interests=3), content).eval()
+    several.load_state_dict(model.state_dict(), strict=False)
+    said = {loss.name: loss for loss in losses(several, lesson, Objectives(interests=0.2))}
+    assert said.keys() - found(model, lesson).keys() == {"interests"}
+    found_RID = several.interest_vectors(several(lesson.batch, lesson.requests))
+    logit_RV = (found_RID @ several.item_vectors().T).logsumexp(1)
+    target = wanted(lesson.targets[0])
+    share_RV = torch.log_softmax(logit_RV[:, FIRST_ITEM:], 1)
+    plain = -(share_RV[target.request_E, target.item_E - FIRST_ITEM] * target.weight_E).sum()
+    torch.testing.assert_close(said["interests"].total, plain, rtol=1e-4, atol=1e-3)
+    assert said["interests"].share == pytest.approx(0.2)
+
+
 def test_own_items_compete_without_the_repeat_path_unless_they_are_left_out(
     config: ModelConfig, lesson: Lesson, kiosk_corpus: Corpus
 ) -> None:

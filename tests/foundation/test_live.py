@@ -21,6 +21,8 @@ VARIANTS = {
     "everything": {"attention": AttentionConfig((0,))},
     "candidates": {"attention": ATTENTION, "candidates": CandidateConfig(layers=2, reach=7)},
     "sequence": {"groups": Groups.SEQUENCE},
+    "pools": {"pools": (3, 9), "state_layers": (0, 1)},
+    "pools and candidates": {"attention": ATTENTION, "pools": (5,), "candidates": CandidateConfig(reach=9, layers=1)},
 }
 
 

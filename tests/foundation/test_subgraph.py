@@ -252,3 +252,18 @@ def test_an_empty_log_has_nobody_in_it(subgraph: Subgraph, kiosk) -> None:
     users, batch = subgraph.tokenize(kiosk.events.slice(0, 0))
     assert len(users) == 0
     assert subgraph(batch).shape == (0, subgraph.space.width)
+
+
+def test_what_each_layer_says_of_a_user_ends_with_the_state(subgraph: Subgraph, kiosk) -> None:
+    _, batch = subgraph.tokenize(kiosk.events)
+    with torch.no_grad():
+        found = subgraph.layers(batch)
+        assert found.shape == (batch.users, subgraph.model.config.layers, subgraph.model.config.width)
+        torch.testing.assert_close(found[:, -1], subgraph.states(batch).bare_RD)
+        assert not torch.allclose(found[:, 0], found[:, -1])
+
+
+def test_a_model_of_one_vector_a_user_says_so(subgraph: Subgraph, kiosk) -> None:
+    _, batch = subgraph.tokenize(kiosk.events)
+    with pytest.raises(ModelError, match="train one with `--set interests=4`"):
+        subgraph.interests(batch)

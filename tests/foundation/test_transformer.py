@@ -82,3 +82,17 @@ def test_the_states_of_an_earlier_layer_are_those_of_a_trunk_that_ends_there(
     shallow = Trunk(replace(config, layers=1))
     assert shallow.load_state_dict(trunk.state_dict(), strict=False).missing_keys == []
     assert torch.equal(trunk.norm(first_TD), shallow(x_TD, stream))
+
+
+def test_a_state_mixes_the_layers_that_it_is_told_of(config: ModelConfig, batch: EventBatch) -> None:
+    torch.manual_seed(0)
+    mixed = Trunk(replace(config, layers=3, state_layers=(0, 2)))
+    plain = Trunk(replace(config, layers=3))
+    assert mixed.mix is not None
+    plain.load_state_dict(mixed.state_dict(), strict=False)
+    x_TD = torch.randn(batch.tokens, config.width)
+    outputs = plain.layers(x_TD, stream_of(batch))
+    torch.testing.assert_close(mixed(x_TD, stream_of(batch)), plain.norm((outputs[0] + outputs[2]) / 2))
+    with torch.no_grad():
+        mixed.mix.share_L[0] = -100.0
+    torch.testing.assert_close(mixed(x_TD, stream_of(batch)), plain(x_TD, stream_of(batch)))

@@ -32,6 +32,9 @@ EVERYTHING = {
     "gap_bins": 6,
     "candidates": CandidateConfig(layers=2, heads=2, reach=7),
     "item_gate": ItemGate.AGE,
+    "state_layers": (0, 1),
+    "pools": (2, 8),
+    "interests": 3,
 }
 VARIANTS = {
     "plain": {},

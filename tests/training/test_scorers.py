@@ -99,3 +99,20 @@ def test_a_run_that_is_resumed_learns_what_it_would_have_learned(
         )
         losses.append(records)
     assert losses[0] == losses[1]
+
+
+def test_interests_are_scored_by_the_best_of_them(kiosk_corpus: Corpus, recipe: Recipe, tmp_path: Path) -> None:
+    model = replace(recipe.model, interests=2, pools=(2, 8), state_layers=tuple(range(recipe.model.layers)))
+    run = pretrain.start(kiosk_corpus, tmp_path / "run", replace(recipe, model=model, epochs=1))
+    pretrain.pretrain_bare(run)
+    subgraph = Subgraph.from_pretrained(run.model)
+    held = hold_out(kiosk_corpus.tokens(), Columns.of(kiosk_corpus.tokenizer), kiosk_corpus.split, Part.VALIDATION)
+    requests = held.requests(0, len(held))
+    with torch.no_grad():
+        batch, at, _ = inputs(subgraph, requests)
+        found = subgraph.interests(batch, at) @ subgraph.item_vectors().T
+    np.testing.assert_allclose(
+        model_scorers(subgraph)["interests"](requests), found.amax(1).numpy(), rtol=1e-4, atol=1e-4
+    )
+    figures = evaluate_run(run.folder, kiosk_corpus, Part.VALIDATION).figures()
+    assert "Interests (best dot product)" in [row.name for row in evaluation_rows(figures, "all")[1]]
