@@ -31,6 +31,7 @@ MODULES = {
     "long_histories": "benchmarks.long_histories",
     "merging": "benchmarks.merging",
     "optimisers": "benchmarks.optimisers",
+    "representation": "benchmarks.representation",
     "scaling": "benchmarks.scaling",
     "semantic_ids": "benchmarks.semantic_ids",
     "serve": "benchmarks.serve",

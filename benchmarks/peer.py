@@ -52,10 +52,9 @@ PLANS: Mapping[Log, Plan] = {
         (
             ({"batch": 32}, {"layers": "ligr"}, {"loss": "gBCE"}),
             ({"dropout": 0.5}, {"width": 128}, {"negatives": 256}),
-            ({"rate": 2e-3},),
         ),
         trial=450.0,
-        final=1200.0,
+        final=900.0,
     ),
 }
 PATIENCE = 6  # passes without a rise that end a training

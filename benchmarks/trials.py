@@ -41,8 +41,9 @@ FIGURES = {
     "embedding": ("embedding", Slice.ALL, "ndcg@10"),
     "new": ("model", Slice.NEW, "recall@50"),
     "target_aware": ("target_aware", Slice.ALL, "ndcg@10"),
+    "interests": ("interests", Slice.ALL, "ndcg@10"),
 }
-"""What is kept of a trial: a figure a user. `target_aware` only where the model scores candidates that way."""
+"""What is kept of a trial: a figure a user. `target_aware` and `interests` only where the model has such scores."""
 
 
 @dataclass(frozen=True)
