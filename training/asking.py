@@ -9,6 +9,9 @@ from torch import Tensor
 from foundation.config import ModelConfig
 from foundation.jagged import EventBatch, segment_ids
 
+AFTER_CUT = 4
+"""Groups that are asked for behind a cut: with more, a user of few events would be one of two dozen requests."""
+
 
 def askable(events: EventBatch, first_G: Tensor, owner_G: Tensor, fresh_B: Tensor) -> Tensor:
     """bool [G]: groups that are fresh in their row, and began after another of the row was complete."""
@@ -26,6 +29,14 @@ def history_ends(batch: EventBatch, first_G: Tensor, owner_G: Tensor) -> Tensor:
     moment_N, rank_N = torch.unique(torch.cat([batch.time_T, begin_G]), return_inverse=True)
     rank_T, rank_G = rank_N[: batch.tokens], rank_N[batch.tokens :]
     return torch.searchsorted(batch.user_T * len(moment_N) + rank_T, owner_G * len(moment_N) + rank_G)
+
+
+def soon_after(owner_G: Tensor, askable_G: Tensor, cut_B: Tensor) -> Tensor:
+    """bool [G]: of the groups that can be asked for, all; but of rows that were cut only the first `AFTER_CUT`."""
+    count_B = torch.bincount(owner_G[askable_G], minlength=len(cut_B))
+    before_B = count_B.cumsum(0) - count_B
+    number_G = askable_G.cumsum(0) - before_B[owner_G]  # from 1, of those that can be asked for
+    return askable_G & (~cut_B[owner_G] | (number_G <= AFTER_CUT))
 
 
 def draw_groups(owner_G: Tensor, askable_G: Tensor, per_user: int, draw: np.random.Generator) -> Tensor:

@@ -29,7 +29,7 @@ from tokenization.corpus.packing import pack
 from tokenization.corpus.windows import cut_windows
 from tokenization.tokenizer.split import Split
 from tokenization.tokenizer.tokenizer import Tokenizer
-from training.asking import askable, draw_groups, group_context, history_ends
+from training.asking import askable, draw_groups, group_context, history_ends, soon_after
 from training.dropout import IdDropout, hidden_rows, some_later, some_new, some_rows, some_told
 from training.errors import TrainingError
 from training.feedback import Feedback, feedback_of
@@ -48,7 +48,7 @@ class Sampling:
     ∝ count ** negative_power. context_dropout: share of requests that are told nothing; of the rest, each context facet
     is hidden with half that probability. attribute_dropout: the same of users and what is known of them.
     history_dropout: share of requests that read no event, as those of a new user. history_cut: share of rows that begin
-    later than their user does, as those of a user of few events. id_dropout: items whose own rows are hidden.
+    later than their user does, and are asked right after that, as a user of few events is. id_dropout: items whose own rows are hidden.
     users: share of them that is learned from, to see what more of a log is worth; what is counted is counted of all.
     """
 
@@ -311,6 +311,7 @@ def make_lesson(
     first_G = border_G1[:-1]
     owner_G = batch.user_T[first_G]
     askable_G = askable(batch, first_G, owner_G, training_set.fresh_B[row_B] - skipped_B)
+    askable_G = soon_after(owner_G, askable_G, skipped_B > 0)
     asked_R = draw_groups(owner_G, askable_G, sampling.requests, draw)
     context_RC = group_context(batch, border_G1, config)[asked_R]
     requests = Requests(
