@@ -48,8 +48,9 @@ class Sampling:
     ∝ count ** negative_power. context_dropout: share of requests that are told nothing; of the rest, each context facet
     is hidden with half that probability. attribute_dropout: the same of users and what is known of them.
     history_dropout: share of requests that read no event, as those of a new user. history_cut: share of rows that begin
-    later than their user does, and are asked right after that, as a user of few events is. id_dropout: items whose own rows are hidden.
-    users: share of them that is learned from, to see what more of a log is worth; what is counted is counted of all.
+    later than their user does, and are asked right after that, as a user of few events is. id_dropout: items whose own
+    rows are hidden. users: share of them that is learned from, to see what more of a log is worth; what is counted is
+    counted of all.
     """
 
     tokens: int = 8_192
