@@ -142,7 +142,8 @@ def ordered(corpus: Corpus) -> Recipe:
     """For logs of which an order is known and nothing else, and in which nothing returns, passed over many times.
 
     No path for own items and no count of categories; every position is asked, beside the whole catalogue where that is
-    small; what is learned is the stored vector, which alone answers.
+    small; what is learned is the stored vector, which alone answers. Many small steps, of which the average is kept:
+    docs/log.md has what each of these is worth.
     """
     recipe = default(corpus)
     model = replace(
@@ -150,13 +151,12 @@ def ordered(corpus: Corpus) -> Recipe:
         horizons=1,
         repeat_path=Switch.OFF,
         category_affinity=Switch.OFF,
-        attention=replace(recipe.model.attention, windows=(0,)),
-        dropout=0.2,
+        dropout=0.3,
     )
-    objectives = Objectives(next=0.0, embedding=1.0, own=Switch.OFF, full_below=20_000)
-    sampling = replace(recipe.sampling, requests=recipe.sampling.tokens)
-    optimisation = replace(recipe.optimisation, rate=3e-3, table_rate=5e-3, warmup=100)
-    return replace(recipe, model=model, objectives=objectives, sampling=sampling, optimisation=optimisation, epochs=40)
+    objectives = Objectives(next=0.0, embedding=1.0, own=Switch.OFF, full_below=10_000)
+    sampling = replace(recipe.sampling, tokens=1_024, requests=1_024)
+    optimisation = replace(recipe.optimisation, rate=3e-3, table_rate=5e-3, warmup=100, average=0.999)
+    return replace(recipe, model=model, objectives=objectives, sampling=sampling, optimisation=optimisation, epochs=16)
 
 
 def objectives_for(schema: EventSchema) -> Objectives:
