@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ import pyarrow.parquet as pq
 import pytest
 
 import userfm
+from serving.rows import Entity
+from serving.store import EmbeddingStore
 from tokenization.corpus.corpus import Corpus
 from training.recipes import Name
 from userfm.cli import EXTRAS
@@ -125,6 +128,14 @@ def test_a_store_goes_back_to_what_it_served(
     assert "serves shop-v1, epoch 1: 40 users, 40 items" in " ".join(capsys.readouterr().out.split())
     assert command("publish", tmp_path / "store", "--rollback") == 2
     assert "nothing was published" in capsys.readouterr().err
+
+
+def test_items_are_pushed_as_of_a_day_in_utc(shop: Any, command: Any, tmp_path: Path) -> None:
+    assert command("push", shop.run, "--store", tmp_path / "store", "--as-of", "2030-01-02") == 0
+    assert command("publish", tmp_path / "store") == 0
+    store = EmbeddingStore(tmp_path / "store")
+    items = store.snapshot(store.current(), Entity.ITEM)
+    assert set(items.as_of_N.tolist()) == {datetime(2030, 1, 2, tzinfo=UTC).timestamp()}
 
 
 def test_a_model_trained_again_goes_into_the_same_store_as_the_next_version(
