@@ -51,7 +51,7 @@ PLANS: Mapping[Log, Plan] = {
         Settings(layers="sasrec", width=64, length=20, loss="sampled_softmax", negatives=64, dropout=0.3, batch=128),
         (
             ({"batch": 32}, {"layers": "ligr"}, {"loss": "gBCE"}),
-            ({"dropout": 0.5}, {"width": 128}, {"negatives": 256}),
+            ({"dropout": 0.1}, {"dropout": 0.5}, {"width": 128}, {"negatives": 256}),
         ),
         trial=450.0,
         final=900.0,
