@@ -22,6 +22,7 @@ import json
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -157,10 +158,13 @@ def _others(log: Log, corpus: Corpus, seeds: int, progress: Progress, minutes: f
         return {"peer": counted["personal_decayed"], "popularity": counted["popularity"]}
     settings, course = _peer_course(log, minutes)
     python, found = rectools.environment(HOME.parent / "peers"), []
-    for seed in range(seeds):
-        progress("peer", seed, seeds)
-        found.append(rectools.train(python, corpus, Part.TEST, settings, course, seed, HOME).lists)
-    progress("peer", seeds, seeds)
+    with ThreadPoolExecutor(max(len(os.sched_getaffinity(0)) // course.threads, 1)) as pool:
+        trainings = pool.map(
+            lambda seed: rectools.train(python, corpus, Part.TEST, settings, course, seed, HOME), range(seeds)
+        )
+        for training in trainings:
+            found.append(training.lists)
+            progress("peer", len(found), seeds)
     return {"peer": found, "popularity": counted["popularity"]}
 
 
@@ -174,7 +178,7 @@ def _peer_course(log: Log, minutes: float) -> tuple[rectools.Settings, rectools.
     settings = rectools.Settings(**best["settings"])
     if minutes < math.inf:
         return settings, rectools.Course(epochs=ENDLESS, seconds=60 * minutes, clock="wall", threads=cores)
-    return settings, rectools.Course(epochs=best["epoch"], threads=cores)
+    return settings, rectools.Course(epochs=best["epoch"])
 
 
 def best_within(trials: Sequence[Mapping[str, Any]], seconds: float) -> dict[str, Any]:
