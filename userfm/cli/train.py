@@ -30,7 +30,7 @@ OfRecipe = Annotated[
     RecipeName,
     typer.Option(
         help="default: minutes on two cores. small: seconds, to see the pipeline through. ordered: for logs that tell "
-        "an order and no time, in which nothing returns, such as films; 40 passes."
+        "an order and no time, in which nothing returns, such as films; 16 passes."
     ),
 ]
 Settings = Annotated[
