@@ -1,8 +1,8 @@
 """Settings of the peer, tuned on the validation part as hard as our own: `python -m benchmarks peer --data ml-1m`.
 
 Every trial has the same processor time, the pass that does best on validation counts. Settings are varied in rounds,
-each around the best so far; then the best two have more time. That is short of where such a model ends on a machine with a
-GPU, so `looks` keeps every curve.
+each around the best so far; then the best two have more time. That is short of where such a model ends on a machine
+with a GPU, so `looks` keeps every curve.
 """
 
 from __future__ import annotations

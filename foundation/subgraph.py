@@ -16,9 +16,8 @@ from torch import Tensor, nn
 from foundation.alignment import UNALIGNED, Alignment
 from foundation.bands import cut
 from foundation.errors import ModelError
-from foundation.jagged import EventBatch, Requests, requests_now, stream_of
+from foundation.jagged import EventBatch, Requests, requests_now
 from foundation.model import FoundationModel, UserStates
-from foundation.pooling import border_states
 from foundation.pretrained import Pretrained, load
 from foundation.space import Space
 from tokenization.codes.vocabulary import UNKNOWN
@@ -203,13 +202,10 @@ class Subgraph(nn.Module):
         return self.model.interest_vectors(self.states(batch, at_B))
 
     def layers(self, batch: EventBatch, at_B: Tensor | None = None) -> Tensor:
-        """What each layer of the trunk says of each user at the last event, float32 [B, L, D]: for whoever would read
-        another layer than the last, or weigh them anew."""
-        read = self.model.read(batch)
-        requests = self.requests(read, at_B)
-        outputs = self.model.trunk.layers(self.model.events(read, self.model.tower), stream_of(read))
-        normed = (self.model.trunk.norm(x_TD) for x_TD in outputs)
-        return torch.stack([border_states(x_TD, read, requests, self.model.empty_D) for x_TD in normed], dim=1)
+        """What each earlier layer of the trunk says of each user, and last the state, which knows attributes too,
+        float32 [B, L, D]: for whoever would read another layer, or weigh them anew."""
+        states, earlier = self.model.with_layers(batch, self.requests(batch, at_B))
+        return torch.stack([*earlier, states.bare_RD], dim=1)
 
     def item_vectors(self) -> Tensor:
         """float32 [V, space.width], one row a candidate code; rows 0 and 1 are not candidates."""
