@@ -38,17 +38,21 @@ def border_states(state_TD: Tensor, batch: EventBatch, requests: Requests, empty
     return padded_GD[F.pad(group_T + 1, (1, 0))[requests.end_R * has_history_R]]
 
 
-def recent_means(state_TD: Tensor, batch: EventBatch, requests: Requests, reach: int) -> Tensor:
-    """float [R, D]: the mean state of the last `reach` tokens before each request, by whole groups, the newest always
-    among them; zeros where there is no history."""
+def sums_before(state_TD: Tensor) -> Tensor:
+    """float64 [T + 1, D]: the sum of all states before each token; differences of float32 sums over a whole batch would
+    tell one place in it from another."""
+    return F.pad(state_TD.double().cumsum(0), (0, 0, 1, 0))
+
+
+def recent_means(sum_T1D: Tensor, batch: EventBatch, requests: Requests, reach: int) -> Tensor:
+    """float64 [R, D]: the mean state of the last `reach` tokens before each request, by whole groups, the newest
+    always among them; zeros where there is no history. sum_T1D: `sums_before`."""
     begin_R, border_G1 = recent_groups(batch, requests, reach), group_offsets(batch)
     newest_R = border_G1[torch.clamp(torch.searchsorted(border_G1, requests.end_R) - 1, min=0)]
     has_history_R = requests.end_R > batch.offset_B1[:-1][requests.user_R]
     begin_R = torch.where(has_history_R, torch.minimum(begin_R, newest_R), requests.end_R)
-    # Differences of float32 sums over a whole batch would tell one place in it from another.
-    sum_T1D = F.pad(state_TD.double().cumsum(0), (0, 0, 1, 0))
     count_R = torch.clamp(requests.end_R - begin_R, min=1)
-    return ((sum_T1D[requests.end_R] - sum_T1D[begin_R]) / count_R[:, None]).to(state_TD.dtype)
+    return (sum_T1D[requests.end_R] - sum_T1D[begin_R]) / count_R[:, None]
 
 
 class RecentPooling(nn.Module):
@@ -64,8 +68,10 @@ class RecentPooling(nn.Module):
 
     def forward(self, border_RD: Tensor, state_TD: Tensor, batch: EventBatch, requests: Requests) -> Tensor:
         """float [R, D]; border_RD: `border_states`."""
+        sum_T1D = sums_before(state_TD)
         for reach, projection in zip(self.pools, self.projections, strict=True):
-            border_RD = border_RD + projection(recent_means(state_TD, batch, requests, reach))
+            mean_RD = recent_means(sum_T1D, batch, requests, reach).to(state_TD.dtype)
+            border_RD = border_RD + projection(mean_RD)
         return border_RD
 
 

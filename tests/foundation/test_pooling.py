@@ -3,7 +3,15 @@ from __future__ import annotations
 import torch
 
 from foundation.jagged import EventBatch, Requests, group_offsets
-from foundation.pooling import Interests, RecentPooling, UserPooling, border_states, pooled_own, recent_means
+from foundation.pooling import (
+    Interests,
+    RecentPooling,
+    UserPooling,
+    border_states,
+    pooled_own,
+    recent_means,
+    sums_before,
+)
 from foundation.repeat import OwnItems
 
 
@@ -52,18 +60,18 @@ def test_recent_states_are_averaged_over_whole_groups(batch: EventBatch, asked: 
     state = torch.randn(batch.tokens, 6)
     borders = group_offsets(batch).tolist()
     for reach in (1, 3, 10_000):
-        found = recent_means(state, batch, asked, reach)
+        found = recent_means(sums_before(state), batch, asked, reach)
         for row in range(0, len(asked), 5):
             end, first = int(asked.end_R[row]), int(batch.offset_B1[asked.user_R[row]])
             whole = [begin for begin in borders if max(end - reach, first) <= begin < end]
             begin = whole[0] if whole else borders[borders.index(end) - 1]
-            torch.testing.assert_close(found[row], state[begin:end].mean(0))
+            torch.testing.assert_close(found[row].float(), state[begin:end].mean(0))
 
 
 def test_whoever_has_no_history_has_no_recent_states(batch: EventBatch) -> None:
     first = batch.offset_B1[:-1]
     begin = Requests(torch.arange(batch.users), first, torch.zeros(batch.users).double(), first[:, None])
-    assert not recent_means(torch.randn(batch.tokens, 6), batch, begin, 4).any()
+    assert not recent_means(sums_before(torch.randn(batch.tokens, 6)), batch, begin, 4).any()
 
 
 def test_pools_say_nothing_before_training_and_learn(batch: EventBatch, asked: Requests) -> None:
