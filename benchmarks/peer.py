@@ -42,9 +42,9 @@ PLANS: Mapping[Log, Plan] = {
         (
             ({"batch": 32}, {"layers": "ligr"}, {"loss": "sampled_softmax", "negatives": 128}),
             ({"length": 200}, {"length": 50}, {"dropout": 0.1}),
-            ({"width": 128}, {"rate": 2e-3}),
+            ({"width": 128},),
         ),
-        trial=600.0,
+        trial=450.0,
         final=1800.0,
     ),
     Log.BEAUTY: Plan(
