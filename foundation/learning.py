@@ -74,7 +74,7 @@ def losses(model: FoundationModel, lesson: Lesson, objectives: Objectives) -> li
         found += _stored_losses(model, said, stored_RD, window, "future", objectives.future)
     if model.interests is not None:
         interest_RID = model.interests(said.states.bare_RD, stored_RD)
-        found.append(Loss("interests", *_interest_loss(said, interest_RID, now), share=objectives.interests))
+        found.append(Loss("interests", *_interest_loss(said, interest_RID, now), share=objectives.interest))
     for ahead, target in enumerate(later, start=1):
         # Own items compete in the first horizon only: what returns later is for the dot product to find.
         then = contest(said.candidates, lesson.negatives, target, None)

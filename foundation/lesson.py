@@ -53,7 +53,7 @@ class Objectives:
     target_aware: of the target-aware scores, where the model has them (`candidates.layers`), learned from the share
     `slates` of a step's requests, each beside `competitors` items that it draws.
 
-    interests: of the next items by whichever interest says them, where the model has several vectors a user.
+    interest: of the next items by whichever interest says them, where the model has several vectors a user.
 
     codes: of the semantic IDs of the next items, decoded from the bare state, where the model has a decoder
     (`decoder.layers`). What is copied of the user's own items is not learned by it, only how often.
@@ -81,7 +81,7 @@ class Objectives:
     target_aware: float = 1.0
     slates: float = 0.25
     competitors: int = 64
-    interests: float = 0.3
+    interest: float = 0.3
     codes: float = 0.0
 
     def __post_init__(self) -> None:

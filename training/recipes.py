@@ -205,10 +205,12 @@ def _override(recipe: Recipe, key: str, value: str) -> Recipe:
     found = [path for path in paths if path == key or path.endswith(f".{key}")]
     # Of two settings of one name the outer one is meant: `width` is the model's.
     found = [path for path in found if path.count(".") == min(one.count(".") for one in found)]
-    if len(found) != 1:
+    if len(found) > 1:
+        raise TrainingError(f"several settings are called {key!r}: write {' or '.join(found)}")
+    if not found:
         near = get_close_matches(key, [*paths, *(path.split(".")[-1] for path in paths)], n=1)
         hint = f"; did you mean {near[0]!r}?" if near else f": choose one of {', '.join(paths)}"
-        raise TrainingError(f"the recipe has no single setting {key!r}{hint}")
+        raise TrainingError(f"the recipe has no setting {key!r}{hint}")
     return _with(recipe, found[0].split("."), found[0], value)  # type: ignore[no-any-return]
 
 

@@ -4,8 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.representation import figures
+from benchmarks.ablations import recipe_of
+from benchmarks.representation import WAYS, figures
 from benchmarks.trials import Outcome
+from tokenization.corpus.corpus import Corpus
+
+
+def test_every_way_is_a_recipe(kiosk_corpus: Corpus) -> None:
+    ways = {name: recipe_of(kiosk_corpus, dict(settings), 0).model for name, settings in WAYS.items()}
+    assert len(set(ways.values())) == len(WAYS)
 
 
 def outcome(**values: list[float]) -> Outcome:

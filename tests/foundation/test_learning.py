@@ -262,7 +262,7 @@ def test_an_item_is_somebodys_by_any_one_of_the_interests(
     content = item_content(items, torch.from_numpy(items.count).float())
     several = FoundationModel(replace(config, interests=3), content).eval()
     several.load_state_dict(model.state_dict(), strict=False)
-    said = {loss.name: loss for loss in losses(several, lesson, Objectives(interests=0.2))}
+    said = {loss.name: loss for loss in losses(several, lesson, Objectives(interest=0.2))}
     assert said.keys() - found(model, lesson).keys() == {"interests"}
     found_RID = several.interest_vectors(several(lesson.batch, lesson.requests))
     logit_RV = (found_RID @ several.item_vectors().T).logsumexp(1)

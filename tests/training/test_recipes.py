@@ -71,17 +71,27 @@ def test_settings_are_replaced_by_name_or_by_path(kiosk_corpus: Corpus) -> None:
     assert with_overrides(recipe, {}) == recipe
 
 
+def test_every_setting_of_the_model_itself_can_be_written_without_its_path(recipe: Recipe) -> None:
+    for name in ("interests", "pools", "state_layers", "bands", "width", "dropout"):
+        with_overrides(recipe, {name: str(getattr(recipe.model, name)).strip("(),")})
+
+
 @pytest.mark.parametrize(
     ("key", "value", "sentence"),
     [
-        ("widht", "64", "no single setting 'widht'; did you mean 'width'?"),
-        ("model.widht", "64", "no single setting 'model.widht'; did you mean 'model.width'?"),
-        ("zzz", "1", "no single setting 'zzz': choose one of"),
-        ("item.codes", "1", "no single setting 'item.codes'"),
+        ("widht", "64", "no setting 'widht'; did you mean 'width'?"),
+        ("model.widht", "64", "no setting 'model.widht'; did you mean 'model.width'?"),
+        ("zzz", "1", "no setting 'zzz': choose one of"),
+        (
+            "time_unit",
+            "1",
+            "several settings are called 'time_unit': write model.repeat.time_unit or model.attention.time_unit",
+        ),
+        ("item.codes", "1", "no setting 'item.codes'"),
         ("windows", "64;0", "setting 'model.attention.windows' takes a list of whole numbers, got '64;0'"),
         ("rotary", "sideways", "setting 'model.attention.rotary' takes one of place, time, both, got 'sideways'"),
         ("width", "wide", "setting 'model.width' takes a whole number, got 'wide'"),
-        ("candidates.layer", "1", "no single setting 'candidates.layer'; did you mean"),
+        ("candidates.layer", "1", "no setting 'candidates.layer'; did you mean"),
         ("epochs", "2.5", "setting 'epochs' takes a whole number, got '2.5'"),
         ("backend", "magic", "setting 'model.backend' takes one of reference, blocked, flex, xformers, got 'magic'"),
     ],
