@@ -2,10 +2,13 @@
 
 The share of each category in the user's history, beside its share in everybody's, lifts all items of the category:
 what a new item has instead of a past. A log-linear lift with a prior towards everybody's share, as in smoothed
-language models (Zhai & Lafferty, TOIS 2004), with a learned weight and prior for each kind of category.
+language models (Zhai & Lafferty, TOIS 2004), with a learned weight and prior for each kind of category. Everybody's
+shares also count as some events of the user's own, a learned number (their Dirichlet prior): one event says little.
 """
 
 from __future__ import annotations
+
+import math
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +17,9 @@ from foundation.config import ItemConfig
 from foundation.embedding import ItemContent
 from foundation.jagged import EventBatch
 from foundation.repeat import FIRST_ITEM, Meetings
+
+STRENGTH = 10.0  # events that everybody's shares are worth at first
+NOTHING = -30.0  # log of a strength that weighs nothing beside any event
 
 
 class CategoryAffinity(nn.Module):
@@ -24,6 +30,8 @@ class CategoryAffinity(nn.Module):
         levels = len(config.categories)
         self.weight_C = nn.Parameter(torch.full((levels,), 1.0 / max(levels, 1)))
         self.log_prior_C = nn.Parameter(torch.zeros(levels))
+        self.log_strength_C = nn.Parameter(torch.full((levels,), math.log(STRENGTH)))
+        self.register_load_state_dict_pre_hook(_without_strength)  # type: ignore[no-untyped-call]
         self.sizes = [size for _, size in config.categories]
         for level, size in enumerate(self.sizes):
             code_V = known_category(content.category_VC[:, level], size)
@@ -33,14 +41,15 @@ class CategoryAffinity(nn.Module):
     def shares(
         self, batch: EventBatch, requests: int, meetings: Meetings, item_column: int, category_VC: Tensor, slow: int
     ) -> tuple[Tensor, ...]:
-        """Share of each category in each request's history, one float [R, S] for each kind of category."""
+        """Share of each category in each request's history and everybody's events beside it, one float [R, S] for each
+        kind of category; what a row lacks to 1 is everybody's."""
         item_E = batch.facet_TF[meetings.token_E, item_column]
         weight_E = meetings.weight_EX[:, slow] * (item_E >= FIRST_ITEM)
         found = []
         for level, size in enumerate(self.sizes):
             place_E = meetings.request_E * size + known_category(category_VC[item_E, level], size)
             count_RS = weight_E.new_zeros(requests * size).index_add_(0, place_E, weight_E).view(requests, size)
-            found.append(count_RS / torch.clamp(count_RS.sum(1, keepdim=True), min=1e-6))
+            found.append(count_RS / (count_RS.sum(1, keepdim=True) + self.log_strength_C[level].exp()))
         return tuple(found)
 
     def forward(self, share_RS: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -49,7 +58,8 @@ class CategoryAffinity(nn.Module):
         for level, own_RS in enumerate(share_RS):
             everybody_S: Tensor = getattr(self, f"share_{level}")
             prior = self.log_prior_C[level].exp()
-            lifts.append(self.weight_C[level] * torch.log((own_RS / everybody_S + prior) / (1 + prior)))
+            rest_R1 = torch.clamp(1 - own_RS.sum(1, keepdim=True), min=0)  # sums of shares round
+            lifts.append(self.weight_C[level] * torch.log((own_RS / everybody_S + rest_R1 + prior) / (1 + prior)))
         return tuple(lifts)
 
 
@@ -78,3 +88,9 @@ def pair_lifts(lift_RS: tuple[Tensor, ...], row_P: Tensor, category_PC: Tensor) 
 def known_category(code_N: Tensor, size: int) -> Tensor:
     """Categories that came after training read as unknown, 1."""
     return torch.where(code_N < size, code_N, 1)
+
+
+def _without_strength(module: nn.Module, state: dict[str, Tensor], prefix: str, *_: object) -> None:
+    """Models that were saved while every history counted as if it were long."""
+    if (name := f"{prefix}log_strength_C") not in state and (prior := f"{prefix}log_prior_C") in state:
+        state[name] = torch.full_like(state[prior], NOTHING)

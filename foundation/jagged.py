@@ -279,11 +279,12 @@ def segment_sum(value_P: Tensor, segment_P: Tensor, segments: int) -> Tensor:
     return value_P.new_zeros((segments, *value_P.shape[1:])).index_add(0, segment_P, value_P)
 
 
-def segment_softmax(logit_P: Tensor, segment_P: Tensor, segments: int) -> Tensor:
-    """Softmax inside each segment; [P]."""
-    top = segment_max(logit_P.detach(), segment_P, segments)
-    exp_P = torch.exp(logit_P - top[segment_P])
-    return exp_P / segment_sum(exp_P, segment_P, segments)[segment_P]
+def segment_softmax(logit_P: Tensor, segment_P: Tensor, segments: int, rest: Tensor | float = -torch.inf) -> Tensor:
+    """Softmax inside each segment; [P]. rest: logit of one more member of every segment, which has the remainder."""
+    rest = torch.as_tensor(rest, dtype=logit_P.dtype, device=logit_P.device)
+    top = torch.maximum(segment_max(logit_P.detach(), segment_P, segments), rest.detach())
+    exp_P, exp_rest = torch.exp(logit_P - top[segment_P]), torch.exp(rest - top)
+    return exp_P / (segment_sum(exp_P, segment_P, segments) + exp_rest)[segment_P]
 
 
 def moved(value: Moved, device: torch.device | str) -> Moved:

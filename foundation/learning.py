@@ -206,7 +206,8 @@ def _stored(model: FoundationModel, said: _Said) -> Tensor:
     """The user embedding without its popularity dimension, as in `FoundationModel.user_vectors`."""
     own, bare_RD = said.states.own, said.states.bare_RD
     bare_P = model.bare_repeat(own.feature_PX, own.request_P, bare_RD, said.own_OD, said.place_P)
-    stored_RD: Tensor = model.pooling(bare_RD, pooled_own(own, bare_P, len(bare_RD), said.own_OD, said.place_P))
+    own_RD = pooled_own(own, bare_P, len(bare_RD), said.own_OD, said.place_P, model.pooling.rest)
+    stored_RD: Tensor = model.pooling(bare_RD, own_RD)
     return stored_RD
 
 

@@ -202,7 +202,7 @@ class FoundationModel(nn.Module):
         """float [R, D + 1]: what is stored and served; the request's context is not in it."""
         item_ND, place_P = self._own_vectors(states.own)
         repeat_P = self.bare_repeat(states.own.feature_PX, states.own.request_P, states.bare_RD, item_ND, place_P)
-        own_RD = pooled_own(states.own, repeat_P, states.bare_RD.shape[0], item_ND, place_P)
+        own_RD = pooled_own(states.own, repeat_P, states.bare_RD.shape[0], item_ND, place_P, self.pooling.rest)
         pooled_RD = self.pooling(states.bare_RD, own_RD)
         return torch.cat([pooled_RD, torch.ones_like(pooled_RD[:, :1])], dim=1)
 

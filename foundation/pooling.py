@@ -22,6 +22,8 @@ from foundation.jagged import (
 )
 from foundation.repeat import OwnItems
 
+NEVER = -30.0  # a logit that weighs nothing beside any own item
+
 
 def border_states(state_TD: Tensor, batch: EventBatch, requests: Requests, empty_D: Tensor) -> Tensor:
     """State of the last completed group at each request, float [R, D]; `empty_D` where there is none.
@@ -89,12 +91,15 @@ class Interests(nn.Module):
         return pooled_RD[:, None] + added_RE.view(len(bare_RD), self.number, pooled_RD.shape[1])
 
 
-def pooled_own(own: OwnItems, repeat_P: Tensor, requests: int, item_ND: Tensor, place_P: Tensor) -> Tensor:
+def pooled_own(
+    own: OwnItems, repeat_P: Tensor, requests: int, item_ND: Tensor, place_P: Tensor, rest: Tensor | float = -torch.inf
+) -> Tensor:
     """The user's own items, weighted by how likely each is to return, float [R, D].
 
-    item_ND: vectors of the distinct items in play; place_P: each pair's row among them.
+    item_ND: vectors of the distinct items in play; place_P: each pair's row among them. rest: logit of none of them
+    (`UserPooling.rest`).
     """
-    share_P = segment_softmax(repeat_P, own.request_P, requests)
+    share_P = segment_softmax(repeat_P, own.request_P, requests, rest)
     # A dense [R, N] product is faster on every device than gathering a vector for each pair.
     share_RN = share_P.new_zeros(requests, item_ND.shape[0]).index_put((own.request_P, place_P), share_P)
     return share_RN @ item_ND
@@ -109,7 +114,14 @@ class UserPooling(nn.Module):
         self.state = nn.Linear(width, width)
         # One element rather than none: FSDP shards no scalars.
         self.own_gain = nn.Parameter(torch.tensor([5.0])) if own else None
-        self.register_load_state_dict_pre_hook(_scalar_as_row)  # type: ignore[no-untyped-call]
+        # That none of the own items returns competes with them, or a user's only item would be all that the user is.
+        self.own_rest = nn.Parameter(torch.tensor([4.0])) if own else None
+        self.register_load_state_dict_pre_hook(_saved_before)  # type: ignore[no-untyped-call]
+
+    @property
+    def rest(self) -> Tensor | float:
+        """Logit with which none of the own items returns, beside those of `RepeatPath`, which begin at 3."""
+        return -torch.inf if self.own_rest is None else self.own_rest
 
     def forward(self, bare_RD: Tensor, own_RD: Tensor) -> Tensor:
         """float [R, D]; own_RD: `pooled_own`."""
@@ -117,8 +129,9 @@ class UserPooling(nn.Module):
         return pooled_RD if self.own_gain is None else pooled_RD + self.own_gain * own_RD
 
 
-def _scalar_as_row(module: nn.Module, state: dict[str, Tensor], prefix: str, *_: object) -> None:
-    """Models that were saved while the gain was a scalar."""
-    name = f"{prefix}own_gain"
-    if name in state:
-        state[name] = state[name].reshape(1)
+def _saved_before(module: nn.Module, state: dict[str, Tensor], prefix: str, *_: object) -> None:
+    """Models that were saved while the gain was a scalar, or while nothing stood beside the own items."""
+    gain, rest = f"{prefix}own_gain", f"{prefix}own_rest"
+    if gain in state:
+        state[gain] = state[gain].reshape(1)
+        state.setdefault(rest, torch.full_like(state[gain], NEVER))

@@ -103,7 +103,11 @@ def test_segments_are_what_a_loop_makes_of_them(lengths: list[int], seed: int) -
     rows = [value[segment == number] for number in range(len(lengths))]
     sums, tops = segment_sum(value, segment, len(lengths)), segment_max(value, segment, len(lengths))
     shares = segment_softmax(100 * value, segment, len(lengths))
+    beside = segment_softmax(100 * value, segment, len(lengths), rest=7.0)
     for number, row in enumerate(rows):
         torch.testing.assert_close(sums[number], row.sum())
         assert tops[number] == (row.max() if len(row) else -torch.inf)
         torch.testing.assert_close(shares[segment == number], torch.softmax(100 * row, 0))
+        torch.testing.assert_close(
+            beside[segment == number], torch.softmax(torch.cat([100 * row, row.new_tensor([7.0])]), 0)[:-1]
+        )

@@ -49,6 +49,14 @@ def test_own_items_are_pooled_by_how_likely_each_returns() -> None:
     torch.testing.assert_close(found[2], item[1])
 
 
+def test_that_none_returns_counts_beside_a_single_own_item() -> None:
+    item, one = torch.randn(1, 4), owned([0], [5])
+    alone = pooled_own(one, torch.tensor([2.0]), 1, item, torch.tensor([0]))
+    beside = pooled_own(one, torch.tensor([2.0]), 1, item, torch.tensor([0]), rest=torch.tensor([2.0]))
+    torch.testing.assert_close(alone[0], item[0])
+    torch.testing.assert_close(beside[0], item[0] / 2)
+
+
 def test_the_dot_product_finds_the_item_that_is_likeliest_to_return() -> None:
     item = torch.eye(4)
     own = pooled_own(owned([0, 0], [5, 9]), torch.tensor([0.0, 4.0]), 1, item, torch.tensor([1, 3]))

@@ -23,6 +23,7 @@ from foundation.folder import fingerprint
 from foundation.folder import read as folder_of
 from foundation.jagged import EventBatch, requests_now
 from foundation.model import FoundationModel
+from foundation.pooling import NEVER
 from foundation.subgraph import Subgraph
 from tokenization.corpus.corpus import Corpus
 from tokenization.errors import UserfmError
@@ -330,9 +331,13 @@ def test_a_model_takes_the_place_of_another_as_a_whole_and_of_nothing_else(folde
     assert (copy / "thesis.tex").exists()
 
 
-def test_models_saved_while_the_gain_was_a_scalar_are_read(folder: Path, model: FoundationModel) -> None:
+def test_models_saved_while_the_gain_was_a_scalar_and_nothing_stood_beside_own_items_are_read(
+    folder: Path, model: FoundationModel
+) -> None:
     read = folder_of(folder)
     scalar = {**read.weights, "pooling.own_gain": read.weights["pooling.own_gain"].reshape(())}
     assert torch.equal(FoundationModel.of(replace(read, weights=scalar)).pooling.own_gain, model.pooling.own_gain)
+    alone = {name: weight for name, weight in read.weights.items() if name != "pooling.own_rest"}
+    assert float(FoundationModel.of(replace(read, weights=alone)).pooling.own_rest) == NEVER
     with pytest.raises(ModelError, match=r"the weights of kiosk-v1 don't fit its config\.json"):
         FoundationModel.of(replace(read, weights={**scalar, "empty_D": torch.zeros(3)}))

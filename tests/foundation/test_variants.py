@@ -215,7 +215,10 @@ def test_what_is_off_has_no_parameter_and_the_rest_is_drawn_alike(config: ModelC
     assert not attributes & plain.keys()
     told = weights(attributes=ATTRIBUTES)
     assert all(torch.equal(told[key], weight) for key, weight in plain.items())
-    repeat = {key for key in plain if key.startswith(("bare_repeat.", "told_repeat."))} | {"pooling.own_gain"}
+    repeat = {key for key in plain if key.startswith(("bare_repeat.", "told_repeat."))} | {
+        "pooling.own_gain",
+        "pooling.own_rest",
+    }
     assert plain.keys() - weights(repeat_path=Switch.OFF).keys() == repeat
     affinity = {key for key in plain if key.startswith("affinity.")}
     assert plain.keys() - weights(category_affinity=Switch.OFF).keys() == affinity
