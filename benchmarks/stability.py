@@ -1,17 +1,19 @@
 """How steady vectors are: between two trainings, from day to day, from one basket to the next.
 
 Every second household of Complete Journey, the default recipe, one pass, seeds 0 and 1, once with first weights drawn
-by the seed and once with those that all runs share (`start`). Between the two seeds: the cosine of the same household
-or product with itself, before and after the map of `userfm align`, on entities that the map was not fitted on; and a
-classifier, fitted on the one space and frozen, that reads the other. What will be bought next week is classified, since
-the log knows it of everybody. Within one model: a household's vector beside its own of some events or days before.
-Everything is as of the beginning of the validation part. Draws docs/figures/drift.svg.
+by the seed and once with those that all runs share (`start`); figures that begin with `whole` are of all households and
+two passes. Between the two seeds: the cosine of the same household or product with itself, before and after the map of
+`userfm align`, on entities that the map was not fitted on; and a classifier, fitted on the one space and frozen, that
+reads the other. What will be bought next week is classified, since the log knows it of everybody. Between the two
+starts: NDCG@10 on the validation part, the mean of both seeds. Within one model: a household's vector beside its own of
+some events or days before. Everything is as of the beginning of the validation part. Draws docs/figures/drift.svg.
 
 Trained models stay in out/stability, under a name made of recipe, corpus and code.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,6 +28,8 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
 from benchmarks.ablations import Slice, corpus_of
+from benchmarks.logs import Log
+from benchmarks.logs import corpus_of as journey
 from benchmarks.measure import Bar, Estimate, Measured, at_least, at_most
 from benchmarks.models import trained
 from benchmarks.plots import Line, lines
@@ -34,16 +38,21 @@ from foundation.alignment import UNALIGNED, cosines
 from foundation.jagged import EventBatch
 from foundation.subgraph import Subgraph
 from tokenization.corpus.corpus import Corpus
+from training import ranking
 from training.align import Fit, Known, dots_moved, fitted, held_out_of, known
 from training.data import Until, select_users, trainable_events
-from training.metrics import Floats, Interval, bootstrap
+from training.holdout import Columns, Part, hold_out
+from training.metrics import Floats, Interval, bootstrap, mean, paired_bootstrap
 from training.push import USERS
+from training.ranking import evaluate
 from training.recipes import Start, default
+from training.scorers import model_scorers
 
 DAY = 86_400.0
 AGES = (1, 7, 28)  # days
 SEEDS = (0, 1)
-EPOCHS = 1
+EPOCHS = {"": 1, "whole.": 2}
+"""Passes over every second household, and over all."""
 WEEK = 7 * DAY
 HELD_OUT = 0.5  # of households and products: neither the map nor the classifier is fitted on them
 MET = ((0, 0), (1, 4), (5, 19), (20, 99), (100, 10**9))  # how often a product was met in training
@@ -66,42 +75,61 @@ class Pair:
 
 
 def run(progress: Progress) -> Measured:
-    """Figures by start: cosines, classifier; and the drift within a model of the default recipe."""
-    corpus = Corpus.open(corpus_in(CACHE, progress))
-    pairs = pairs_of(corpus, progress)
+    """Figures by start: cosines, classifier; what one start costs beside the other; the drift within a model of the
+    default recipe."""
     figures: dict[str, float] = {}
     bars: list[Bar] = []
-    for start, pair in pairs.items():
-        agreed, held = agreement(pair)
-        figures |= {f"{start}.{name}": value for name, value in agreed.items()}
-        bars += [replace(bar, name=f"{start}.{bar.name}") for bar in held]
-        figures |= {f"{start}.{name}": value for name, value in transfer(pair, corpus).items()}
-    figures |= drift(pairs[default(corpus).start].models[0], corpus)
+    for size, corpus in (("", half(CACHE, progress)), ("whole.", journey(Log.JOURNEY, CACHE, progress))):
+        pairs = pairs_of(corpus, EPOCHS[size], progress)
+        for start, pair in pairs.items():
+            agreed, held = agreement(pair)
+            agreed |= transfer(pair, corpus)
+            figures |= {f"{size}{start}.{name}": value for name, value in agreed.items()}
+            bars += [replace(bar, name=f"{size}{start}.{bar.name}") for bar in held]
+        figures |= {f"{size}{name}": value for name, value in costs(pairs, corpus).items()}
+        if not size:
+            figures |= drift(pairs[default(corpus).start].models[0], corpus)
     return Measured(figures, tuple(bars))
 
 
-def corpus_in(folder: Path, progress: Progress) -> Path:
+def half(folder: Path, progress: Progress) -> Corpus:
     """Every second household of Complete Journey, tokenized once."""
     out = folder / Slice.JOURNEY
     folder.mkdir(parents=True, exist_ok=True)
-    return out if (out / "corpus.json").exists() else corpus_of(Slice.JOURNEY, folder, progress)
+    return Corpus.open(out if (out / "corpus.json").exists() else corpus_of(Slice.JOURNEY, folder, progress))
 
 
-def pairs_of(corpus: Corpus, progress: Progress) -> dict[Start, Pair]:
+def pairs_of(corpus: Corpus, epochs: int, progress: Progress) -> dict[Start, Pair]:
     """Both seeds for each start, trained where they are not in the cache."""
-    recipe = replace(default(corpus), epochs=EPOCHS)
+    recipe = replace(default(corpus), epochs=epochs)
     asked = {
         (start, seed): Trial(corpus.folder, replace(recipe, start=start, seed=seed))
         for start in Start
         for seed in SEEDS
     }
-    found = trained(list(asked.values()), CACHE, 2, progress)
+    found = trained(list(asked.values()), CACHE, len(os.sched_getaffinity(0)), progress)
     pairs = {}
     for start in Start:
         earlier, later = (Subgraph.from_pretrained(found[asked[start, seed]]) for seed in SEEDS)
         both = known(later, earlier, corpus, Until.VALIDATION, progress)
         pairs[start] = Pair((earlier, later), both, fitted(both, earlier.aligned_space, held_out=HELD_OUT))
     return pairs
+
+
+def costs(pairs: Mapping[Start, Pair], corpus: Corpus) -> dict[str, float]:
+    """NDCG@10 of the whole model and of stored vectors by start, both seeds; shared − seed, paired over households."""
+    held = hold_out(corpus.tokens(), Columns.of(corpus.tokenizer), corpus.split, Part.VALIDATION)
+    figures, ndcg_U = {}, {}
+    for start, pair in pairs.items():
+        judged = [evaluate(held, model_scorers(one), len(corpus.tokenizer.items)).judged for one in pair.models]
+        for scorer in ("model", "embedding"):
+            values = [one[scorer].values[ranking.Slice.ALL]["ndcg@10"] for one in judged]
+            ndcg_U[start, scorer] = np.mean(values, axis=0)
+            figures[f"{start}.{scorer}.ndcg@10"] = mean(ndcg_U[start, scorer])
+    for scorer in ("model", "embedding"):
+        gap = paired_bootstrap(ndcg_U[Start.SHARED, scorer], ndcg_U[Start.SEED, scorer])
+        figures |= named(f"shared_minus_seed.{scorer}.ndcg@10", gap)
+    return figures
 
 
 def agreement(pair: Pair) -> tuple[dict[str, float], list[Bar]]:
