@@ -29,6 +29,9 @@ from training.recipes import Recipe, check
 from training.stages import stage_at
 
 
+PACKED = 16  # epochs of which the steps are counted, to know how many a run has
+
+
 @dataclass(frozen=True)
 class StepRecord:
     """One step as it is logged.
@@ -151,13 +154,14 @@ def total_steps(training_set: TrainingSet, recipe: Recipe, ranks: Ranks) -> int:
     return max(round(sum(found)), 1)
 
 
-def _steps_in(training_set: TrainingSet, recipe: Recipe, stage: int, ranks: Ranks) -> int:
-    """Steps of all epochs, were they all of that stage."""
+def _steps_in(training_set: TrainingSet, recipe: Recipe, stage: int, ranks: Ranks) -> float:
+    """Steps of all epochs, were they all of that stage. Epochs differ by a step or so: of many only some are packed,
+    so a run that its minutes end may have any number of them."""
     sampling = recipe.sampling_in(stage)
     rows = in_windows(training_set, row_tokens(sampling))
-    return sum(
-        max(len(batches(rows, sampling, recipe.seed, epoch)) // ranks.count, 1) for epoch in range(recipe.epochs)
-    )
+    packed = min(recipe.epochs, PACKED)
+    steps = sum(max(len(batches(rows, sampling, recipe.seed, epoch)) // ranks.count, 1) for epoch in range(packed))
+    return steps * recipe.epochs / packed
 
 
 def part_done(progress: Progress, steps: int, recipe: Recipe) -> float:

@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -207,3 +208,10 @@ def test_where_nothing_returns_the_stored_vector_alone_learns_and_at_every_posit
     groups = torch.bincount(lesson.batch.user_T[group_offsets(lesson.batch)[:-1]], minlength=lesson.batch.users)
     assert torch.equal(asked, groups - 1)
     assert not len(model(lesson.batch, lesson.requests).own.code_P)
+
+
+def test_a_run_that_its_minutes_end_may_have_any_number_of_epochs(training_set: TrainingSet, twenty: Recipe) -> None:
+    begun = time.monotonic()
+    endless = total_steps(training_set, replace(twenty, epochs=10**6), Ranks.alone())
+    assert time.monotonic() - begun < 10
+    assert endless == pytest.approx(STEPS / 2 * 10**6, rel=0.1)
