@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -21,13 +22,16 @@ from foundation.lesson import Lesson
 from foundation.model import FoundationModel
 from training import checkpoint
 from training.averaging import Average
+from training.checkpoint import Saver
 from training.data import Position, TrainingSet, batches, in_windows, lessons, row_tokens
 from training.errors import TrainingError
 from training.optimisers import Optimisers
-from training.parallel import Ranks, broadcast, global_count, global_loss, of_first, sum_gradients, summed
+from training.parallel import Ranks, anybody, broadcast, global_count, global_loss, of_first, sum_gradients, summed
+from training.prefetch import Prefetched
 from training.recipes import Recipe, check
+from training.setbacks import IN_A_ROW, Setbacks, diverged, keep_lesson
 from training.stages import stage_at
-
+from training.stopping import Wish
 
 PACKED = 16  # epochs of which the steps are counted, to know how many a run has
 
@@ -59,12 +63,24 @@ class StepRecord:
 
 @dataclass
 class Progress:
-    """Where a run stands; saved in its checkpoints."""
+    """Where a run stands; saved in its checkpoints. stopped: it was asked to stop before its end."""
 
     step: int = 0
     position: Position = field(default_factory=Position)
     seconds: float = 0.0
     tokens: int = 0
+    setbacks: Setbacks = field(default_factory=Setbacks)
+    stopped: bool = False
+
+    def state(self) -> dict[str, Any]:
+        """For a checkpoint."""
+        return {name: value for name, value in asdict(self).items() if name != "stopped"}
+
+    @classmethod
+    def of(cls, state: Mapping[str, Any]) -> Self:
+        """Continue from `state()`, of this version or of one before setbacks were counted."""
+        position, setbacks = Position(**state["position"]), Setbacks(**state.get("setbacks", {}))
+        return cls(state["step"], position, state["seconds"], state["tokens"], setbacks)
 
 
 def train(
@@ -74,12 +90,15 @@ def train(
     checkpoints: Path,
     ranks: Ranks,
     on_step: Callable[[StepRecord], None],
+    stop: Wish = lambda: False,
 ) -> Progress:
     """Train to the end of the recipe, continuing from the newest checkpoint; returns where it ended.
 
-    The lessons go to the device that the model is on. on_step is called on rank 0. A run that keeps an average of its
-    weights leaves the model with that. Raises TrainingError when the
-    loss is no longer finite or the checkpoints are of another model.
+    The lessons go to the device that the model is on. on_step is called on rank 0. stop: asked on every rank after
+    each step; where any of them wants to stop, all do, with a checkpoint. A run that keeps an average of its weights
+    ends with that. A step whose loss is not finite moves nothing (training/setbacks.py). Raises TrainingError when too
+    many in a row are not, or the checkpoints are of another model, and OSError when the last checkpoint can't be
+    written.
     """
     check(recipe)
     optimisers = Optimisers(model, recipe.optimisation, recipe.seed)
@@ -88,32 +107,36 @@ def train(
     progress = state.resume() or Progress()
     broadcast(model, ranks)
     steps = total_steps(training_set, recipe, ranks)
-    course = _Course(training_set, recipe, ranks, progress.position)
     saved, clock = time.monotonic(), time.monotonic()
     device = model.empty_D.device
     model.train()
-    while progress.step < steps:
-        # The clock of rank 0 decides for all: when to stop, at which rate, in which stage.
-        progress = replace(progress, seconds=of_first(progress.seconds, ranks, device))
-        if progress.seconds >= 60 * recipe.minutes:
-            break
-        position, lesson = course.next(stage_at(recipe.stages, part_done(progress, steps, recipe)))
-        factor = schedule(progress, steps, recipe)
-        with _drawing(recipe.seed, progress.step, ranks.rank):
-            found = _step(model, optimisers, moved(lesson, device), recipe, ranks, factor)
-        if average is not None:
-            average.follow()
-        now = time.monotonic()
-        progress = Progress(progress.step + 1, position, progress.seconds + now - clock, progress.tokens + found.tokens)
-        clock = now
+    with _Course(training_set, recipe, ranks, progress.position) as course, Saver(checkpoints) as saver:
+        while progress.step < steps and not progress.stopped:
+            # The clock of rank 0 decides for all: when to stop, at which rate, in which stage.
+            progress = replace(progress, seconds=of_first(progress.seconds, ranks, device))
+            if progress.seconds >= 60 * recipe.minutes:
+                break
+            position, lesson = course.next(stage_at(recipe.stages, part_done(progress, steps, recipe)))
+            factor = schedule(progress, steps, recipe) * progress.setbacks.factor
+            with _drawing(recipe.seed, progress.step, ranks.rank):
+                found = _step(model, optimisers, moved(lesson, device), recipe, ranks, factor)
+            setbacks = progress.setbacks.after(found.good)
+            if average is not None and found.good:
+                average.follow()
+            if setbacks.in_a_row == IN_A_ROW:
+                raise diverged(setbacks, progress.step + 1, keep_lesson(lesson, checkpoints, progress.step + 1))
+            now, wish = time.monotonic(), anybody(stop(), ranks, device)
+            seconds, tokens = progress.seconds + now - clock, progress.tokens + found.tokens
+            progress = Progress(progress.step + 1, position, seconds, tokens, setbacks, wish)
+            clock = now
+            if ranks.rank == 0:
+                on_step(_record(progress, steps, found, recipe, factor))
+                if now - saved > recipe.checkpoint_seconds:
+                    saver.begin(progress.step, state.taken(progress))
+                    saved = now
         if ranks.rank == 0:
-            on_step(_record(progress, steps, found, recipe, factor))
-            if now - saved > recipe.checkpoint_seconds:
-                state.save(progress)
-                saved = now
-    if ranks.rank == 0:
-        state.save(progress)
-    if average is not None:
+            saver.last(progress.step, state.taken(progress))
+    if average is not None and not progress.stopped:
         average.settle()
     return progress
 
@@ -123,13 +146,20 @@ class _Course:
 
     def __init__(self, training_set: TrainingSet, recipe: Recipe, ranks: Ranks, start: Position) -> None:
         self._training_set, self._recipe, self._ranks = training_set, recipe, ranks
-        self._position, self._lessons = start, self._from(start)
+        self._position, self._lessons = start, Prefetched(self._from(start))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *of_error: object) -> None:
+        self._lessons.close()
 
     def next(self, stage: int) -> tuple[Position, Lesson]:
         """The next lesson, of that stage or of one that was begun already, and the position after it."""
         if stage > self._position.stage:
             self._position = self._position.in_stage(stage)
-            self._lessons = self._from(self._position)
+            self._lessons.close()
+            self._lessons = Prefetched(self._from(self._position))
         self._position, lesson = next(self._lessons)
         return self._position, lesson
 
@@ -193,12 +223,14 @@ def _drawing(*numbers: int) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class _Found:
-    """What a step found: the loss and its parts, the norm of the gradient, tokens of all ranks."""
+    """What a step found: the loss and its parts, the norm of the gradient, tokens of all ranks; good: all of them are
+    finite numbers, so that weights were moved."""
 
     loss: float
     losses: dict[str, float]
     norm: float
     tokens: int
+    good: bool
 
 
 def _step(
@@ -212,13 +244,14 @@ def _step(
     found = losses(model, lesson, recipe.objectives)
     addend, parts = global_loss(found, ranks)
     total = sum(loss.share * parts[loss.name] for loss in found)
+    tokens = global_count(lesson.batch.tokens, ranks, addend.device)
     if not math.isfinite(total):
-        raise TrainingError(f"the loss is {total}: lower `rate` or look for extreme values in the events")
+        return _Found(total, parts, math.nan, tokens, good=False)
     addend.backward()  # type: ignore[no-untyped-call]
     sum_gradients(optimisers.parameters, ranks)
     optimisers.observe(partial(slope, model, lesson, recipe, ranks, optimisers.dense))
     norm = optimisers.step(factor)
-    return _Found(total, parts, norm, global_count(lesson.batch.tokens, ranks, addend.device))
+    return _Found(total, parts, norm, tokens, good=math.isfinite(norm))
 
 
 def _record(progress: Progress, steps: int, found: _Found, recipe: Recipe, factor: float) -> StepRecord:
@@ -247,11 +280,12 @@ class _State:
     average: Average | None
     checkpoints: Path
 
-    def save(self, progress: Progress) -> None:
-        state = {"model": self.model.state_dict(), "optimisers": self.optimisers.state(), "progress": asdict(progress)}
+    def taken(self, progress: Progress) -> dict[str, Any]:
+        """All of it as it is now: what is written while the run goes on is this copy."""
+        state = {"model": self.model.state_dict(), "optimisers": self.optimisers.state(), "progress": progress.state()}
         if self.average is not None:
             state["average"] = self.average.state()
-        checkpoint.save(self.checkpoints, progress.step, state)
+        return checkpoint.copied(state)
 
     def resume(self) -> Progress | None:
         state = checkpoint.load_newest(self.checkpoints)
@@ -267,5 +301,4 @@ class _State:
                 f"the checkpoints in {self.checkpoints} are of another model or userfm than this: "
                 f"take a new run directory"
             ) from error
-        saved = state["progress"]
-        return Progress(saved["step"], Position(**saved["position"]), saved["seconds"], saved["tokens"])
+        return Progress.of(state["progress"])

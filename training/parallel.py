@@ -64,6 +64,15 @@ def of_first(value: float, ranks: Ranks, device: torch.device) -> float:
     return float(told)
 
 
+def anybody(wish: bool, ranks: Ranks, device: torch.device) -> bool:
+    """Whether any rank wishes it, so that all do alike."""
+    if ranks.count == 1:
+        return wish
+    told = torch.tensor([float(wish)], device=device)
+    dist.all_reduce(told, op=dist.ReduceOp.MAX)
+    return bool(told)
+
+
 def global_count(count: int, ranks: Ranks, device: torch.device) -> int:
     """Σ over the ranks."""
     if ranks.count == 1:
