@@ -63,9 +63,14 @@ class StepRecord:
 
 @dataclass
 class Progress:
-    """Where a run stands; saved in its checkpoints. stopped: it was asked to stop before its end."""
+    """Where a run stands; saved in its checkpoints.
+
+    batches: that were learned, one a rank and step: what is done of a run, whatever number of ranks went on with it.
+    stopped: it was asked to stop before its end.
+    """
 
     step: int = 0
+    batches: int = 0
     position: Position = field(default_factory=Position)
     seconds: float = 0.0
     tokens: int = 0
@@ -78,9 +83,10 @@ class Progress:
 
     @classmethod
     def of(cls, state: Mapping[str, Any]) -> Self:
-        """Continue from `state()`, of this version or of one before setbacks were counted."""
+        """Continue from `state()`, of this version or of one before batches and setbacks were counted."""
         position, setbacks = Position(**state["position"]), Setbacks(**state.get("setbacks", {}))
-        return cls(state["step"], position, state["seconds"], state["tokens"], setbacks)
+        batches = state.get("batches", state["step"])
+        return cls(state["step"], batches, position, state["seconds"], state["tokens"], setbacks)
 
 
 def train(
@@ -106,18 +112,18 @@ def train(
     state = _State(model, optimisers, average, checkpoints)
     progress = state.resume() or Progress()
     broadcast(model, ranks)
-    steps = total_steps(training_set, recipe, ranks)
+    total = total_batches(training_set, recipe, ranks)
     saved, clock = time.monotonic(), time.monotonic()
     device = model.empty_D.device
     model.train()
     with _Course(training_set, recipe, ranks, progress.position) as course, Saver(checkpoints) as saver:
-        while progress.step < steps and not progress.stopped:
+        while progress.batches < total and not progress.stopped:
             # The clock of rank 0 decides for all: when to stop, at which rate, in which stage.
             progress = replace(progress, seconds=of_first(progress.seconds, ranks, device))
             if progress.seconds >= 60 * recipe.minutes:
                 break
-            position, lesson = course.next(stage_at(recipe.stages, part_done(progress, steps, recipe)))
-            factor = schedule(progress, steps, recipe) * progress.setbacks.factor
+            position, lesson = course.next(stage_at(recipe.stages, part_done(progress, total, recipe)))
+            factor = schedule(progress, total, recipe) * progress.setbacks.factor
             with _drawing(recipe.seed, progress.step, ranks.rank):
                 found = _step(model, optimisers, moved(lesson, device), recipe, ranks, factor)
             setbacks = progress.setbacks.after(found.good)
@@ -127,10 +133,11 @@ def train(
                 raise diverged(setbacks, progress.step + 1, keep_lesson(lesson, checkpoints, progress.step + 1))
             now, wish = time.monotonic(), anybody(stop(), ranks, device)
             seconds, tokens = progress.seconds + now - clock, progress.tokens + found.tokens
-            progress = Progress(progress.step + 1, position, seconds, tokens, setbacks, wish)
+            batches = progress.batches + ranks.count
+            progress = Progress(progress.step + 1, batches, position, seconds, tokens, setbacks, wish)
             clock = now
             if ranks.rank == 0:
-                on_step(_record(progress, steps, found, recipe, factor))
+                on_step(_record(progress, total, found, recipe, ranks, factor))
                 if now - saved > recipe.checkpoint_seconds:
                     saver.begin(progress.step, state.taken(progress))
                     saved = now
@@ -177,11 +184,11 @@ class _Course:
         )
 
 
-def total_steps(training_set: TrainingSet, recipe: Recipe, ranks: Ranks) -> int:
-    """Steps of the whole recipe on so many ranks: of each stage as many as its share of the epochs takes."""
+def total_batches(training_set: TrainingSet, recipe: Recipe, ranks: Ranks) -> int:
+    """Batches of the whole recipe, as many for each rank: of each stage as many as its share of the epochs takes."""
     shares = [stage.share for stage in recipe.stages] or [1.0]
     found = (share * _steps_in(training_set, recipe, stage, ranks) for stage, share in enumerate(shares))
-    return max(round(sum(found)), 1)
+    return max(round(sum(found)), 1) * ranks.count
 
 
 def _steps_in(training_set: TrainingSet, recipe: Recipe, stage: int, ranks: Ranks) -> float:
@@ -194,15 +201,15 @@ def _steps_in(training_set: TrainingSet, recipe: Recipe, stage: int, ranks: Rank
     return steps * recipe.epochs / packed
 
 
-def part_done(progress: Progress, steps: int, recipe: Recipe) -> float:
-    """How much of the run is done, by steps or by minutes, whichever is further; 1 at its end."""
-    return min(1.0, max(progress.step / steps, progress.seconds / (60 * recipe.minutes)))
+def part_done(progress: Progress, total: int, recipe: Recipe) -> float:
+    """How much of the run is done, by batches or by minutes, whichever is further; 1 at its end."""
+    return min(1.0, max(progress.batches / total, progress.seconds / (60 * recipe.minutes)))
 
 
-def schedule(progress: Progress, steps: int, recipe: Recipe) -> float:
-    """Factor of the learning rates: linear warm-up, then a cosine to 2 % by the last step or minute."""
+def schedule(progress: Progress, total: int, recipe: Recipe) -> float:
+    """Factor of the learning rates: linear warm-up, then a cosine to 2 % by the last batch or minute."""
     warm = min(1.0, (progress.step + 1) / recipe.optimisation.warmup)
-    return warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * part_done(progress, steps, recipe))))
+    return warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * part_done(progress, total, recipe))))
 
 
 def slope(
@@ -254,11 +261,11 @@ def _step(
     return _Found(total, parts, norm, tokens, good=math.isfinite(norm))
 
 
-def _record(progress: Progress, steps: int, found: _Found, recipe: Recipe, factor: float) -> StepRecord:
+def _record(progress: Progress, total: int, found: _Found, recipe: Recipe, ranks: Ranks, factor: float) -> StepRecord:
     stage = progress.position.stage
     return StepRecord(
         step=progress.step,
-        steps=steps,
+        steps=progress.step + math.ceil((total - progress.batches) / ranks.count),
         seconds=progress.seconds,
         loss=found.loss,
         losses=found.losses,

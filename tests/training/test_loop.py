@@ -28,7 +28,7 @@ from tokenization.corpus.corpus import Corpus
 from training import pretrain
 from training.data import Position, TrainingSet, lessons, read_training_set
 from training.errors import TrainingError
-from training.loop import Progress, StepRecord, schedule, total_steps, train
+from training.loop import Progress, StepRecord, schedule, total_batches, train
 from training.parallel import Ranks
 from training.recipes import Recipe, ordered
 from training.setbacks import BACK_OFF
@@ -50,7 +50,7 @@ def twenty(recipe: Recipe, training_set: TrainingSet) -> Recipe:
     optimisation = replace(recipe.optimisation, average=0.6)  # and what the average holds
     changed = replace(recipe, model=model, epochs=2, sampling=sampling, checkpoint_seconds=0.0)
     changed = replace(changed, optimisation=optimisation)
-    assert total_steps(training_set, changed, Ranks.alone()) == STEPS
+    assert total_batches(training_set, changed, Ranks.alone()) == STEPS
     return changed
 
 
@@ -171,7 +171,7 @@ def test_a_record_tells_where_the_run_stands(straight, training_set: TrainingSet
 
 def test_rates_warm_up_and_fall_to_a_fiftieth(recipe: Recipe) -> None:
     def factor(step: int, seconds: float = 0.0, minutes: float = math.inf) -> float:
-        return schedule(Progress(step, Position(), seconds, 0), 100, replace(recipe, minutes=minutes))
+        return schedule(Progress(step, step, Position(), seconds, 0), 100, replace(recipe, minutes=minutes))
 
     assert [factor(step) for step in range(5)] == sorted(factor(step) for step in range(5))
     assert factor(0) == pytest.approx(0.2, rel=1e-3)
@@ -251,6 +251,6 @@ def test_where_nothing_returns_the_stored_vector_alone_learns_and_at_every_posit
 
 def test_a_run_that_its_minutes_end_may_have_any_number_of_epochs(training_set: TrainingSet, twenty: Recipe) -> None:
     begun = time.monotonic()
-    endless = total_steps(training_set, replace(twenty, epochs=10**6), Ranks.alone())
+    endless = total_batches(training_set, replace(twenty, epochs=10**6), Ranks.alone())
     assert time.monotonic() - begun < 10
     assert endless == pytest.approx(STEPS / 2 * 10**6, rel=0.1)

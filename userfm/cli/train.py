@@ -39,6 +39,10 @@ Settings = Annotated[
 ]
 Minutes = Annotated[float | None, typer.Option(help="End the schedule after so many minutes.", show_default=False)]
 Address = Annotated[str | None, typer.Option(help="A running Ray cluster that shares the folder.", show_default=False)]
+MinWorkers = Annotated[
+    int, typer.Option(help="Begin, and go on after losses, with so many of --workers.", show_default="all")
+]
+Failures = Annotated[int, typer.Option(min=0, help="Lost workers or machines that the run survives.")]
 Refit = Annotated[
     bool, typer.Option("--refit", help="Learn the validation part too, once settings are chosen; the test part judges.")
 ]
@@ -54,6 +58,8 @@ def train(
     set_: Settings = None,
     minutes: Minutes = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes, each with a GPU where there is one.")] = 1,
+    min_workers: MinWorkers = 0,
+    failures: Failures = 3,
     address: Address = None,
     ray: Annotated[bool, typer.Option("--ray/--no-ray", help="On Ray Train, or in this very process.")] = True,
     refit: Refit = False,
@@ -63,8 +69,9 @@ def train(
     """Train the foundation model on a corpus, and the heads on the model.
 
     Nothing from the validation part of the schema's split on is learned,
-    unless --refit or --all-data says so. A run that was cut off
-    continues from its last checkpoint when the same command is given again;
+    unless --refit or --all-data says so. A run that was cut off, or asked to
+    stop (SIGTERM: it keeps a checkpoint and exits 0), continues from its last
+    checkpoint when the same command is given again;
     TensorBoard reads RUN/tensorboard, RUN/training.jsonl has a line a step,
     RUN/model is the model to load, push or hand on.
 
@@ -74,17 +81,18 @@ def train(
       userfm train corpus --out run --minutes 30 --set width=128 --set layers=4
       userfm train corpus --out run --set stages=256:0.5,1024:0.3,4096:0.2
       userfm train corpus --out run --workers 2
+      userfm train /shared/corpus --out /shared/run --workers 8 --min-workers 4 --address auto
       userfm train corpus --out judged --refit
       userfm train corpus --out release --all-data
 
     Then: userfm evaluate run corpus
     """
     from tokenization.corpus.corpus import Corpus
-    from training.pretrain import pretrain, pretrain_bare, start
+    from training.pretrain import Workers, pretrain, pretrain_bare, start
     from training.recipes import Name, named, with_overrides
     from userfm.cli.console import progress_console, results, stages, training
 
-    console = progress_console()
+    console, wanted = progress_console(), Workers(workers, min_workers, failures, address)
     opened = Corpus.open(corpus)
     chosen = with_overrides(named(Name(recipe.value), opened), overrides(set_ or []))
     if minutes is not None:
@@ -95,7 +103,7 @@ def train(
     if run.finished:
         console.print(f"{out} is trained already; --restart trains it again")
     with training(console, chosen.minutes) as on_step:
-        space = pretrain(run, workers, on_step, address) if ray else pretrain_bare(run, on_step)
+        space = pretrain(run, wanted, on_step) if ray else pretrain_bare(run, on_step)
     with stages(console) as progress:
         fitted_heads(run, opened, progress)
     results().print(
