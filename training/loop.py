@@ -23,10 +23,20 @@ from foundation.model import FoundationModel
 from training import checkpoint
 from training.averaging import Average
 from training.checkpoint import Saver
-from training.data import Position, TrainingSet, batches, in_windows, lessons, row_tokens
+from training.data import Position, TrainingSet, epoch_order, fewest_batches, in_windows, lessons, row_tokens
 from training.errors import TrainingError
 from training.optimisers import Optimisers
-from training.parallel import Ranks, anybody, broadcast, global_count, global_loss, of_first, sum_gradients, summed
+from training.parallel import (
+    Ranks,
+    anybody,
+    broadcast,
+    global_count,
+    global_loss,
+    largest,
+    of_first,
+    sum_gradients,
+    summed,
+)
 from training.prefetch import Prefetched
 from training.recipes import Recipe, check
 from training.setbacks import IN_A_ROW, Setbacks, diverged, keep_lesson
@@ -112,6 +122,7 @@ def train(
     state = _State(model, optimisers, average, checkpoints)
     progress = state.resume() or Progress()
     broadcast(model, ranks)
+    training_set = agreed(training_set, recipe, ranks)
     total = total_batches(training_set, recipe, ranks)
     saved, clock = time.monotonic(), time.monotonic()
     device = model.empty_D.device
@@ -131,7 +142,7 @@ def train(
                 average.follow()
             if setbacks.in_a_row == IN_A_ROW:
                 raise diverged(setbacks, progress.step + 1, keep_lesson(lesson, checkpoints, progress.step + 1))
-            now, wish = time.monotonic(), anybody(stop(), ranks, device)
+            now, wish = time.monotonic(), anybody(stop(), ranks)
             seconds, tokens = progress.seconds + now - clock, progress.tokens + found.tokens
             batches = progress.batches + ranks.count
             progress = Progress(progress.step + 1, batches, position, seconds, tokens, setbacks, wish)
@@ -184,6 +195,15 @@ class _Course:
         )
 
 
+def agreed(training_set: TrainingSet, recipe: Recipe, ranks: Ranks) -> TrainingSet:
+    """The same with as many batches a pass over a shard as all ranks have, in whichever stage that is fewest."""
+    if training_set.shards.count == 1:
+        return training_set
+    stages = range(max(len(recipe.stages), 1))
+    fewest = min(fewest_batches(training_set, recipe.sampling_in(stage), recipe.seed) for stage in stages)
+    return replace(training_set, per_shard=int(-largest(-fewest, ranks)))
+
+
 def total_batches(training_set: TrainingSet, recipe: Recipe, ranks: Ranks) -> int:
     """Batches of the whole recipe, as many for each rank: of each stage as many as its share of the epochs takes."""
     shares = [stage.share for stage in recipe.stages] or [1.0]
@@ -197,7 +217,7 @@ def _steps_in(training_set: TrainingSet, recipe: Recipe, stage: int, ranks: Rank
     sampling = recipe.sampling_in(stage)
     rows = in_windows(training_set, row_tokens(sampling))
     packed = min(recipe.epochs, PACKED)
-    steps = sum(max(len(batches(rows, sampling, recipe.seed, epoch)) // ranks.count, 1) for epoch in range(packed))
+    steps = sum(max(len(epoch_order(rows, sampling, recipe.seed, epoch)) // ranks.count, 1) for epoch in range(packed))
     return steps * recipe.epochs / packed
 
 

@@ -31,12 +31,13 @@ from foundation.space import Space
 from foundation.start import shared_start
 from tokenization.corpus.corpus import Corpus
 from training import checkpoint, stopping
-from training.data import TrainingSet, Until, read_training_set, recent_counts
+from training.data import ALL, TrainingSet, Until, joined, read_training_set, recent_counts
 from training.errors import RunError, Stopped, TrainingError
 from training.item_ages import item_ages
 from training.loop import Progress, StepRecord, train
 from training.parallel import Ranks, own_device
 from training.recipes import Recipe, Start, check
+from training.shards import Shards
 from training.stopping import Wish
 
 FORMAT = 1  # of run.json
@@ -183,10 +184,10 @@ def pretrain_bare(run: Run, on_step: Callable[[StepRecord], None] = lambda recor
         return _train_here(run, Ranks.joined(), own_device(), on_step, stop)
 
 
-def initial_model(training_set: TrainingSet, corpus: Corpus, recipe: Recipe) -> FoundationModel:
+def initial_model(training_set: TrainingSet, corpus: Corpus, recipe: Recipe, ranks: Ranks = ALL) -> FoundationModel:
     """A new model of the recipe, its weights drawn as the recipe's `start` says."""
     tokenizer, column = corpus.tokenizer, recipe.model.item_column
-    items, recent_V = tokenizer.items, recent_counts(training_set, column)
+    items, recent_V = tokenizer.items, recent_counts(training_set, column, ranks)
     gated = recipe.model.item_gate is ItemGate.AGE
     ages = item_ages(training_set.events, training_set.end, recent_V, tokenizer, column) if gated else None
     content = item_content(items, recent_V, ages)
@@ -200,8 +201,11 @@ def _train_here(
     run: Run, ranks: Ranks, device: torch.device, on_step: Callable[[StepRecord], None], stop: Wish
 ) -> Space:
     corpus = Corpus.open(run.corpus)
-    training_set = read_training_set(corpus, run.recipe.model, run.until)
-    model = initial_model(training_set, corpus, run.recipe).to(device)  # drawn on the CPU: the same on every device
+    shards = Shards.of_rank(ranks.rank, ranks.count, run.recipe.sampling.shards)
+    training_set = joined(read_training_set(corpus, run.recipe.model, run.until, shards), ranks)
+    model = initial_model(training_set, corpus, run.recipe, ranks).to(
+        device
+    )  # drawn on the CPU: the same on every device
     with _log(run, ranks) as write:
 
         def logged(record: StepRecord) -> None:
