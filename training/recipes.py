@@ -135,7 +135,8 @@ def default(corpus: Corpus) -> Recipe:
     )
     # Whoever has attributes is asked for before the first event, so lessons hold some such users.
     sampling = Sampling(history_dropout=0.1) if model.attributes else Sampling()
-    return Recipe(model, sampling, objectives_for(tokenizer.schema))
+    # It costs nothing and lets retrained models be aligned: docs/log.md, "Two trainings, one space".
+    return Recipe(model, sampling, objectives_for(tokenizer.schema), start=Start.SHARED)
 
 
 def ordered(corpus: Corpus) -> Recipe:
