@@ -23,6 +23,7 @@ from training import checkpoint
 from training.averaging import Average
 from training.data import Position, TrainingSet, batches, in_windows, lessons, row_tokens
 from training.errors import TrainingError
+from training.meter import Measured, Meter
 from training.optimisers import Optimisers
 from training.parallel import Ranks, broadcast, global_count, global_loss, of_first, sum_gradients, summed
 from training.recipes import Recipe, check
@@ -34,7 +35,8 @@ class StepRecord:
     """One step as it is logged.
 
     seconds: of training so far, resumed runs included. tokens: of all ranks so far. stage: from 0, history: most tokens
-    of a row in it (0 in logs that are older than it).
+    of a row in it (0 in logs that are older than it). data_wait, memory_gib, mfu: of rank 0, as in `meter.Measured`;
+    None in older logs, and where they can't be known.
     """
 
     step: int
@@ -48,6 +50,9 @@ class StepRecord:
     gradient_norm: float
     stage: int = 0
     history: int = 0
+    data_wait: float | None = None
+    memory_gib: float | None = None
+    mfu: float | None = None
 
     def to_line(self) -> str:
         """One line of training.jsonl."""
@@ -86,15 +91,18 @@ def train(
     broadcast(model, ranks)
     steps = total_steps(training_set, recipe, ranks)
     course = _Course(training_set, recipe, ranks, progress.position)
-    saved, clock = time.monotonic(), time.monotonic()
     device = model.empty_D.device
+    meter = Meter(recipe.model, recipe.objectives, device)
     model.train()
+    saved, clock = time.monotonic(), time.monotonic()
     while progress.step < steps:
         # The clock of rank 0 decides for all: when to stop, at which rate, in which stage.
         progress = replace(progress, seconds=of_first(progress.seconds, ranks, device))
         if progress.seconds >= 60 * recipe.minutes:
             break
+        asked = time.monotonic()
         position, lesson = course.next(stage_at(recipe.stages, part_done(progress, steps, recipe)))
+        waited = time.monotonic() - asked
         factor = schedule(progress, steps, recipe)
         with _drawing(recipe.seed, progress.step, ranks.rank):
             found = _step(model, optimisers, moved(lesson, device), recipe, ranks, factor)
@@ -102,9 +110,9 @@ def train(
             average.follow()
         now = time.monotonic()
         progress = Progress(progress.step + 1, position, progress.seconds + now - clock, progress.tokens + found.tokens)
-        clock = now
+        took, clock = now - clock, now
         if ranks.rank == 0:
-            on_step(_record(progress, steps, found, recipe, factor))
+            on_step(_record(progress, steps, found, recipe, factor, meter.step(lesson, waited, took)))
             if now - saved > recipe.checkpoint_seconds:
                 state.save(progress)
                 saved = now
@@ -217,7 +225,9 @@ def _step(
     return _Found(total, parts, norm, global_count(lesson.batch.tokens, ranks, addend.device))
 
 
-def _record(progress: Progress, steps: int, found: _Found, recipe: Recipe, factor: float) -> StepRecord:
+def _record(
+    progress: Progress, steps: int, found: _Found, recipe: Recipe, factor: float, measured: Measured
+) -> StepRecord:
     stage = progress.position.stage
     return StepRecord(
         step=progress.step,
@@ -231,6 +241,9 @@ def _record(progress: Progress, steps: int, found: _Found, recipe: Recipe, facto
         gradient_norm=found.norm,
         stage=stage,
         history=row_tokens(recipe.sampling_in(stage)),
+        data_wait=measured.data_wait,
+        memory_gib=measured.memory_gib,
+        mfu=measured.mfu,
     )
 
 
