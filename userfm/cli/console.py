@@ -61,8 +61,9 @@ def results() -> Console:
 
 
 def progress_console() -> Console:
-    """Where progress and remarks go."""
-    return Console(stderr=True, highlight=False, markup=False)
+    """Where progress and remarks go, a line each where there is no terminal."""
+    console = Console(stderr=True, highlight=False, markup=False)
+    return console if console.is_terminal else Console(stderr=True, highlight=False, markup=False, width=WIDEST)
 
 
 @contextmanager

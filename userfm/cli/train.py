@@ -66,7 +66,8 @@ def train(
     unless --refit or --all-data says so. A run that was cut off
     continues from its last checkpoint when the same command is given again;
     TensorBoard reads RUN/tensorboard, RUN/training.jsonl has a line a step,
-    RUN/model is the model to load, push or hand on.
+    RUN/training.html shows how it went, RUN/model is the model to load, push or
+    hand on.
 
     \b
     Examples:
@@ -86,12 +87,13 @@ def train(
 
     console = progress_console()
     opened = Corpus.open(corpus)
-    chosen = with_overrides(named(Name(recipe.value), opened), overrides(set_ or []))
+    name = Name(recipe.value)
+    chosen = with_overrides(named(name, opened), overrides(set_ or []))
     if minutes is not None:
         chosen = replace(chosen, minutes=minutes)
     if restart and (out / "run.json").exists():
         shutil.rmtree(out)
-    run = start(opened, out, chosen, until(refit, all_data))
+    run = start(opened, out, chosen, until(refit, all_data), name)
     if run.finished:
         console.print(f"{out} is trained already; --restart trains it again")
     with training(console, chosen.minutes) as on_step:
