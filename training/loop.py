@@ -58,6 +58,14 @@ class StepRecord:
         """One line of training.jsonl."""
         return json.dumps(asdict(self))
 
+    def scalars(self) -> dict[str, float]:
+        """All that is known of the step, by the names that TensorBoard and MLflow show."""
+        told = {f"loss/{name}": value for name, value in self.losses.items()} | {"loss/total": self.loss}
+        told |= {"tokens_per_second": self.tokens_per_second, "rate": self.rate, "gradient_norm": self.gradient_norm}
+        told |= {"tokens": self.tokens, "seconds": self.seconds, "stage": self.stage, "history": self.history}
+        measured = {"data_wait": self.data_wait, "memory_gib": self.memory_gib, "mfu": self.mfu}
+        return told | {name: value for name, value in measured.items() if value is not None}
+
 
 @dataclass
 class Progress:

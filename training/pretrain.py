@@ -206,16 +206,6 @@ def _work(config: dict[str, Any]) -> None:
     _train_here(Run.open(config["folder"]), Ranks.joined(), get_device(), lambda record: None)
 
 
-def scalars(record: StepRecord) -> dict[str, float]:
-    """Everything that a record says of its step and is known, by the name that TensorBoard and MLflow show."""
-    told = {f"loss/{name}": value for name, value in record.losses.items()}
-    told |= {"loss/total": record.loss, "tokens_per_second": record.tokens_per_second, "rate": record.rate}
-    told |= {"gradient_norm": record.gradient_norm, "tokens": record.tokens, "seconds": record.seconds}
-    told |= {"stage": record.stage, "history": record.history}
-    measured = {"data_wait": record.data_wait, "memory_gib": record.memory_gib, "mfu": record.mfu}
-    return told | {name: value for name, value in measured.items() if value is not None}
-
-
 @contextmanager
 def _log(run: Run, ranks: Ranks) -> Iterator[Callable[[StepRecord], None]]:
     """training.jsonl and TensorBoard of rank 0, flushed line by line so that a driver can follow.
@@ -234,7 +224,7 @@ def _log(run: Run, ranks: Ranks) -> Iterator[Callable[[StepRecord], None]]:
 
         def write(record: StepRecord) -> None:
             lines.write(record.to_line() + "\n")
-            for name, value in scalars(record).items():
+            for name, value in record.scalars().items():
                 board.add_scalar(name, value, record.step)
 
         try:

@@ -16,7 +16,7 @@ from tests.training.test_report import Reader
 from tokenization.corpus.corpus import Corpus
 from training import pretrain
 from training.errors import RunError
-from training.pretrain import Run, scalars
+from training.pretrain import Run
 from training.recipes import Name, Recipe, small, with_overrides
 from training.runs import column, read_log
 from training.training_report import POINTS, binned, speeds, write_training_report
@@ -139,7 +139,7 @@ def test_tensorboard_has_all_that_the_log_knows(trained: Run) -> None:
 
     board = EventAccumulator(str(trained.folder / "tensorboard")).Reload()
     last = pretrain.StepRecord(**json.loads((trained.folder / "training.jsonl").read_text().splitlines()[-1]))
-    assert set(board.Tags()["scalars"]) == set(scalars(last))
-    assert {"gradient_norm", "data_wait", "memory_gib", "mfu", "loss/total", "loss/next"} <= set(scalars(last))
+    assert set(board.Tags()["scalars"]) == set(last.scalars())
+    assert {"gradient_norm", "data_wait", "memory_gib", "mfu", "loss/total", "loss/next"} <= set(last.scalars())
     assert board.Scalars("loss/total")[-1].value == pytest.approx(last.loss)
     assert column(read_log(trained.log), "loss")[-1] == last.loss

@@ -59,6 +59,7 @@ def evaluate(
     from training.holdout import Part
     from training.runs import note_evaluation
     from training.tables import print_figures
+    from training.tracking import track_figures
     from userfm.cli.console import progress_console, results, stages
 
     with stages(progress_console()) as progress:
@@ -68,6 +69,9 @@ def evaluate(
         json_.parent.mkdir(parents=True, exist_ok=True)
         json_.write_text(json.dumps(figures, indent=2, allow_nan=False) + "\n", encoding="utf-8")
     note_evaluation(run, part.value, figures["evaluation"])
+    # A list of metrics has no place for intervals.
+    judged = {name: told for name, told in figures["evaluation"].items() if name != "intervals"}
+    track_figures(run, part.value, judged, progress_console().print)
     if part is JudgedPart.TEST:
         note_on_card(run, figures["evaluation"])
     print_figures(figures, results())

@@ -12,8 +12,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tokenization.corpus.corpus import Corpus
     from training.data import Until
+    from training.loop import StepRecord
     from training.pretrain import Run
     from userfm.cli.console import Report
 
@@ -65,6 +68,7 @@ def train(
     Nothing from the validation part of the schema's split on is learned,
     unless --refit or --all-data says so. A run that was cut off
     continues from its last checkpoint when the same command is given again;
+    Where MLflow is installed and MLFLOW_TRACKING_URI is set, it is told too.
     TensorBoard reads RUN/tensorboard, RUN/training.jsonl has a line a step,
     RUN/training.html shows how it went, RUN/model is the model to load, push or
     hand on.
@@ -83,6 +87,7 @@ def train(
     from tokenization.corpus.corpus import Corpus
     from training.pretrain import pretrain, pretrain_bare, start
     from training.recipes import Name, named, with_overrides
+    from training.tracking import track_figures, tracking
     from userfm.cli.console import progress_console, results, stages, training
 
     console = progress_console()
@@ -96,13 +101,28 @@ def train(
     run = start(opened, out, chosen, until(refit, all_data), name)
     if run.finished:
         console.print(f"{out} is trained already; --restart trains it again")
-    with training(console, chosen.minutes) as on_step:
-        space = pretrain(run, workers, on_step, address) if ray else pretrain_bare(run, on_step)
+    else:
+        with tracking(run.folder, console.print) as tell, training(console, chosen.minutes) as show:
+            on_step = _each(show, tell)
+            if ray:
+                pretrain(run, workers, on_step, address)
+            else:
+                pretrain_bare(run, on_step)
+    space = pretrain(run)  # as it is now
     with stages(console) as progress:
-        fitted_heads(run, opened, progress)
+        heads = fitted_heads(run, opened, progress)
+    track_figures(run.folder, "heads", heads, console.print)
     results().print(
         f"{run.model} is a model of {space.name}: vectors of width {space.width}, fingerprint {space.fingerprint[:12]}"
     )
+
+
+def _each(*told: Callable[[StepRecord], None]) -> Callable[[StepRecord], None]:
+    def tell(record: StepRecord) -> None:
+        for one in told:
+            one(record)
+
+    return tell
 
 
 def fitted_heads(run: Run, corpus: Corpus, progress: Report) -> dict[str, dict[str, float]]:
