@@ -108,9 +108,7 @@ def train(
         progress = replace(progress, seconds=of_first(progress.seconds, ranks, device))
         if progress.seconds >= 60 * recipe.minutes:
             break
-        asked = time.monotonic()
         position, lesson = course.next(stage_at(recipe.stages, part_done(progress, steps, recipe)))
-        waited = time.monotonic() - asked
         factor = schedule(progress, steps, recipe)
         with _drawing(recipe.seed, progress.step, ranks.rank):
             found = _step(model, optimisers, moved(lesson, device), recipe, ranks, factor)
@@ -120,7 +118,7 @@ def train(
         progress = Progress(progress.step + 1, position, progress.seconds + now - clock, progress.tokens + found.tokens)
         took, clock = now - clock, now
         if ranks.rank == 0:
-            on_step(_record(progress, steps, found, recipe, factor, meter.step(lesson, waited, took)))
+            on_step(_record(progress, steps, found, recipe, factor, meter.step(lesson, course.waited, took)))
             if now - saved > recipe.checkpoint_seconds:
                 state.save(progress)
                 saved = now
@@ -132,18 +130,21 @@ def train(
 
 
 class _Course:
-    """The lessons of a run, stage after stage."""
+    """The lessons of a run, stage after stage. waited: seconds until the newest one was there."""
 
     def __init__(self, training_set: TrainingSet, recipe: Recipe, ranks: Ranks, start: Position) -> None:
+        self.waited = 0.0
         self._training_set, self._recipe, self._ranks = training_set, recipe, ranks
         self._position, self._lessons = start, self._from(start)
 
     def next(self, stage: int) -> tuple[Position, Lesson]:
         """The next lesson, of that stage or of one that was begun already, and the position after it."""
+        asked = time.monotonic()
         if stage > self._position.stage:
             self._position = self._position.in_stage(stage)
             self._lessons = self._from(self._position)
         self._position, lesson = next(self._lessons)
+        self.waited = time.monotonic() - asked
         return self._position, lesson
 
     def _from(self, start: Position) -> Iterator[tuple[Position, Lesson]]:
