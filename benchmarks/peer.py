@@ -41,7 +41,7 @@ PLANS: Mapping[Log, Plan] = {
         Settings(layers="sasrec", width=64, length=100, loss="softmax", dropout=0.2, batch=128),
         (
             ({"batch": 32}, {"layers": "ligr"}, {"loss": "sampled_softmax", "negatives": 128}),
-            ({"length": 200}, {"length": 50}, {"dropout": 0.1}),
+            ({"length": 50}, {"dropout": 0.1}),
             ({"width": 128},),
         ),
         trial=450.0,

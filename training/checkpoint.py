@@ -11,10 +11,13 @@ import logging
 import os
 import pickle
 from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
+from torch import Tensor
+from torch.utils._pytree import tree_map_only
 
 from tokenization.disk import sync
 from tokenization.errors import first_line
@@ -36,17 +39,66 @@ def save(folder: Path, step: int, state: Mapping[str, Any]) -> Path:
     content = buffer.getvalue()
     path = folder / f"step-{step:09d}-{hashlib.sha256(content).hexdigest()[:16]}.pt"
     fresh = path.with_suffix(".tmp")
-    with fresh.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    fresh.rename(path)
+    try:
+        with fresh.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        fresh.rename(path)
+    except OSError:
+        fresh.unlink(missing_ok=True)  # on a full disk the half of it takes room that the next one needs
+        raise
     sync(folder)
     # Later steps are torn, or of a life of the run that was given up: they take nobody's place.
     before = [other for other in _newest_first(folder) if other.name < f"step-{step:09d}"]
     for other in {*folder.glob("step-*")} - {path, *before[: KEPT - 1]}:
         other.unlink()
     return path
+
+
+def copied(state: Mapping[str, Any]) -> dict[str, Any]:
+    """The same with tensors of its own, on the CPU."""
+    return tree_map_only(Tensor, lambda tensor: tensor.detach().to("cpu", copy=True), dict(state))  # type: ignore[no-any-return]
+
+
+class Saver:
+    """Writes checkpoints of a run while it goes on, one at a time, on a thread of its own.
+
+    One that can't be written (a full disk) is a warning: the one before it stands, and the next one is tried. The last
+    one is not: what a run ends with must be there.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoints")
+        self._writing: Future[Path] | None = None
+
+    def begin(self, step: int, state: Mapping[str, Any]) -> None:
+        """Start to write a checkpoint, after the one before it. state: must not change any more (`copied`)."""
+        self._settle()
+        self._writing = self._thread.submit(save, self._folder, step, state)
+
+    def last(self, step: int, state: Mapping[str, Any]) -> None:
+        """Write the checkpoint with which a run ends. Raises OSError where it can't be written."""
+        self._settle()
+        save(self._folder, step, state)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *of_error: object) -> None:
+        self._settle()
+        self._thread.shutdown()
+
+    def _settle(self) -> None:
+        if self._writing is None:
+            return
+        try:
+            self._writing.result()
+        except OSError as error:
+            log.warning("no checkpoint was written, the one before it stands: %s", error)
+        finally:
+            self._writing = None
 
 
 def load_newest(folder: Path) -> dict[str, Any] | None:

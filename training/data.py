@@ -34,9 +34,12 @@ from training.dropout import IdDropout, hidden_rows, some_later, some_new, some_
 from training.errors import TrainingError
 from training.feedback import Feedback, feedback_of
 from training.negatives import Proposal, among_batch, asked_chances, drawn, uncorrected, whole_catalogue
+from training.parallel import Ranks, largest, total
+from training.shards import WHOLE, Shards, read_shards
 from training.targets import begun, targets_ahead, targets_in_window
 
 ALONE = Objectives()  # nothing but what is always learned
+ALL = Ranks.alone()  # one rank reads everything
 
 
 @dataclass(frozen=True)
@@ -63,10 +66,11 @@ class Sampling:
     history_cut: float = 0.0
     users: float = 1.0
     history: int = 0
+    shards: int = 1
     id_dropout: IdDropout = field(default_factory=IdDropout)
 
     def __post_init__(self) -> None:
-        for name in ("tokens", "requests", "negatives"):
+        for name in ("tokens", "requests", "negatives", "shards"):
             if not getattr(self, name) >= 1:
                 raise TrainingError(f"sampling: {name!r} must be at least 1, got {getattr(self, name)}")
         for name in ("context_dropout", "attribute_dropout", "history_dropout", "history_cut"):
@@ -101,11 +105,12 @@ class Position:
 
 @dataclass(frozen=True)
 class TrainingSet:
-    """All events that training may read, packed.
+    """All events that training may read, packed; of some shards of the users where ranks share these out.
 
-    count_V: float64 meetings of each item code among them. end: epoch seconds of the last event. fresh_B: int64 tokens
-    at the beginning of each row that only remind, and are not predicted; 0 but in windows of long histories. feedback:
-    what an event's action says of interest in its item.
+    count_V: float64 meetings of each item code among them. end, begin: epoch seconds of the last and of the first
+    event. fresh_B: int64 tokens at the beginning of each row that only remind, and are not predicted; 0 but in windows
+    of long histories. feedback: what an event's action says of interest in its item. shards: what was read. shard_B:
+    int64 shard of each row. per_shard: batches that a pass over a shard has; 0 for as many as there are.
     """
 
     events: EventBatch
@@ -113,6 +118,15 @@ class TrainingSet:
     end: float
     fresh_B: Tensor
     feedback: Feedback = field(default_factory=Feedback)
+    begin: float = 0.0
+    shards: Shards = WHOLE
+    shard_B: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+    per_shard: int = 0
+
+    @property
+    def whole(self) -> bool:
+        """Whether all of the log was read."""
+        return len(self.shards.mine) == self.shards.count
 
     @property
     def users(self) -> int:
@@ -127,19 +141,23 @@ class TrainingSet:
         return np.unique(owner_G[askable(self.events, first_G, owner_G, self.fresh_B)].numpy())
 
 
-def read_training_set(corpus: Corpus, config: ModelConfig, until: Until = Until.VALIDATION) -> TrainingSet:
-    """What a run may learn from: all events before a part of the corpus's split.
+def read_training_set(
+    corpus: Corpus, config: ModelConfig, until: Until = Until.VALIDATION, shards: Shards = WHOLE
+) -> TrainingSet:
+    """What a run may learn from: all events before a part of the corpus's split, of the users of some shards.
 
     Raises TrainingError where nothing is left.
     """
-    events = EventBatch.from_tokens(corpus.tokens(), config.facet_names, config.attribute_names)
+    tokens, shard_B = read_shards(corpus, shards)
+    events = EventBatch.from_tokens(tokens, config.facet_names, config.attribute_names)
     events = trainable_events(events, corpus.split, until)
     count_V = np.bincount(events.facet_TF[:, config.item_column].numpy(), minlength=config.item.codes)
     count_V[:FIRST_ITEM] = 0
     time_T = events.time_T + events.start_B[events.user_T]
-    end = float(time_T.max()) if events.tokens else 0.0
+    begin, end = (float(time_T.min()), float(time_T.max())) if events.tokens else (0.0, 0.0)
     fresh_B, feedback = torch.zeros(events.users, dtype=torch.int64), feedback_of(corpus.tokenizer, config.facet_names)
-    training_set = TrainingSet(events, count_V.astype(np.float64), end, fresh_B, feedback)
+    counts = (events, count_V.astype(np.float64), end, fresh_B, feedback, begin)
+    training_set = TrainingSet(*counts, shards, shard_B)
     if not training_set.users or not count_V.any():
         raise TrainingError(
             f"no user has two groups of events one after the other, with an item, before the {until} part: "
@@ -200,15 +218,27 @@ def recency(training_set: TrainingSet) -> Tensor:
     events = training_set.events
     reward_T = training_set.feedback.rewards(events.facet_TF)
     age_T = training_set.end - (events.time_T + events.start_B[events.user_T])
-    return reward_T * torch.exp2(-age_T / max(float(age_T.max()) / 12, 1.0))
+    return reward_T * torch.exp2(-age_T / max((training_set.end - training_set.begin) / 12, 1.0))
 
 
-def recent_counts(training_set: TrainingSet, item_column: int) -> Tensor:
-    """float32 [V]: each item's meetings, each as much as `recency` says."""
+def recent_counts(training_set: TrainingSet, item_column: int, ranks: Ranks = ALL) -> Tensor:
+    """float32 [V]: each item's meetings, each as much as `recency` says. training_set: `joined`, where ranks share the
+    log out."""
     count_V = torch.zeros(len(training_set.count_V), dtype=torch.float64)
     count_V.index_add_(0, training_set.events.facet_TF[:, item_column], recency(training_set))
     count_V[:FIRST_ITEM] = 0.0
+    if not training_set.whole:
+        count_V = total(count_V, ranks)
     return count_V.float()
+
+
+def joined(training_set: TrainingSet, ranks: Ranks) -> TrainingSet:
+    """The same with counts and times of all ranks, where these share the log out."""
+    if training_set.whole:
+        return training_set
+    count_V = total(torch.from_numpy(training_set.count_V), ranks)
+    begin = -largest(-training_set.begin, ranks)
+    return replace(training_set, count_V=count_V.numpy(), begin=begin, end=largest(training_set.end, ranks))
 
 
 def in_windows(training_set: TrainingSet, tokens: int) -> TrainingSet:
@@ -223,7 +253,8 @@ def in_windows(training_set: TrainingSet, tokens: int) -> TrainingSet:
     windows = cut_windows(offset_B1, events.group_T.numpy(), tokens, tokens // 4)
     begin_N, end_N, fresh_N, user_N = map(torch.from_numpy, (windows.begin, windows.end, windows.fresh, windows.user))
     cut = _select(events, begin_N, end_N - begin_N, user_N)
-    return replace(training_set, events=cut, fresh_B=fresh_N - begin_N)
+    shard_B = training_set.shard_B[windows.user] if len(training_set.shard_B) else training_set.shard_B
+    return replace(training_set, events=cut, fresh_B=fresh_N - begin_N, shard_B=shard_B)
 
 
 def row_tokens(sampling: Sampling) -> int:
@@ -236,21 +267,49 @@ def row_tokens(sampling: Sampling) -> int:
     return sampling.history or sampling.tokens
 
 
-def batches(training_set: TrainingSet, sampling: Sampling, seed: int, epoch: int) -> list[np.ndarray]:
-    """Rows (of `in_windows`) of each batch of an epoch: shuffled, and packed to the token budget.
+def batches(training_set: TrainingSet, sampling: Sampling, seed: int, epoch: int, shard: int = 0) -> list[np.ndarray]:
+    """Rows (of `in_windows`) of each batch of an epoch over a shard: shuffled, and packed to the token budget.
 
     Raises TrainingError where no row has two groups.
     """
-    tokens = row_tokens(sampling)
+    tokens, shards = row_tokens(sampling), training_set.shards.count
     training_set = in_windows(training_set, tokens)
-    rows = some_rows(training_set.trainable, sampling.users, seed)
+    rows = training_set.trainable
+    if shards > 1:
+        rows = rows[training_set.shard_B[rows] == shard]
+    rows = some_rows(rows, sampling.users, seed)
     if not len(rows):
+        where = f" in shard {shard}: lower `shards`" if shards > 1 else "; give them more tokens"
         raise TrainingError(
             f"{'rows' if sampling.history else 'batches'} of {tokens} tokens hold no two groups of a user one after "
-            "the other; give them more tokens"
+            f"the other{where}"
         )
     length = np.diff(training_set.events.offset_B1.numpy())[rows]
-    return [rows[packed] for packed in pack(length, sampling.tokens, [seed, epoch])]
+    drawn_by = [seed, epoch, shard] if shards > 1 else [seed, epoch]
+    return [rows[packed] for packed in pack(length, sampling.tokens, drawn_by)]
+
+
+def fewest_batches(training_set: TrainingSet, sampling: Sampling, seed: int) -> int:
+    """Batches of a pass over the shard that has the fewest, of those that were read."""
+    return min(len(batches(training_set, sampling, seed, 0, shard)) for shard in training_set.shards.mine)
+
+
+def epoch_order(training_set: TrainingSet, sampling: Sampling, seed: int, epoch: int) -> list[np.ndarray]:
+    """Rows of each batch of an epoch, of shards in turn; empty for batches of shards that were not read.
+
+    Shards have as many batches as the fewest has: a rank knows no lengths but its own, and all must agree.
+    """
+    if training_set.shards.count == 1:
+        return batches(training_set, sampling, seed, epoch)
+    nothing = np.zeros(0, np.int64)
+    order = [nothing] * (training_set.per_shard * training_set.shards.count)
+    for shard in training_set.shards.mine:
+        found = batches(training_set, sampling, seed, epoch, shard)
+        # An epoch may pack into one batch less than the first did.
+        order[shard :: training_set.shards.count] = [
+            found[number % len(found)] for number in range(training_set.per_shard)
+        ]
+    return order
 
 
 def lessons(
@@ -274,7 +333,7 @@ def lessons(
     in_batch = objectives.in_batch is Switch.ON and not full
     proposal = batch_proposal(training_set, config, sampling, seed) if in_batch else None
     while True:
-        order = batches(training_set, sampling, seed, epoch)
+        order = epoch_order(training_set, sampling, seed, epoch)
         whole = max(len(order) // ranks, 1) * ranks
         for batch in range(first, whole, ranks):
             users = order[(batch + rank) % len(order)]

@@ -17,3 +17,7 @@ class RunError(TrainingError):
 class EvaluationError(TrainingError):
     """A figure can't be computed as asked: another split, nobody to judge, a scorer that breaks its
     promise."""
+
+
+class Stopped(Exception):
+    """A run was asked to stop, and kept all that it had done: no error, the same call goes on from there."""

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -21,13 +22,29 @@ from foundation.lesson import Lesson
 from foundation.model import FoundationModel
 from training import checkpoint
 from training.averaging import Average
-from training.data import Position, TrainingSet, batches, in_windows, lessons, row_tokens
+from training.checkpoint import Saver
+from training.data import Position, TrainingSet, epoch_order, fewest_batches, in_windows, lessons, row_tokens
 from training.errors import TrainingError
 from training.meter import Measured, Meter
 from training.optimisers import Optimisers
-from training.parallel import Ranks, broadcast, global_count, global_loss, of_first, sum_gradients, summed
+from training.parallel import (
+    Ranks,
+    anybody,
+    broadcast,
+    global_count,
+    global_loss,
+    largest,
+    of_first,
+    sum_gradients,
+    summed,
+)
+from training.prefetch import Prefetched
 from training.recipes import Recipe, check
+from training.setbacks import IN_A_ROW, Setbacks, diverged, keep_lesson
 from training.stages import stage_at
+from training.stopping import Wish
+
+PACKED = 16  # epochs of which the steps are counted, to know how many a run has
 
 
 @dataclass(frozen=True)
@@ -69,12 +86,30 @@ class StepRecord:
 
 @dataclass
 class Progress:
-    """Where a run stands; saved in its checkpoints."""
+    """Where a run stands; saved in its checkpoints.
+
+    batches: that were learned, one a rank and step: what is done of a run, whatever number of ranks went on with it.
+    stopped: it was asked to stop before its end.
+    """
 
     step: int = 0
+    batches: int = 0
     position: Position = field(default_factory=Position)
     seconds: float = 0.0
     tokens: int = 0
+    setbacks: Setbacks = field(default_factory=Setbacks)
+    stopped: bool = False
+
+    def state(self) -> dict[str, Any]:
+        """For a checkpoint."""
+        return {name: value for name, value in asdict(self).items() if name != "stopped"}
+
+    @classmethod
+    def of(cls, state: Mapping[str, Any]) -> Self:
+        """Continue from `state()`, of this version or of one before batches and setbacks were counted."""
+        position, setbacks = Position(**state["position"]), Setbacks(**state.get("setbacks", {}))
+        batches = state.get("batches", state["step"])
+        return cls(state["step"], batches, position, state["seconds"], state["tokens"], setbacks)
 
 
 def train(
@@ -84,12 +119,15 @@ def train(
     checkpoints: Path,
     ranks: Ranks,
     on_step: Callable[[StepRecord], None],
+    stop: Wish = lambda: False,
 ) -> Progress:
     """Train to the end of the recipe, continuing from the newest checkpoint; returns where it ended.
 
-    The lessons go to the device that the model is on. on_step is called on rank 0. A run that keeps an average of its
-    weights leaves the model with that. Raises TrainingError when the
-    loss is no longer finite or the checkpoints are of another model.
+    The lessons go to the device that the model is on. on_step is called on rank 0. stop: asked on every rank after
+    each step; where any of them wants to stop, all do, with a checkpoint. A run that keeps an average of its weights
+    ends with that. A step whose loss is not finite moves nothing (training/setbacks.py). Raises TrainingError when too
+    many in a row are not, or the checkpoints are of another model, and OSError when the last checkpoint can't be
+    written.
     """
     check(recipe)
     optimisers = Optimisers(model, recipe.optimisation, recipe.seed)
@@ -97,34 +135,41 @@ def train(
     state = _State(model, optimisers, average, checkpoints)
     progress = state.resume() or Progress()
     broadcast(model, ranks)
-    steps = total_steps(training_set, recipe, ranks)
-    course = _Course(training_set, recipe, ranks, progress.position)
+    training_set = agreed(training_set, recipe, ranks)
+    total = total_batches(training_set, recipe, ranks)
     device = model.empty_D.device
     meter = Meter(recipe.model, recipe.objectives, device)
     model.train()
     saved, clock = time.monotonic(), time.monotonic()
-    while progress.step < steps:
-        # The clock of rank 0 decides for all: when to stop, at which rate, in which stage.
-        progress = replace(progress, seconds=of_first(progress.seconds, ranks, device))
-        if progress.seconds >= 60 * recipe.minutes:
-            break
-        position, lesson = course.next(stage_at(recipe.stages, part_done(progress, steps, recipe)))
-        factor = schedule(progress, steps, recipe)
-        with _drawing(recipe.seed, progress.step, ranks.rank):
-            found = _step(model, optimisers, moved(lesson, device), recipe, ranks, factor)
-        if average is not None:
-            average.follow()
-        now = time.monotonic()
-        progress = Progress(progress.step + 1, position, progress.seconds + now - clock, progress.tokens + found.tokens)
-        took, clock = now - clock, now
+    with _Course(training_set, recipe, ranks, progress.position) as course, Saver(checkpoints) as saver:
+        while progress.batches < total and not progress.stopped:
+            # The clock of rank 0 decides for all: when to stop, at which rate, in which stage.
+            progress = replace(progress, seconds=of_first(progress.seconds, ranks, device))
+            if progress.seconds >= 60 * recipe.minutes:
+                break
+            position, lesson = course.next(stage_at(recipe.stages, part_done(progress, total, recipe)))
+            factor = schedule(progress, total, recipe) * progress.setbacks.factor
+            with _drawing(recipe.seed, progress.step, ranks.rank):
+                found = _step(model, optimisers, moved(lesson, device), recipe, ranks, factor)
+            setbacks = progress.setbacks.after(found.good)
+            if average is not None and found.good:
+                average.follow()
+            if setbacks.in_a_row == IN_A_ROW:
+                raise diverged(setbacks, progress.step + 1, keep_lesson(lesson, checkpoints, progress.step + 1))
+            now, wish = time.monotonic(), anybody(stop(), ranks)
+            seconds, tokens = progress.seconds + now - clock, progress.tokens + found.tokens
+            batches = progress.batches + ranks.count
+            progress = Progress(progress.step + 1, batches, position, seconds, tokens, setbacks, wish)
+            if ranks.rank == 0:
+                measured = meter.step(lesson, course.waited, now - clock)
+                on_step(_record(progress, total, found, recipe, ranks, factor, measured))
+                if now - saved > recipe.checkpoint_seconds:
+                    saver.begin(progress.step, state.taken(progress))
+                    saved = now
+            clock = now
         if ranks.rank == 0:
-            on_step(_record(progress, steps, found, recipe, factor, meter.step(lesson, course.waited, took)))
-            if now - saved > recipe.checkpoint_seconds:
-                state.save(progress)
-                saved = now
-    if ranks.rank == 0:
-        state.save(progress)
-    if average is not None:
+            saver.last(progress.step, state.taken(progress))
+    if average is not None and not progress.stopped:
         average.settle()
     return progress
 
@@ -135,14 +180,21 @@ class _Course:
     def __init__(self, training_set: TrainingSet, recipe: Recipe, ranks: Ranks, start: Position) -> None:
         self.waited = 0.0
         self._training_set, self._recipe, self._ranks = training_set, recipe, ranks
-        self._position, self._lessons = start, self._from(start)
+        self._position, self._lessons = start, Prefetched(self._from(start))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *of_error: object) -> None:
+        self._lessons.close()
 
     def next(self, stage: int) -> tuple[Position, Lesson]:
         """The next lesson, of that stage or of one that was begun already, and the position after it."""
         asked = time.monotonic()
         if stage > self._position.stage:
             self._position = self._position.in_stage(stage)
-            self._lessons = self._from(self._position)
+            self._lessons.close()
+            self._lessons = Prefetched(self._from(self._position))
         self._position, lesson = next(self._lessons)
         self.waited = time.monotonic() - asked
         return self._position, lesson
@@ -161,31 +213,41 @@ class _Course:
         )
 
 
-def total_steps(training_set: TrainingSet, recipe: Recipe, ranks: Ranks) -> int:
-    """Steps of the whole recipe on so many ranks: of each stage as many as its share of the epochs takes."""
+def agreed(training_set: TrainingSet, recipe: Recipe, ranks: Ranks) -> TrainingSet:
+    """The same with as many batches a pass over a shard as all ranks have, in whichever stage that is fewest."""
+    if training_set.shards.count == 1:
+        return training_set
+    stages = range(max(len(recipe.stages), 1))
+    fewest = min(fewest_batches(training_set, recipe.sampling_in(stage), recipe.seed) for stage in stages)
+    return replace(training_set, per_shard=int(-largest(-fewest, ranks)))
+
+
+def total_batches(training_set: TrainingSet, recipe: Recipe, ranks: Ranks) -> int:
+    """Batches of the whole recipe, as many for each rank: of each stage as many as its share of the epochs takes."""
     shares = [stage.share for stage in recipe.stages] or [1.0]
     found = (share * _steps_in(training_set, recipe, stage, ranks) for stage, share in enumerate(shares))
-    return max(round(sum(found)), 1)
+    return max(round(sum(found)), 1) * ranks.count
 
 
-def _steps_in(training_set: TrainingSet, recipe: Recipe, stage: int, ranks: Ranks) -> int:
-    """Steps of all epochs, were they all of that stage."""
+def _steps_in(training_set: TrainingSet, recipe: Recipe, stage: int, ranks: Ranks) -> float:
+    """Steps of all epochs, were they all of that stage. Epochs differ by a step or so: of many only some are packed,
+    so a run that its minutes end may have any number of them."""
     sampling = recipe.sampling_in(stage)
     rows = in_windows(training_set, row_tokens(sampling))
-    return sum(
-        max(len(batches(rows, sampling, recipe.seed, epoch)) // ranks.count, 1) for epoch in range(recipe.epochs)
-    )
+    packed = min(recipe.epochs, PACKED)
+    steps = sum(max(len(epoch_order(rows, sampling, recipe.seed, epoch)) // ranks.count, 1) for epoch in range(packed))
+    return steps * recipe.epochs / packed
 
 
-def part_done(progress: Progress, steps: int, recipe: Recipe) -> float:
-    """How much of the run is done, by steps or by minutes, whichever is further; 1 at its end."""
-    return min(1.0, max(progress.step / steps, progress.seconds / (60 * recipe.minutes)))
+def part_done(progress: Progress, total: int, recipe: Recipe) -> float:
+    """How much of the run is done, by batches or by minutes, whichever is further; 1 at its end."""
+    return min(1.0, max(progress.batches / total, progress.seconds / (60 * recipe.minutes)))
 
 
-def schedule(progress: Progress, steps: int, recipe: Recipe) -> float:
-    """Factor of the learning rates: linear warm-up, then a cosine to 2 % by the last step or minute."""
+def schedule(progress: Progress, total: int, recipe: Recipe) -> float:
+    """Factor of the learning rates: linear warm-up, then a cosine to 2 % by the last batch or minute."""
     warm = min(1.0, (progress.step + 1) / recipe.optimisation.warmup)
-    return warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * part_done(progress, steps, recipe))))
+    return warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * part_done(progress, total, recipe))))
 
 
 def slope(
@@ -206,12 +268,14 @@ def _drawing(*numbers: int) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class _Found:
-    """What a step found: the loss and its parts, the norm of the gradient, tokens of all ranks."""
+    """What a step found: the loss and its parts, the norm of the gradient, tokens of all ranks; good: all of them are
+    finite numbers, so that weights were moved."""
 
     loss: float
     losses: dict[str, float]
     norm: float
     tokens: int
+    good: bool
 
 
 def _step(
@@ -225,22 +289,23 @@ def _step(
     found = losses(model, lesson, recipe.objectives)
     addend, parts = global_loss(found, ranks)
     total = sum(loss.share * parts[loss.name] for loss in found)
+    tokens = global_count(lesson.batch.tokens, ranks, addend.device)
     if not math.isfinite(total):
-        raise TrainingError(f"the loss is {total}: lower `rate` or look for extreme values in the events")
+        return _Found(total, parts, math.nan, tokens, good=False)
     addend.backward()  # type: ignore[no-untyped-call]
     sum_gradients(optimisers.parameters, ranks)
     optimisers.observe(partial(slope, model, lesson, recipe, ranks, optimisers.dense))
     norm = optimisers.step(factor)
-    return _Found(total, parts, norm, global_count(lesson.batch.tokens, ranks, addend.device))
+    return _Found(total, parts, norm, tokens, good=math.isfinite(norm))
 
 
 def _record(
-    progress: Progress, steps: int, found: _Found, recipe: Recipe, factor: float, measured: Measured
+    progress: Progress, total: int, found: _Found, recipe: Recipe, ranks: Ranks, factor: float, measured: Measured
 ) -> StepRecord:
     stage = progress.position.stage
     return StepRecord(
         step=progress.step,
-        steps=steps,
+        steps=progress.step + math.ceil((total - progress.batches) / ranks.count),
         seconds=progress.seconds,
         loss=found.loss,
         losses=found.losses,
@@ -265,11 +330,12 @@ class _State:
     average: Average | None
     checkpoints: Path
 
-    def save(self, progress: Progress) -> None:
-        state = {"model": self.model.state_dict(), "optimisers": self.optimisers.state(), "progress": asdict(progress)}
+    def taken(self, progress: Progress) -> dict[str, Any]:
+        """All of it as it is now: what is written while the run goes on is this copy."""
+        state = {"model": self.model.state_dict(), "optimisers": self.optimisers.state(), "progress": progress.state()}
         if self.average is not None:
             state["average"] = self.average.state()
-        checkpoint.save(self.checkpoints, progress.step, state)
+        return checkpoint.copied(state)
 
     def resume(self) -> Progress | None:
         state = checkpoint.load_newest(self.checkpoints)
@@ -285,5 +351,4 @@ class _State:
                 f"the checkpoints in {self.checkpoints} are of another model or userfm than this: "
                 f"take a new run directory"
             ) from error
-        saved = state["progress"]
-        return Progress(saved["step"], Position(**saved["position"]), saved["seconds"], saved["tokens"])
+        return Progress.of(state["progress"])

@@ -62,14 +62,15 @@ class Optimisers:
 
     def __init__(self, model: FoundationModel, config: Optimisation, seed: int = 0) -> None:
         """seed: of what the method draws (Sophia); equal on all ranks."""
-        rows = [module.weight for module in model.modules() if isinstance(module, nn.Embedding) and module.sparse]
-        ids = {id(weight) for weight in rows}
+        modules = model.modules()
+        self.tables = [module.weight for module in modules if isinstance(module, nn.Embedding) and module.sparse]
+        ids = {id(weight) for weight in self.tables}
         self.config = config
         self.seed = seed
         self.dense = [weight for weight in model.parameters() if id(weight) not in ids]
-        self.parameters = [*self.dense, *rows]
+        self.parameters = [*self.dense, *self.tables]
         self._of_dense = _dense_optimisers(config, self.dense, hidden_matrices(model))
-        self.sparse_adam = torch.optim.SparseAdam(rows, lr=config.table_rate)
+        self.sparse_adam = torch.optim.SparseAdam(self.tables, lr=config.table_rate)
 
     def observe(self, slope: Slope) -> None:
         """Let a method that looks at the curvature do so before its next step, where it wants to.
@@ -82,18 +83,32 @@ class Optimisers:
             sophia.observe(hessian_diagonal(slope, self.dense, draw))
 
     def step(self, factor: float) -> float:
-        """Apply the gradients that the weights hold at `factor` of the full rates, and drop them.
+        """Apply the gradients that the weights hold at `factor` of the full rates, and drop them; where one of them is
+        no finite number, only drop them.
 
-        Returns the norm of the dense gradient.
+        Returns the norm of the dense gradient, not finite where nothing was applied.
         """
-        norm = nn.utils.clip_grad_norm_(self.dense, self.config.clip)
+        norm = float(nn.utils.clip_grad_norm_(self.dense, self.config.clip))
+        if not (math.isfinite(norm) and self._finite_rows()):
+            for weight in self.parameters:
+                weight.grad = None
+            return math.nan
         rates = [(optimiser, self.config.rate) for optimiser in self._of_dense.values()]
         for optimiser, rate in (*rates, (self.sparse_adam, self.config.table_rate)):
             for group in optimiser.param_groups:
                 group["lr"] = rate * factor
             optimiser.step()
             optimiser.zero_grad()
-        return float(norm)
+        return norm
+
+    def _finite_rows(self) -> bool:
+        """Whether the gradients of the tables' rows are finite numbers."""
+        for table in self.tables:
+            if table.grad is not None:
+                table.grad = table.grad.coalesce()
+                if not bool(torch.isfinite(table.grad.values()).all()):
+                    return False
+        return True
 
     def state(self) -> dict[str, Any]:
         """For a checkpoint."""

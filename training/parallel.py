@@ -64,6 +64,34 @@ def of_first(value: float, ranks: Ranks, device: torch.device) -> float:
     return float(told)
 
 
+def largest(value: float, ranks: Ranks) -> float:
+    """The largest of all ranks."""
+    if ranks.count == 1:
+        return value
+    told = torch.tensor([value], dtype=torch.float64, device=_where_ranks_meet())
+    dist.all_reduce(told, op=dist.ReduceOp.MAX)
+    return float(told)
+
+
+def total(count_V: Tensor, ranks: Ranks) -> Tensor:
+    """Counts of all ranks, added up, where they were."""
+    if ranks.count == 1:
+        return count_V
+    told_V = count_V.to(_where_ranks_meet(), copy=True)
+    dist.all_reduce(told_V)
+    return told_V.to(count_V.device)
+
+
+def _where_ranks_meet() -> torch.device:
+    """NCCL knows no CPU."""
+    return torch.device("cuda", torch.cuda.current_device()) if dist.get_backend() == "nccl" else torch.device("cpu")
+
+
+def anybody(wish: bool, ranks: Ranks) -> bool:
+    """Whether any rank wishes it, so that all do alike."""
+    return largest(float(wish), ranks) > 0
+
+
 def global_count(count: int, ranks: Ranks, device: torch.device) -> int:
     """Σ over the ranks."""
     if ranks.count == 1:

@@ -32,14 +32,16 @@ from foundation.model import FoundationModel
 from foundation.space import Space
 from foundation.start import shared_start
 from tokenization.corpus.corpus import Corpus
-from training import attempts, checkpoint
-from training.data import TrainingSet, Until, read_training_set, recent_counts
-from training.errors import RunError, TrainingError
+from training import attempts, checkpoint, stopping
+from training.data import ALL, TrainingSet, Until, joined, read_training_set, recent_counts
+from training.errors import RunError, Stopped, TrainingError
 from training.item_ages import item_ages
 from training.loop import Progress, StepRecord, train
 from training.parallel import Ranks, own_device
 from training.recipes import Name, Recipe, Start, check, named
 from training.runs import differences
+from training.shards import Shards
+from training.stopping import Wish
 from training.training_report import write_training_report
 
 FORMAT = 1  # of run.json
@@ -121,17 +123,40 @@ def start(
     return Run(folder, corpus.folder, recipe, until)
 
 
+@dataclass(frozen=True)
+class Workers:
+    """Processes that train, each with a GPU where there is one.
+
+    most: so many where there is room for them. least: so many must there be; the run begins, and goes on after losing
+    some, with what there is from there to `most`. failures: of workers or of their machines that a run survives, each
+    from its newest checkpoint on. address: of a running Ray cluster that shares the run's folder; None starts one on
+    this machine.
+    """
+
+    most: int = 1
+    least: int = 0
+    failures: int = 3
+    address: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.most < 1 or not 0 <= self.least <= self.most:
+            raise TrainingError(
+                f"{self.least} to {self.most} workers make no run: take one at the least, and no more than at most"
+            )
+
+
+ONE = Workers()
+
+
 def pretrain(
     run: Run,
-    workers: int = 1,
+    workers: Workers = ONE,
     on_step: Callable[[StepRecord], None] = lambda record: None,
-    address: str | None = None,
 ) -> Space:
     """Train a run to its end on Ray Train and write its model; a finished run is returned as it is.
 
-    workers: processes, each with a GPU where there is one. on_step is called here, in the driver, as the run's log
-    grows. address: of a running Ray cluster that shares the run's folder; None starts one on this machine.
-    Raises TrainingError with the cause where the workers failed.
+    on_step is called here, in the driver, as the run's log grows. Raises TrainingError with the cause where workers
+    failed too often, and Stopped where this process was asked to stop (SIGTERM).
     """
     if run.finished:
         return Space.from_json((run.model / "space.json").read_text())
@@ -140,33 +165,39 @@ def pretrain(
 
     from tokenization.job.cluster import session
 
-    with session(address):
+    stopping.take_back(run.folder)
+    with session(workers.address), stopping.on_sigterm() as stop:
+        wanted = (workers.least, workers.most) if 0 < workers.least < workers.most else workers.most
         trainer = TorchTrainer(
             _work,
-            train_loop_config={"folder": str(run.folder.resolve()), "threads": _threads(workers)},
+            train_loop_config={"folder": str(run.folder.resolve()), "threads": _threads(workers.most)},
             scaling_config=ScalingConfig(
-                num_workers=workers,
+                num_workers=wanted,  # type: ignore[arg-type]  # typed as before workers could come and go
                 use_gpu=torch.cuda.is_available(),
                 # A share of a CPU: workers that claim every CPU would starve whatever else runs on Ray.
                 resources_per_worker={"CPU": 0.5, **({"GPU": 1} if torch.cuda.is_available() else {})},
             ),
             run_config=RunConfig(
-                name="ray", storage_path=str(run.folder.resolve()), failure_config=FailureConfig(max_failures=1)
+                name="ray",
+                storage_path=str(run.folder.resolve()),
+                failure_config=FailureConfig(max_failures=workers.failures),
             ),
         )
-        _fit_watched(trainer, run, on_step)
-    return Space.from_json((run.model / "space.json").read_text())
+        _fit_watched(trainer, run, on_step, stop)
+    return _space(run)
 
 
 def pretrain_bare(run: Run, on_step: Callable[[StepRecord], None] = lambda record: None) -> Space:
-    """The same in this process, without Ray; joins a process group that is open (torchrun)."""
-    return _train_here(run, Ranks.joined(), own_device(), on_step)
+    """The same in this process, without Ray; joins a process group that is open (torchrun). Raises Stopped where the
+    process was asked to stop (SIGTERM)."""
+    with stopping.on_sigterm() as stop:
+        return _train_here(run, Ranks.joined(), own_device(), on_step, stop)
 
 
-def initial_model(training_set: TrainingSet, corpus: Corpus, recipe: Recipe) -> FoundationModel:
+def initial_model(training_set: TrainingSet, corpus: Corpus, recipe: Recipe, ranks: Ranks = ALL) -> FoundationModel:
     """A new model of the recipe, its weights drawn as the recipe's `start` says."""
     tokenizer, column = corpus.tokenizer, recipe.model.item_column
-    items, recent_V = tokenizer.items, recent_counts(training_set, column)
+    items, recent_V = tokenizer.items, recent_counts(training_set, column, ranks)
     gated = recipe.model.item_gate is ItemGate.AGE
     ages = item_ages(training_set.events, training_set.end, recent_V, tokenizer, column) if gated else None
     content = item_content(items, recent_V, ages)
@@ -176,10 +207,15 @@ def initial_model(training_set: TrainingSet, corpus: Corpus, recipe: Recipe) -> 
     return FoundationModel(recipe.model, content)
 
 
-def _train_here(run: Run, ranks: Ranks, device: torch.device, on_step: Callable[[StepRecord], None]) -> Space:
+def _train_here(
+    run: Run, ranks: Ranks, device: torch.device, on_step: Callable[[StepRecord], None], stop: Wish
+) -> Space:
     corpus = Corpus.open(run.corpus)
-    training_set = read_training_set(corpus, run.recipe.model, run.until)
-    model = initial_model(training_set, corpus, run.recipe).to(device)  # drawn on the CPU: the same on every device
+    shards = Shards.of_rank(ranks.rank, ranks.count, run.recipe.sampling.shards)
+    training_set = joined(read_training_set(corpus, run.recipe.model, run.until, shards), ranks)
+    model = initial_model(training_set, corpus, run.recipe, ranks).to(
+        device
+    )  # drawn on the CPU: the same on every device
     with _log(run, ranks) as write:
         if ranks.rank == 0:
             attempts.note(run.folder, checkpoint.newest_step(run.checkpoints), device, ranks.count)
@@ -188,7 +224,9 @@ def _train_here(run: Run, ranks: Ranks, device: torch.device, on_step: Callable[
             write(record)
             on_step(record)
 
-        progress = train(model, training_set, run.recipe, run.checkpoints, ranks, logged)
+        progress = train(model, training_set, run.recipe, run.checkpoints, ranks, logged, stop)
+    if progress.stopped:
+        raise _stopped(run)
     name = corpus.tokenizer.schema.name
     if ranks.rank == 0:
         card = new_card(model, corpus.tokenizer, _told(run, corpus, progress))
@@ -203,7 +241,11 @@ def _work(config: dict[str, Any]) -> None:
     from ray.train.torch import get_device
 
     torch.set_num_threads(config["threads"])
-    _train_here(Run.open(config["folder"]), Ranks.joined(), get_device(), lambda record: None)
+    run = Run.open(config["folder"])
+    try:
+        _train_here(run, Ranks.joined(), get_device(), lambda record: None, stopping.passed_on(run.folder))
+    except Stopped:
+        return  # what is no failure must not be taken for one, and tried again
 
 
 @contextmanager
@@ -248,8 +290,21 @@ def _cut_back(log: Path, step: int) -> None:
         fresh.rename(log)
 
 
-def _fit_watched(trainer: Any, run: Run, on_step: Callable[[StepRecord], None]) -> None:
-    """Run `fit` in a thread and follow the log that rank 0 writes."""
+def _space(run: Run) -> Space:
+    """What a run that ended has made. Raises Stopped where it ended before its time, as it was asked to."""
+    path = run.model / "space.json"
+    if not path.exists():
+        raise _stopped(run)
+    return Space.from_json(path.read_text())
+
+
+def _stopped(run: Run) -> Stopped:
+    step = checkpoint.newest_step(run.checkpoints)
+    return Stopped(f"{run.folder} was asked to stop and did after step {step:,}; the same command goes on from there")
+
+
+def _fit_watched(trainer: Any, run: Run, on_step: Callable[[StepRecord], None], stop: Wish) -> None:
+    """Run `fit` in a thread and follow the log that rank 0 writes; a wish to stop goes on to the workers."""
     failure: list[BaseException] = []
 
     def fit() -> None:
@@ -265,6 +320,8 @@ def _fit_watched(trainer: Any, run: Run, on_step: Callable[[StepRecord], None]) 
     thread.start()
     while thread.is_alive():
         thread.join(POLL_SECONDS)
+        if stop():
+            stopping.pass_on(run.folder)
         for record in log.new_records():
             on_step(record)
     if failure:

@@ -12,7 +12,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from foundation.config import AttentionConfig, ItemConfig, ModelConfig, RepeatConfig, Switch
+from foundation.config import AttentionConfig, ItemConfig, ItemGate, ModelConfig, RepeatConfig, Switch
 from foundation.errors import ModelError
 from foundation.jagged import EventBatch
 from foundation.lesson import Objectives, check_objectives
@@ -20,7 +20,7 @@ from tokenization.corpus.corpus import Corpus
 from tokenization.errors import with_article
 from tokenization.schema.event_schema import EventSchema
 from training.data import Sampling, Until, facet_configs, item_config, row_tokens, trainable_events
-from training.dropout import IdDropout
+from training.dropout import MEASURED, IdDropout
 from training.errors import TrainingError
 from training.optimisers import Method, Optimisation
 from training.stages import Stage, check_shares, parse_stages
@@ -189,6 +189,7 @@ def check(recipe: Recipe) -> None:
     anything is written."""
     check_objectives(recipe.model, recipe.objectives)
     recipe.sampling.id_dropout.check(recipe.model)
+    _check_shards(recipe)
     if recipe.epochs < 1 or not recipe.minutes > 0:
         raise TrainingError(
             f"`epochs` must be at least 1 and `minutes` above 0, got {recipe.epochs} and {recipe.minutes:g}"
@@ -198,6 +199,19 @@ def check(recipe: Recipe) -> None:
         raise TrainingError("`history` is for runs of one stage: leave it out where `stages` says how long rows are")
     for stage in range(max(len(recipe.stages), 1)):
         row_tokens(recipe.sampling_in(stage))
+
+
+def _check_shards(recipe: Recipe) -> None:
+    """What is counted of the whole log is not there where each rank reads a part of it."""
+    whole = {
+        "`item_gate=age`": recipe.model.item_gate is ItemGate.AGE,
+        "`in_batch=on`": recipe.objectives.in_batch is Switch.ON,
+        "`id_dropout.share=-1`": recipe.sampling.id_dropout.share == MEASURED,
+    }
+    if recipe.sampling.shards > 1 and (wanting := [name for name, asked in whole.items() if asked]):
+        raise TrainingError(
+            f"{wanting[0]} counts over the whole log: set `shards=1`, so that every rank reads all of it"
+        )
 
 
 def _override(recipe: Recipe, key: str, value: str) -> Recipe:

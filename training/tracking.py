@@ -24,6 +24,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from training.errors import Stopped
 from training.loop import StepRecord
 from training.runs import read_asked, said
 from training.tables import flatten
@@ -61,7 +62,7 @@ def tracking(folder: Path, warn: Warn, patience: float = PATIENCE) -> Iterator[C
     try:
         yield steps
         status = "FINISHED"
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Stopped):
         status = "KILLED"
         raise
     finally:

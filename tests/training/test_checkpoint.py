@@ -3,6 +3,8 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,8 @@ import torch
 
 from training import checkpoint
 from training.errors import RunError
+
+ROOT = Path(__file__).parents[2]
 
 
 def state(value: float) -> dict[str, object]:
@@ -126,3 +130,51 @@ def test_a_checkpoint_that_can_not_be_opened_is_passed_over(tmp_path: Path, capl
     newest.mkdir()
     assert value_of(tmp_path) == 1
     assert str(newest) in caplog.text
+
+
+def test_what_is_written_is_the_state_as_it_was_when_writing_began(tmp_path: Path) -> None:
+    weight = torch.ones(1_000_000)
+    with checkpoint.Saver(tmp_path) as saver:
+        saver.begin(1, checkpoint.copied({"model": {"weight": weight}}))
+        weight += 1
+    found = checkpoint.load_newest(tmp_path)
+    assert found is not None
+    assert float(found["model"]["weight"].max()) == 1.0
+
+
+def test_one_is_written_after_the_other_and_the_last_before_the_run_ends(tmp_path: Path) -> None:
+    with checkpoint.Saver(tmp_path) as saver:
+        for step in range(1, 6):
+            saver.begin(step, state(step))
+        saver.last(6, state(6))
+        assert names(tmp_path) == ["000000005", "000000006"]
+
+
+FULL = """
+import logging, resource, signal, sys
+from pathlib import Path
+import torch
+from training import checkpoint
+
+logging.basicConfig(level=logging.WARNING, stream=sys.stdout)
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+folder = Path(sys.argv[1])
+small, large = ({"model": {"weight": torch.ones(size)}} for size in (10, 100_000))
+with checkpoint.Saver(folder) as saver:
+    saver.begin(1, small)
+    saver.begin(2, large)
+    saver.begin(3, small)
+    try:
+        saver.last(4, large)
+    except OSError:
+        print("the last one failed")
+"""
+
+
+def test_a_full_disk_leaves_the_checkpoint_before_and_only_the_last_one_must_be_written(tmp_path: Path) -> None:
+    limited = f"ulimit -f 8; exec {sys.executable} -c '{FULL}' {tmp_path}"  # blocks of 1,024 bytes
+    done = subprocess.run(["bash", "-c", limited], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert "no checkpoint was written, the one before it stands" in done.stdout
+    assert "the last one failed" in done.stdout
+    assert names(tmp_path) == ["000000001", "000000003"]
+    assert not list(tmp_path.glob("*.tmp"))

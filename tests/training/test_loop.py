@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,9 +28,10 @@ from tokenization.corpus.corpus import Corpus
 from training import pretrain
 from training.data import Position, TrainingSet, lessons, read_training_set
 from training.errors import TrainingError
-from training.loop import Progress, StepRecord, schedule, total_steps
+from training.loop import Progress, StepRecord, schedule, total_batches, train
 from training.parallel import Ranks
 from training.recipes import Recipe, ordered
+from training.setbacks import BACK_OFF
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -48,7 +50,7 @@ def twenty(recipe: Recipe, training_set: TrainingSet) -> Recipe:
     optimisation = replace(recipe.optimisation, average=0.6)  # and what the average holds
     changed = replace(recipe, model=model, epochs=2, sampling=sampling, checkpoint_seconds=0.0)
     changed = replace(changed, optimisation=optimisation)
-    assert total_steps(training_set, changed, Ranks.alone()) == STEPS
+    assert total_batches(training_set, changed, Ranks.alone()) == STEPS
     return changed
 
 
@@ -169,7 +171,7 @@ def test_a_record_tells_where_the_run_stands(straight, training_set: TrainingSet
 
 def test_rates_warm_up_and_fall_to_a_fiftieth(recipe: Recipe) -> None:
     def factor(step: int, seconds: float = 0.0, minutes: float = math.inf) -> float:
-        return schedule(Progress(step, Position(), seconds, 0), 100, replace(recipe, minutes=minutes))
+        return schedule(Progress(step, step, Position(), seconds, 0), 100, replace(recipe, minutes=minutes))
 
     assert [factor(step) for step in range(5)] == sorted(factor(step) for step in range(5))
     assert factor(0) == pytest.approx(0.2, rel=1e-3)
@@ -186,12 +188,50 @@ def test_minutes_end_a_run_before_its_epochs(kiosk_corpus: Corpus, recipe: Recip
     assert trained(kiosk_corpus, replace(recipe, minutes=1e-9), tmp_path)[1] == []
 
 
-def test_a_loss_that_is_no_number_stops_the_run_with_a_sentence(
+def test_a_run_whose_loss_is_no_number_any_more_ends_with_a_sentence_and_keeps_the_batch(
     kiosk_corpus: Corpus, recipe: Recipe, tmp_path: Path
 ) -> None:
     wild = replace(recipe, optimisation=replace(recipe.optimisation, rate=1e30, table_rate=1e30, warmup=1))
-    with pytest.raises(TrainingError, match=r"the loss is (nan|inf): lower `rate` or look for extreme values"):
-        trained(kiosk_corpus, wild, tmp_path)
+    with pytest.raises(
+        TrainingError, match=r"no finite number 8 steps in a row, up to step \d+: lower `rate`"
+    ) as error:
+        trained(kiosk_corpus, wild, tmp_path / "run")
+    (kept,) = (tmp_path / "run").glob("bad-lesson-*.pt")
+    assert str(kept) in str(error.value)
+    assert set(torch.load(kept, weights_only=True)) >= {"batch", "requests", "targets", "negatives"}
+
+
+def test_a_batch_whose_loss_is_no_number_moves_nothing_and_the_rates_back_off(
+    kiosk_corpus: Corpus, recipe: Recipe, training_set: TrainingSet, tmp_path: Path
+) -> None:
+    events = training_set.events
+    time_T, begin_T = events.time_T.clone(), events.begin_T.clone()
+    last = int(events.offset_B1[1]) - 1
+    newest_T = (events.user_T == 0) & (events.group_T == events.group_T[last])
+    time_T[newest_T] = begin_T[newest_T] = math.inf
+    torn = replace(training_set, events=replace(events, time_T=time_T, begin_T=begin_T))
+    model, records = pretrain.initial_model(training_set, kiosk_corpus, recipe), []
+    train(model, torn, recipe, tmp_path, Ranks.alone(), records.append)
+    bad = [record for record in records if not math.isfinite(record.loss)]
+    assert 0 < len(bad) < len(records)
+    assert all(torch.isfinite(weight).all() for weight in model.parameters())
+    step = bad[0].step
+    whole = trained(kiosk_corpus, recipe, tmp_path / "whole")[1]
+    assert records[step].rate == pytest.approx(whole[step].rate * BACK_OFF)
+    assert records[-1].rate > bad[-1].rate * 0.02  # and come back
+
+
+def test_a_run_that_is_asked_to_stop_ends_as_if_it_had_not_been(
+    straight: tuple[FoundationModel, list[StepRecord]], kiosk_corpus: Corpus, twenty: Recipe, tmp_path: Path
+) -> None:
+    quiet, steps = replace(twenty, checkpoint_seconds=math.inf), []
+    model = pretrain.initial_model(read_training_set(kiosk_corpus, quiet.model), kiosk_corpus, quiet)
+    asked = (read_training_set(kiosk_corpus, quiet.model), quiet, tmp_path, Ranks.alone())
+    progress = train(model, *asked, steps.append, stop=lambda: len(steps) >= 6)
+    assert (progress.step, progress.stopped) == (7, True)
+    progress = train(model, *asked, steps.append)
+    assert (progress.step, progress.stopped) == (STEPS, False)
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), straight[0].parameters(), strict=True))
 
 
 def test_where_nothing_returns_the_stored_vector_alone_learns_and_at_every_position(
@@ -207,3 +247,10 @@ def test_where_nothing_returns_the_stored_vector_alone_learns_and_at_every_posit
     groups = torch.bincount(lesson.batch.user_T[group_offsets(lesson.batch)[:-1]], minlength=lesson.batch.users)
     assert torch.equal(asked, groups - 1)
     assert not len(model(lesson.batch, lesson.requests).own.code_P)
+
+
+def test_a_run_that_its_minutes_end_may_have_any_number_of_epochs(training_set: TrainingSet, twenty: Recipe) -> None:
+    begun = time.monotonic()
+    endless = total_batches(training_set, replace(twenty, epochs=10**6), Ranks.alone())
+    assert time.monotonic() - begun < 10
+    assert endless == pytest.approx(STEPS / 2 * 10**6, rel=0.1)

@@ -17,7 +17,7 @@ from training import pretrain
 from training.data import Until
 from training.errors import RunError, TrainingError
 from training.loop import StepRecord
-from training.pretrain import Run
+from training.pretrain import Run, Workers
 from training.recipes import Recipe, with_overrides
 
 
@@ -182,7 +182,7 @@ def test_ray_trains_the_run_that_plain_python_trains(
 ) -> None:
     run = pretrain.start(kiosk_corpus, tmp_path / "run", recipe)
     heard: list[StepRecord] = []
-    space = pretrain.pretrain(run, workers=1, on_step=heard.append)
+    space = pretrain.pretrain(run, on_step=heard.append)
     assert run.finished
     assert [record.step for record in heard] == [record.step for record in logged(trained)]
     assert [r.loss for r in heard] == pytest.approx([r.loss for r in logged(trained)], rel=1e-3)
@@ -223,7 +223,7 @@ def test_a_worker_that_fails_is_a_sentence_with_its_cause(
 def test_ray_trains_on_two_workers(ray_session: None, kiosk_corpus: Corpus, recipe: Recipe, tmp_path: Path) -> None:
     run = pretrain.start(kiosk_corpus, tmp_path / "run", recipe)
     heard: list[StepRecord] = []
-    pretrain.pretrain(run, workers=2, on_step=heard.append)
+    pretrain.pretrain(run, Workers(2), heard.append)
     assert run.finished
     assert [record.step for record in heard] == list(range(1, heard[-1].steps + 1))
     assert heard[-1].steps < 2 * len(heard)

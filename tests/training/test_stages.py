@@ -21,7 +21,7 @@ from tokenization.corpus.corpus import Corpus
 from training import checkpoint, pretrain
 from training.data import Position, TrainingSet, batches, in_windows, lessons, row_tokens
 from training.errors import TrainingError
-from training.loop import Progress, StepRecord, part_done, schedule, total_steps
+from training.loop import Progress, StepRecord, part_done, schedule, total_batches
 from training.parallel import Ranks
 from training.recipes import Recipe, with_overrides
 from training.stages import Stage, stage_at
@@ -60,7 +60,7 @@ def test_the_schedule_and_the_optimiser_go_on_over_the_borders(straight, staged:
     records = straight[1]
     plain = replace(staged, stages=())
     for record in records:
-        factor = schedule(Progress(record.step - 1), len(records), plain)
+        factor = schedule(Progress(record.step - 1, record.step - 1), len(records), plain)
         assert record.rate == pytest.approx(plain.optimisation.rate * factor)
     assert records[-1].rate < 0.05 * plain.optimisation.rate
 
@@ -147,16 +147,18 @@ def test_two_ranks_go_through_the_same_stages(training_set: TrainingSet, staged:
 
 
 def test_more_ranks_take_fewer_steps_in_the_same_shares(training_set: TrainingSet, staged: Recipe) -> None:
-    alone, two = (total_steps(training_set, staged, Ranks(0, count)) for count in (1, 2))
+    alone, two = (total_batches(training_set, staged, Ranks(0, count)) / count for count in (1, 2))
     assert two == pytest.approx(alone / 2, abs=2)
 
 
 def test_minutes_end_the_stages_with_the_rates(recipe: Recipe) -> None:
     timed = replace(recipe, minutes=1.0, stages=STAGES)
-    done = [part_done(Progress(1, Position(), seconds), 100, timed) for seconds in (0.0, 29.0, 31.0, 49.0, 60.0, 99.0)]
+    done = [
+        part_done(Progress(1, 1, Position(), seconds), 100, timed) for seconds in (0.0, 29.0, 31.0, 49.0, 60.0, 99.0)
+    ]
     assert [stage_at(STAGES, part) for part in done] == [0, 0, 1, 2, 2, 2]
     assert done[-1] == 1.0
-    assert schedule(Progress(1, Position(), 60.0), 100, timed) < 0.02
+    assert schedule(Progress(1, 1, Position(), 60.0), 100, timed) < 0.02
 
 
 @given(st.lists(st.integers(1, 50), min_size=1, max_size=6), st.integers(1, 200))

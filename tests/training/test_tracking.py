@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from training.errors import Stopped
 from training.loop import StepRecord
 from training.pretrain import Run
 from training.tracking import _Calls, asked_for, track_figures, tracking
@@ -105,7 +106,9 @@ def test_a_run_that_another_server_knew_begins_anew(run: Path, server: Any) -> N
     assert json.loads((run / "mlflow.json").read_text())["run_id"] == only_run(server).info.run_id
 
 
-@pytest.mark.parametrize(("error", "status"), [(KeyboardInterrupt, "KILLED"), (ValueError, "FAILED")])
+@pytest.mark.parametrize(
+    ("error", "status"), [(KeyboardInterrupt, "KILLED"), (Stopped, "KILLED"), (ValueError, "FAILED")]
+)
 def test_how_a_run_ended_is_told(run: Path, server: Any, error: type[BaseException], status: str) -> None:
     with pytest.raises(error), tracking(run, pytest.fail):
         raise error

@@ -12,6 +12,7 @@ from typing import Annotated
 
 import typer
 
+from training.errors import Stopped
 from userfm import __version__
 from userfm.cli import (
     align,
@@ -103,7 +104,7 @@ app.command("demo")(demo.demo)
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run a command and exit: 0 done, 2 what the user can mend, 130 interrupted."""
+    """Run a command and exit: 0 done, or stopped as it was asked to, 2 what the user can mend, 130 interrupted."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in given
     given = [argument for argument in given if argument != "--debug"]
@@ -116,6 +117,8 @@ def main(arguments: list[str] | None = None) -> None:
     except KeyboardInterrupt:
         print("userfm: stopped; the same command continues where it can", file=sys.stderr)
         sys.exit(130)
+    except Stopped as wish:
+        print(f"userfm: {wish}", file=sys.stderr)
     except Exception as error:
         said = None if debug else sentence(error, f"`userfm {command}`", EXTRAS.get(command, "model"))
         if said is None:

@@ -42,6 +42,10 @@ Settings = Annotated[
 ]
 Minutes = Annotated[float | None, typer.Option(help="End the schedule after so many minutes.", show_default=False)]
 Address = Annotated[str | None, typer.Option(help="A running Ray cluster that shares the folder.", show_default=False)]
+MinWorkers = Annotated[
+    int, typer.Option(help="Begin, and go on after losses, with so many of --workers.", show_default="all")
+]
+Failures = Annotated[int, typer.Option(min=0, help="Lost workers or machines that the run survives.")]
 Refit = Annotated[
     bool, typer.Option("--refit", help="Learn the validation part too, once settings are chosen; the test part judges.")
 ]
@@ -57,6 +61,8 @@ def train(
     set_: Settings = None,
     minutes: Minutes = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes, each with a GPU where there is one.")] = 1,
+    min_workers: MinWorkers = 0,
+    failures: Failures = 3,
     address: Address = None,
     ray: Annotated[bool, typer.Option("--ray/--no-ray", help="On Ray Train, or in this very process.")] = True,
     refit: Refit = False,
@@ -66,12 +72,13 @@ def train(
     """Train the foundation model on a corpus, and the heads on the model.
 
     Nothing from the validation part of the schema's split on is learned,
-    unless --refit or --all-data says so. A run that was cut off
-    continues from its last checkpoint when the same command is given again;
-    Where MLflow is installed and MLFLOW_TRACKING_URI is set, it is told too.
+    unless --refit or --all-data says so. A run that was cut off, or asked to
+    stop (SIGTERM: it keeps a checkpoint and exits 0), continues from its last
+    checkpoint when the same command is given again.
     TensorBoard reads RUN/tensorboard, RUN/training.jsonl has a line a step,
     RUN/training.html shows how it went, RUN/model is the model to load, push or
-    hand on.
+    hand on. Where MLflow is installed and MLFLOW_TRACKING_URI is set, that server
+    is told too.
 
     \b
     Examples:
@@ -79,18 +86,19 @@ def train(
       userfm train corpus --out run --minutes 30 --set width=128 --set layers=4
       userfm train corpus --out run --set stages=256:0.5,1024:0.3,4096:0.2
       userfm train corpus --out run --workers 2
+      userfm train /shared/corpus --out /shared/run --workers 8 --min-workers 4 --address auto
       userfm train corpus --out judged --refit
       userfm train corpus --out release --all-data
 
     Then: userfm evaluate run corpus
     """
     from tokenization.corpus.corpus import Corpus
-    from training.pretrain import pretrain, pretrain_bare, start
+    from training.pretrain import Workers, pretrain, pretrain_bare, start
     from training.recipes import Name, named, with_overrides
     from training.tracking import track_figures, tracking
     from userfm.cli.console import progress_console, results, stages, training
 
-    console = progress_console()
+    console, wanted = progress_console(), Workers(workers, min_workers, failures, address)
     opened = Corpus.open(corpus)
     name = Name(recipe.value)
     chosen = with_overrides(named(name, opened), overrides(set_ or []))
@@ -105,7 +113,7 @@ def train(
         with tracking(run.folder, console.print) as tell, training(console, chosen.minutes) as show:
             on_step = _each(show, tell)
             if ray:
-                pretrain(run, workers, on_step, address)
+                pretrain(run, wanted, on_step)
             else:
                 pretrain_bare(run, on_step)
     space = pretrain(run)  # as it is now

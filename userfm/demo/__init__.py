@@ -34,7 +34,7 @@ from training.data import Until
 from training.evaluate import evaluate_run
 from training.holdout import Part
 from training.item_map import item_map
-from training.pretrain import Run, pretrain, start
+from training.pretrain import Run, Workers, pretrain, start
 from training.push import push
 from training.recipes import Name, Recipe, named, with_overrides
 from training.report import Report, write_report
@@ -176,7 +176,7 @@ class _Demo:
         with warnings.catch_warnings(), training(self.remarks, recipe.minutes) as on_step:
             # Ray's processes fork only to exec at once; Lance, which is loaded here already, is not used in between.
             warnings.filterwarnings("ignore", message="lance is not fork-safe")
-            space = pretrain(run, self.settings.workers, on_step)
+            space = pretrain(run, Workers(self.settings.workers), on_step)
         wall = time.monotonic() - began
         curve = _curve(run)
         last = curve.slice(curve.num_rows - 1).to_pylist()[0]
