@@ -112,6 +112,7 @@ def _facts(told: _Told) -> str:
         ("corpus", str(settings["corpus"])),
         ("split", split),
         ("learned until", str(settings["until"])),
+        *_steps(told.log),
     ]
     found, part = told.run.ndcg()
     rows += [(f"NDCG@10, {part} part", f"{found:.4f}")] if found is not None else []
@@ -123,6 +124,16 @@ def _facts(told: _Told) -> str:
         head = ["began (UTC)", "from step", "device", "userfm", "commit", "torch"]
         parts.append(table("Each time that training began", head, [_attempt_row(one) for one in told.attempts]))
     return "\n".join(parts)
+
+
+def _steps(log: pa.Table) -> list[tuple[str, str]]:
+    """How much was done, and how many steps moved nothing (training/setbacks.py), where some did not."""
+    if not log.num_rows:
+        return []
+    last = log.slice(log.num_rows - 1).to_pylist()[0]
+    skipped = int((~np.isfinite(column(log, "loss")) | ~np.isfinite(column(log, "gradient_norm"))).sum())
+    told = [(name, f"{last[name]:,.0f}") for name in ("step", "tokens", "seconds")]
+    return told + ([("steps without a finite loss or gradient, skipped", f"{skipped:,}")] if skipped else [])
 
 
 def _attempt_row(one: Attempt) -> Row:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import shutil
 from dataclasses import replace
@@ -95,6 +96,15 @@ def test_a_page_of_an_older_log_leaves_out_what_that_does_not_know(folder: Path)
     assert "gradient norm" in text
     for unknown in ("peak memory", "waiting for data", "nan", "None"):
         assert unknown not in text
+
+
+def test_steps_that_moved_nothing_are_counted_and_break_no_chart(folder: Path) -> None:
+    lines = (folder / "training.jsonl").read_text().splitlines()
+    bad = {**json.loads(lines[3]), "loss": math.nan, "losses": {"next": math.nan}, "gradient_norm": math.nan}
+    (folder / "training.jsonl").write_text("\n".join([*lines[:3], json.dumps(bad), *lines[4:]]) + "\n")
+    page = write_training_report(folder)
+    assert "steps without a finite loss or gradient, skipped 1" in re.sub(r"\s+", " ", text_of(page))
+    assert "nan" not in page.read_text(encoding="utf-8")
 
 
 def test_a_run_without_a_step_has_a_page_too(folder: Path) -> None:
