@@ -32,6 +32,25 @@ class Estimate:
 
 
 @dataclass(frozen=True)
+class Mark:
+    """Something that happened at a place of a line's x."""
+
+    place: float
+    label: str
+
+
+@dataclass(frozen=True)
+class Size:
+    """Pixels of a chart at its widest."""
+
+    width: int
+    height: int
+
+
+LARGE, SMALL = Size(760, 280), Size(370, 200)
+
+
+@dataclass(frozen=True)
 class _Axis:
     """A linear map from values to pixels."""
 
@@ -47,7 +66,15 @@ class _Axis:
         return [t for t in nice_ticks(self.low, self.high, about) if self.low <= t <= self.high]
 
 
-def line_chart(x: Floats, y: Floats, x_label: str, y_label: str, title: str) -> str:
+def line_chart(
+    x: Floats,
+    y: Floats,
+    x_label: str,
+    y_label: str,
+    title: str,
+    marks: Sequence[Mark] = (),
+    size: Size = LARGE,
+) -> str:
     """A noisy line and its running mean.
 
     Args:
@@ -56,21 +83,25 @@ def line_chart(x: Floats, y: Floats, x_label: str, y_label: str, title: str) -> 
         x_label: what x is, with its unit.
         y_label: what y is, with its unit.
         title: what a reader who can't see the chart should know it shows.
+        marks: where something happened, inside the range of x.
+        size: of the chart.
     """
     known = np.isfinite(x) & np.isfinite(y)
     x, y = _thin(x[known], 400), _thin(y[known], 400)
     if len(x) == 0:
         return '<p class="note">Nothing was logged.</p>'
     smooth = _running_mean(y, len(y) // 40)
-    width, height = 760, 280
-    across = _Axis(*_room(float(x.min()), float(x.max()), 0.0), 64, width - 16)
-    up = _Axis(*_room(float(y.min()), float(y.max()), 0.06), height - 44, 14)
-    parts = [_grid(across, up, height, x_label, y_label)]
+    across = _Axis(*_room(float(x.min()), float(x.max()), 0.0), 64, size.width - 16)
+    up = _Axis(*_room(float(y.min()), float(y.max()), 0.06), size.height - 44, 14)
+    parts = [_grid(across, up, size.height, x_label, y_label)]
+    marks = [mark for mark in marks if across.low <= mark.place <= across.high]
+    parts += [_mark(mark, across(mark.place), up) for mark in marks]
     for values, css in ((y, "raw"), (smooth, "smooth")):
         points = " ".join(f"{across(a)},{up(b)}" for a, b in zip(x.tolist(), values.tolist(), strict=True))
         parts.append(f'<polyline class="{css}" points="{points}"/>')
-    ends = f"From {smooth[0]:.4g} to {smooth[-1]:.4g}, over {x_label} {x[0]:.4g} to {x[-1]:.4g}."
-    return _svg(width, height, title, ends, parts)
+    said = f"From {smooth[0]:.4g} to {smooth[-1]:.4g}, over {x_label} {x[0]:.4g} to {x[-1]:.4g}."
+    said += "".join(f" At {mark.place:.4g}: {mark.label}." for mark in marks)
+    return _svg(size.width, size.height, title, said, parts)
 
 
 def interval_chart(rows: Sequence[Estimate], x_label: str, title: str) -> str:
@@ -153,6 +184,15 @@ def _grid(across: _Axis, up: _Axis, height: int, x_label: str, y_label: str) -> 
         f'<text class="label" transform="{turned}" text-anchor="middle">{escape(y_label)}</text>'
     )
     return "".join([*rows, *columns, names])
+
+
+def _mark(mark: Mark, x: float, up: _Axis) -> str:
+    """A dashed line over the whole height, with its label as a tooltip and, turned, beside it."""
+    turned = f"translate({x - 4} {up.stop + 4}) rotate(-90)"
+    return (
+        f'<g class="mark"><title>{escape(mark.label)}</title><line x1="{x}" x2="{x}" y1="{up.stop}" y2="{up.start}"/>'
+        f'<text class="tick" transform="{turned}" text-anchor="end">{escape(mark.label)}</text></g>'
+    )
 
 
 def _svg(width: int, height: int, title: str, description: str, parts: Sequence[str]) -> str:

@@ -25,6 +25,7 @@ from training.averaging import Average
 from training.checkpoint import Saver
 from training.data import Position, TrainingSet, epoch_order, fewest_batches, in_windows, lessons, row_tokens
 from training.errors import TrainingError
+from training.meter import Measured, Meter
 from training.optimisers import Optimisers
 from training.parallel import (
     Ranks,
@@ -51,7 +52,8 @@ class StepRecord:
     """One step as it is logged.
 
     seconds: of training so far, resumed runs included. tokens: of all ranks so far. stage: from 0, history: most tokens
-    of a row in it (0 in logs that are older than it).
+    of a row in it (0 in logs that are older than it). data_wait, memory_gib, mfu: of rank 0, as in `meter.Measured`;
+    None in older logs, and where they can't be known.
     """
 
     step: int
@@ -65,10 +67,21 @@ class StepRecord:
     gradient_norm: float
     stage: int = 0
     history: int = 0
+    data_wait: float | None = None
+    memory_gib: float | None = None
+    mfu: float | None = None
 
     def to_line(self) -> str:
         """One line of training.jsonl."""
         return json.dumps(asdict(self))
+
+    def scalars(self) -> dict[str, float]:
+        """All that is known of the step, by the names that TensorBoard and MLflow show."""
+        told = {f"loss/{name}": value for name, value in self.losses.items()} | {"loss/total": self.loss}
+        told |= {"tokens_per_second": self.tokens_per_second, "rate": self.rate, "gradient_norm": self.gradient_norm}
+        told |= {"tokens": self.tokens, "seconds": self.seconds, "stage": self.stage, "history": self.history}
+        measured = {"data_wait": self.data_wait, "memory_gib": self.memory_gib, "mfu": self.mfu}
+        return told | {name: value for name, value in measured.items() if value is not None}
 
 
 @dataclass
@@ -124,9 +137,10 @@ def train(
     broadcast(model, ranks)
     training_set = agreed(training_set, recipe, ranks)
     total = total_batches(training_set, recipe, ranks)
-    saved, clock = time.monotonic(), time.monotonic()
     device = model.empty_D.device
+    meter = Meter(recipe.model, recipe.objectives, device)
     model.train()
+    saved, clock = time.monotonic(), time.monotonic()
     with _Course(training_set, recipe, ranks, progress.position) as course, Saver(checkpoints) as saver:
         while progress.batches < total and not progress.stopped:
             # The clock of rank 0 decides for all: when to stop, at which rate, in which stage.
@@ -146,12 +160,13 @@ def train(
             seconds, tokens = progress.seconds + now - clock, progress.tokens + found.tokens
             batches = progress.batches + ranks.count
             progress = Progress(progress.step + 1, batches, position, seconds, tokens, setbacks, wish)
-            clock = now
             if ranks.rank == 0:
-                on_step(_record(progress, total, found, recipe, ranks, factor))
+                measured = meter.step(lesson, course.waited, now - clock)
+                on_step(_record(progress, total, found, recipe, ranks, factor, measured))
                 if now - saved > recipe.checkpoint_seconds:
                     saver.begin(progress.step, state.taken(progress))
                     saved = now
+            clock = now
         if ranks.rank == 0:
             saver.last(progress.step, state.taken(progress))
     if average is not None and not progress.stopped:
@@ -160,9 +175,10 @@ def train(
 
 
 class _Course:
-    """The lessons of a run, stage after stage."""
+    """The lessons of a run, stage after stage. waited: seconds until the newest one was there."""
 
     def __init__(self, training_set: TrainingSet, recipe: Recipe, ranks: Ranks, start: Position) -> None:
+        self.waited = 0.0
         self._training_set, self._recipe, self._ranks = training_set, recipe, ranks
         self._position, self._lessons = start, Prefetched(self._from(start))
 
@@ -174,11 +190,13 @@ class _Course:
 
     def next(self, stage: int) -> tuple[Position, Lesson]:
         """The next lesson, of that stage or of one that was begun already, and the position after it."""
+        asked = time.monotonic()
         if stage > self._position.stage:
             self._position = self._position.in_stage(stage)
             self._lessons.close()
             self._lessons = Prefetched(self._from(self._position))
         self._position, lesson = next(self._lessons)
+        self.waited = time.monotonic() - asked
         return self._position, lesson
 
     def _from(self, start: Position) -> Iterator[tuple[Position, Lesson]]:
@@ -281,7 +299,9 @@ def _step(
     return _Found(total, parts, norm, tokens, good=math.isfinite(norm))
 
 
-def _record(progress: Progress, total: int, found: _Found, recipe: Recipe, ranks: Ranks, factor: float) -> StepRecord:
+def _record(
+    progress: Progress, total: int, found: _Found, recipe: Recipe, ranks: Ranks, factor: float, measured: Measured
+) -> StepRecord:
     stage = progress.position.stage
     return StepRecord(
         step=progress.step,
@@ -295,6 +315,9 @@ def _record(progress: Progress, total: int, found: _Found, recipe: Recipe, ranks
         gradient_norm=found.norm,
         stage=stage,
         history=row_tokens(recipe.sampling_in(stage)),
+        data_wait=measured.data_wait,
+        memory_gib=measured.memory_gib,
+        mfu=measured.mfu,
     )
 
 

@@ -1,10 +1,12 @@
 """The loop on Ray Train: a run directory in, a trained model in it out.
 
-run/run.json        what was asked: recipe, corpus, split
+run/run.json        what was asked: recipe, corpus, split; which named recipe that changes, and how
+run/attempts.jsonl  one line each time that training began: when, on what, from which step
 run/training.jsonl  one line a step, of the run as it went on: what a crash threw away is not in it
 run/tensorboard/    the same for TensorBoard
 run/checkpoints/    private to the run; a second call continues from them
 run/model/          the model directory
+run/training.html   how training went, written at its end
 """
 
 from __future__ import annotations
@@ -30,15 +32,17 @@ from foundation.model import FoundationModel
 from foundation.space import Space
 from foundation.start import shared_start
 from tokenization.corpus.corpus import Corpus
-from training import checkpoint, stopping
+from training import attempts, checkpoint, stopping
 from training.data import ALL, TrainingSet, Until, joined, read_training_set, recent_counts
 from training.errors import RunError, Stopped, TrainingError
 from training.item_ages import item_ages
 from training.loop import Progress, StepRecord, train
 from training.parallel import Ranks, own_device
-from training.recipes import Recipe, Start, check
+from training.recipes import Name, Recipe, Start, check, named
+from training.runs import differences
 from training.shards import Shards
 from training.stopping import Wish
+from training.training_report import write_training_report
 
 FORMAT = 1  # of run.json
 UNNUMBERED = 1  # version of a space that no store has given one yet
@@ -85,9 +89,12 @@ class Run:
             raise RunError(f"{folder} is no training run (run.json: {error}); make one with `userfm train`") from error
 
 
-def start(corpus: Corpus, folder: Path, recipe: Recipe, until: Until = Until.VALIDATION) -> Run:
+def start(
+    corpus: Corpus, folder: Path, recipe: Recipe, until: Until = Until.VALIDATION, name: Name | None = None
+) -> Run:
     """Make a run directory, or find the same run there again.
 
+    name: of the recipe that this one comes from, to note what it changes of that.
     Raises RunError where the folder holds a run of another corpus, recipe or split, and whatever `check` raises where
     the recipe makes no run.
     """
@@ -107,6 +114,9 @@ def start(corpus: Corpus, folder: Path, recipe: Recipe, until: Until = Until.VAL
         if other is not None:
             raise RunError(f"{folder} holds a run with another {other}: choose another --out, or --restart")
     folder.mkdir(parents=True, exist_ok=True)
+    if name is not None:
+        base = json.loads(named(name, corpus).to_json())
+        asked |= {"name": name, "changes": differences(base, json.loads(recipe.to_json()))}
     fresh = path.with_suffix(".tmp")
     fresh.write_text(json.dumps(asked, indent=2))
     fresh.rename(path)
@@ -207,6 +217,8 @@ def _train_here(
         device
     )  # drawn on the CPU: the same on every device
     with _log(run, ranks) as write:
+        if ranks.rank == 0:
+            attempts.note(run.folder, checkpoint.newest_step(run.checkpoints), device, ranks.count)
 
         def logged(record: StepRecord) -> None:
             write(record)
@@ -219,6 +231,7 @@ def _train_here(
     if ranks.rank == 0:
         card = new_card(model, corpus.tokenizer, _told(run, corpus, progress))
         pretrained.save(model, corpus.tokenizer, run.model, name, UNNUMBERED, training_set.end, card)
+        write_training_report(run.folder)
         return Space.from_json((run.model / "space.json").read_text())
     return Space(name, UNNUMBERED, "", 0, 0.0)
 
@@ -253,10 +266,7 @@ def _log(run: Run, ranks: Ranks) -> Iterator[Callable[[StepRecord], None]]:
 
         def write(record: StepRecord) -> None:
             lines.write(record.to_line() + "\n")
-            values = {f"loss/{name}": value for name, value in record.losses.items()}
-            values |= {"loss/total": record.loss, "tokens_per_second": record.tokens_per_second, "rate": record.rate}
-            values |= {"stage": record.stage, "history": record.history}
-            for name, value in values.items():
+            for name, value in record.scalars().items():
                 board.add_scalar(name, value, record.step)
 
         try:

@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
-from string import Template
 from typing import Any, TypedDict
 
 import numpy as np
@@ -19,6 +18,7 @@ import pyarrow as pa
 
 from training import charts
 from training.charts import Estimate
+from training.page import page, table, tiles
 from training.tables import METHODS, PARTS, Row, evaluation_rows, flatten, head_rows, method_name, probe_rows
 from training.verdicts import Figures, verdicts
 
@@ -101,21 +101,12 @@ def render(report: Report) -> str:
         ("Three users up close" if len(report.stories) == 3 else "Users up close", _stories(report.stories)),
         ("Every figure", _everything(report.figures)),
     ]
-    shown = [(name, _slug(name), body) for name, body in sections if body]
-    template = Template(Path(__file__).with_name("report_template.html").read_text(encoding="utf-8"))
-    return template.substitute(
-        title=escape(report.title),
-        lead=escape(report.lead),
-        navigation="".join(f'<li><a href="#{slug}">{name}</a></li>' for name, slug, _ in shown),
-        body="\n".join(
-            f'<section aria-labelledby="{slug}"><h2 id="{slug}">{name}</h2>\n{body}\n</section>'
-            for name, slug, body in shown
-        ),
-    )
+    foot = "Every number on this page is in report.json beside it."
+    return page(report.title, report.lead, sections, foot)
 
 
 def _summary(figures: Figures) -> str:
-    tiles = [
+    shown = [
         ("NDCG@10 of the model", _get(figures, "evaluation.model.all.ndcg@10"), "{:.3f}"),
         ("Recall@50 on new items", _get(figures, "evaluation.model.new.recall@50"), "{:.3f}"),
         ("training tokens a second", _get(figures, "training.tokens_per_second"), "{:,.0f}"),
@@ -124,17 +115,12 @@ def _summary(figures: Figures) -> str:
         ("minutes in all", _minutes(figures.get("wall_seconds")), "{:.1f}"),
         ("GiB of memory at most", figures.get("peak_rss_gib"), "{:.1f}"),
     ]
-    boxes = [
-        f'<li class="card"><b>{form.format(value)}</b><span>{name}</span></li>'
-        for name, value, form in tiles
-        if value is not None
-    ]
     said = [
         f'<li><span class="tag {v.outcome}">{v.outcome.value.capitalize()}</span><span>{escape(v.text)}</span></li>'
         for v in verdicts(figures)
     ]
     parts = [f'<ul class="verdicts">{"".join(said)}</ul>'] if said else []
-    return "\n".join([*parts, f'<ul class="tiles">{"".join(boxes)}</ul>'] if boxes else parts)
+    return "\n".join([*parts, tiles(shown)])
 
 
 def _evaluation(evaluation: Figures) -> str:
@@ -153,7 +139,7 @@ def _evaluation(evaluation: Figures) -> str:
             parts.append(f'<div class="card">{chart}</div>')
     for part, meaning in PARTS.items():
         head, rows = evaluation_rows(evaluation, part)
-        parts.append(_table(meaning, head, rows))
+        parts.append(table(meaning, head, rows))
     return "\n".join(parts)
 
 
@@ -185,10 +171,10 @@ def _estimates(evaluation: Figures, part: str, metric: str) -> list[Estimate]:
 def _heads(figures: Figures) -> str:
     parts = []
     if heads := figures.get("heads"):
-        parts.append(_table("Each head beside its popularity baseline", *head_rows(heads)))
+        parts.append(table("Each head beside its popularity baseline", *head_rows(heads)))
     if probe := figures.get("probe"):
         caption = "Linear probe: rank correlation on users held out, with 95 % intervals over repeated folds"
-        parts.append(_table(caption, *probe_rows(probe)))
+        parts.append(table(caption, *probe_rows(probe)))
     return "\n".join(parts)
 
 
@@ -254,28 +240,8 @@ def _story(story: Story) -> str:
 
 def _everything(figures: Figures) -> str:
     rows = [Row(name, (_plain(value),)) for name, value in flatten(figures)]
-    table = _table("As in report.json", ["figure", "value"], rows)
-    return f"<details><summary>{len(rows)} figures</summary>{table}</details>"
-
-
-def _table(caption: str, head: Sequence[str], rows: Sequence[Row]) -> str:
-    top = "".join(f'<th scope="col">{escape(name)}</th>' for name in head)
-    lines = "".join(
-        f'<tr{" class=strong" if row.emphasis else ""}><th scope="row">{escape(row.name)}</th>'
-        + "".join(f"<td>{_cell(cell)}</td>" for cell in row.cells)
-        + "</tr>"
-        for row in rows
-    )
-    return (
-        f'<div class="wide" tabindex="0" role="region" aria-label="{escape(caption)}"><table><caption>{escape(caption)}'
-        f"</caption><thead><tr>{top}</tr></thead><tbody>{lines}</tbody></table></div>"
-    )
-
-
-def _cell(cell: str) -> str:
-    """A number, with what follows it (its interval) set small."""
-    value, _, rest = cell.partition(" ")
-    return f"{escape(value)} <small>{escape(rest)}</small>" if rest.startswith("[") else escape(cell)
+    told = table("As in report.json", ["figure", "value"], rows)
+    return f"<details><summary>{len(rows)} figures</summary>{told}</details>"
 
 
 def _plain(value: object) -> str:
@@ -291,7 +257,3 @@ def _get(figures: Figures, path: str) -> Any:
 
 def _minutes(seconds: float | None) -> float | None:
     return None if seconds is None else seconds / 60
-
-
-def _slug(name: str) -> str:
-    return name.lower().replace(" ", "-")

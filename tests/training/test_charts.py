@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from training.charts import Estimate, interval_chart, line_chart, nice_ticks, scatter_chart
+from training.charts import SMALL, Estimate, Mark, interval_chart, line_chart, nice_ticks, scatter_chart
 
 FINITE = st.floats(-1e6, 1e6, allow_nan=False)
 
@@ -35,6 +35,17 @@ def test_a_line_skips_what_is_not_a_number_and_says_when_nothing_is_left() -> No
     nothing = np.array([np.nan])
     assert "Nothing was logged" in line_chart(nothing, nothing, "step", "loss", "A line")
     assert "nan" not in line_chart(np.arange(3.0), np.array([1.0, np.nan, 2.0]), "step", "loss", "A line")
+
+
+def test_what_happened_is_marked_where_it_happened_and_told_in_words() -> None:
+    x = np.arange(11.0)
+    marks = [Mark(5.0, "stage <2>"), Mark(99.0, "outside")]
+    chart = line_chart(x, x, "step", "loss", "A line", marks, SMALL)
+    (line,) = [line for line in parse(chart).iter("line") if line.attrib.get("class") != "grid"]
+    ends = [place.split(",")[0] for place in next(parse(chart).iter("polyline")).attrib["points"].split()]
+    assert line.attrib["x1"] == ends[5]
+    assert "At 5: stage &lt;2&gt;." in chart
+    assert "outside" not in chart
 
 
 def test_a_longer_value_lies_further_right_and_its_interval_around_it() -> None:

@@ -30,6 +30,7 @@ COMMANDS = [
     "tokenize",
     "append",
     "train",
+    "runs",
     "evaluate",
     "recommend",
     "align",

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import io
 import math
+import re
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
 
 from training.loop import StepRecord
-from userfm.cli.console import describe, results, seconds_left, share_done, stages, training
+from userfm.cli.console import describe, figures, place, results, seconds_left, share_done, stages, training
 
 
 def step(number: int, seconds: float = 10.0) -> StepRecord:
@@ -46,8 +48,27 @@ def test_results_are_text_and_not_markup(capsys: pytest.CaptureFixture[str]) -> 
     assert capsys.readouterr().out == "run[bold]/model\n"
 
 
-def test_a_training_step_says_loss_speed_and_time_left() -> None:
-    assert describe(step(25), math.inf) == "step 25 of 100, loss 3.250, 5,000 tokens/s, 0:30 left"
+def test_a_training_step_says_time_left_loss_and_speed() -> None:
+    assert describe(step(25), math.inf) == "step 25 of 100, 0:30 left, loss 3.250, 5,000 tokens/s"
+
+
+def test_what_is_used_of_the_device_and_waited_for_is_said_where_it_is_known() -> None:
+    told = replace(step(25), mfu=0.314, data_wait=0.02)
+    assert figures(told) == "loss 3.250, 5,000 tokens/s, MFU 31.4 %, waiting for data 2 %"
+
+
+def test_hours_are_said_as_hours() -> None:
+    assert place(step(1, seconds=60.0), math.inf) == "step 1 of 100, 1:39:00 left"
+
+
+@pytest.mark.parametrize("width", [60, 100])
+def test_a_terminal_cuts_no_figure_whatever_its_width(width: int) -> None:
+    screen = io.StringIO()
+    with training(Console(file=screen, force_terminal=True, width=width)) as on_step:
+        on_step(replace(step(25), mfu=0.314, data_wait=0.02))
+    said = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]|\s+", " ", screen.getvalue())
+    for told in ("25 of 100", "0:30 left", "loss 3.250", "5,000 tokens/s", "MFU 31.4 %", "2 %"):
+        assert told in re.sub(" +", " ", said)
 
 
 def test_time_left_is_the_nearer_of_the_last_step_and_the_last_minute() -> None:

@@ -14,7 +14,21 @@ import typer
 
 from training.errors import Stopped
 from userfm import __version__
-from userfm.cli import align, append, demo, evaluate, publish, push, query, recommend, schema, serve, tokenize, train
+from userfm.cli import (
+    align,
+    append,
+    demo,
+    evaluate,
+    publish,
+    push,
+    query,
+    recommend,
+    runs,
+    schema,
+    serve,
+    tokenize,
+    train,
+)
 from userfm.cli.errors import sentence
 
 # Command → the extra of this package that brings what it needs.
@@ -23,6 +37,7 @@ EXTRAS = {
     "tokenize": "model,text",
     "append": "model,text",
     "train": "train,text",
+    "runs": "train",
     "evaluate": "train",
     "recommend": "train",
     "align": "train",
@@ -77,6 +92,7 @@ app.add_typer(schema.app, name="schema")
 app.command("tokenize")(tokenize.tokenize)
 app.command("append")(append.append)
 app.command("train")(train.train)
+app.add_typer(runs.app, name="runs")
 app.command("evaluate")(evaluate.evaluate)
 app.command("recommend")(recommend.recommend)
 app.command("align")(align.align)

@@ -11,8 +11,18 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import (
+    BarColumn,
+    Progress,
+    SpinnerColumn,
+    TaskID,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+)
+from rich.text import Text
 
 Report = Callable[[str, int, int], None]
 """(stage, done, total)."""
@@ -35,6 +45,10 @@ class Step(Protocol):
     def loss(self) -> float: ...
     @property
     def tokens_per_second(self) -> float: ...
+    @property
+    def mfu(self) -> float | None: ...
+    @property
+    def data_wait(self) -> float | None: ...
 
 
 def results() -> Console:
@@ -47,8 +61,9 @@ def results() -> Console:
 
 
 def progress_console() -> Console:
-    """Where progress and remarks go."""
-    return Console(stderr=True, highlight=False, markup=False)
+    """Where progress and remarks go, a line each where there is no terminal."""
+    console = Console(stderr=True, highlight=False, markup=False)
+    return console if console.is_terminal else Console(stderr=True, highlight=False, markup=False, width=WIDEST)
 
 
 @contextmanager
@@ -100,20 +115,28 @@ class _Lines:
 
 @contextmanager
 def training(console: Console, minutes: float = math.inf) -> Iterator[Callable[[Step], None]]:
-    """A callback for training steps: loss, tokens a second, time left.
+    """A callback for training steps: a bar with the time left, and below it loss, tokens a second, utilisation and the
+    share of waiting for data.
 
     minutes: after which the schedule ends even if steps are left.
     """
     if not console.is_terminal:
         yield _TrainingLines(console, minutes)
         return
-    columns = (SpinnerColumn(), BarColumn(bar_width=28), TextColumn("{task.description}"))
-    with Progress(*columns, console=console) as bars:
-        task = bars.add_task("starting the workers", total=None)
+    bars = Progress(
+        SpinnerColumn(),
+        BarColumn(bar_width=28),
+        TaskProgressColumn(),
+        TextColumn("{task.description}"),
+        console=console,
+    )
+    task = bars.add_task("starting", total=None)
+    with Live(bars, console=console, refresh_per_second=10) as live:
 
         def show(step: Step) -> None:
-            done = share_done(step, minutes)
-            bars.update(task, total=1.0, completed=done, description=describe(step, minutes))
+            bars.update(task, total=1.0, completed=share_done(step, minutes), description=place(step, minutes))
+            # On a line of its own: a narrow terminal cuts what stands beside a bar.
+            live.update(Group(bars, Text(f"  {figures(step)}", style="dim")))
 
         yield show
 
@@ -135,11 +158,25 @@ class _TrainingLines:
 
 def describe(step: Step, minutes: float) -> str:
     """One step in words."""
-    left = seconds_left(step, minutes)
-    return (
-        f"step {step.step:,} of {step.steps:,}, loss {step.loss:.3f}, {step.tokens_per_second:,.0f} tokens/s, "
-        f"{int(left // 60)}:{int(left % 60):02d} left"
-    )
+    return f"{place(step, minutes)}, {figures(step)}"
+
+
+def place(step: Step, minutes: float) -> str:
+    """Where a step stands, and the time left."""
+    left = int(seconds_left(step, minutes))
+    hours = f"{left // 3600}:" if left >= 3600 else ""
+    clock = f"{hours}{left // 60 % 60:0{2 if hours else 1}d}:{left % 60:02d}"
+    return f"step {step.step:,} of {step.steps:,}, {clock} left"
+
+
+def figures(step: Step) -> str:
+    """Loss and speed of a step, and what of the device is used and waited for where that is known."""
+    told = [f"loss {step.loss:.3f}", f"{step.tokens_per_second:,.0f} tokens/s"]
+    if step.mfu is not None:
+        told.append(f"MFU {100 * step.mfu:.1f} %")
+    if step.data_wait is not None:
+        told.append(f"waiting for data {100 * step.data_wait:.0f} %")
+    return ", ".join(told)
 
 
 def share_done(step: Step, minutes: float) -> float:

@@ -50,13 +50,16 @@ def evaluate(
       userfm evaluate run corpus --part validation
 
     A run that has learned the part, or was trained on another split, is
-    refused. Figures of the test part are noted on the model card,
-    RUN/model/README.md.
+    refused. Figures are kept in RUN/evaluation.json, where `userfm runs`
+    finds them; those of the test part are noted on the model card,
+    RUN/model/README.md, too.
     """
     from tokenization.corpus.corpus import Corpus
     from training.evaluate import evaluate_run, note_on_card
     from training.holdout import Part
+    from training.runs import note_evaluation
     from training.tables import print_figures
+    from training.tracking import track_figures
     from userfm.cli.console import progress_console, results, stages
 
     with stages(progress_console()) as progress:
@@ -65,6 +68,10 @@ def evaluate(
     if json_ is not None:
         json_.parent.mkdir(parents=True, exist_ok=True)
         json_.write_text(json.dumps(figures, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    note_evaluation(run, part.value, figures["evaluation"])
+    # A list of metrics has no place for intervals.
+    judged = {name: told for name, told in figures["evaluation"].items() if name != "intervals"}
+    track_figures(run, part.value, judged, progress_console().print)
     if part is JudgedPart.TEST:
         note_on_card(run, figures["evaluation"])
     print_figures(figures, results())

@@ -12,8 +12,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tokenization.corpus.corpus import Corpus
     from training.data import Until
+    from training.loop import StepRecord
     from training.pretrain import Run
     from userfm.cli.console import Report
 
@@ -71,9 +74,11 @@ def train(
     Nothing from the validation part of the schema's split on is learned,
     unless --refit or --all-data says so. A run that was cut off, or asked to
     stop (SIGTERM: it keeps a checkpoint and exits 0), continues from its last
-    checkpoint when the same command is given again;
+    checkpoint when the same command is given again.
     TensorBoard reads RUN/tensorboard, RUN/training.jsonl has a line a step,
-    RUN/model is the model to load, push or hand on.
+    RUN/training.html shows how it went, RUN/model is the model to load, push or
+    hand on. Where MLflow is installed and MLFLOW_TRACKING_URI is set, that server
+    is told too.
 
     \b
     Examples:
@@ -90,25 +95,42 @@ def train(
     from tokenization.corpus.corpus import Corpus
     from training.pretrain import Workers, pretrain, pretrain_bare, start
     from training.recipes import Name, named, with_overrides
+    from training.tracking import track_figures, tracking
     from userfm.cli.console import progress_console, results, stages, training
 
     console, wanted = progress_console(), Workers(workers, min_workers, failures, address)
     opened = Corpus.open(corpus)
-    chosen = with_overrides(named(Name(recipe.value), opened), overrides(set_ or []))
+    name = Name(recipe.value)
+    chosen = with_overrides(named(name, opened), overrides(set_ or []))
     if minutes is not None:
         chosen = replace(chosen, minutes=minutes)
     if restart and (out / "run.json").exists():
         shutil.rmtree(out)
-    run = start(opened, out, chosen, until(refit, all_data))
+    run = start(opened, out, chosen, until(refit, all_data), name)
     if run.finished:
         console.print(f"{out} is trained already; --restart trains it again")
-    with training(console, chosen.minutes) as on_step:
-        space = pretrain(run, wanted, on_step) if ray else pretrain_bare(run, on_step)
+    else:
+        with tracking(run.folder, console.print) as tell, training(console, chosen.minutes) as show:
+            on_step = _each(show, tell)
+            if ray:
+                pretrain(run, wanted, on_step)
+            else:
+                pretrain_bare(run, on_step)
+    space = pretrain(run)  # as it is now
     with stages(console) as progress:
-        fitted_heads(run, opened, progress)
+        heads = fitted_heads(run, opened, progress)
+    track_figures(run.folder, "heads", heads, console.print)
     results().print(
         f"{run.model} is a model of {space.name}: vectors of width {space.width}, fingerprint {space.fingerprint[:12]}"
     )
+
+
+def _each(*told: Callable[[StepRecord], None]) -> Callable[[StepRecord], None]:
+    def tell(record: StepRecord) -> None:
+        for one in told:
+            one(record)
+
+    return tell
 
 
 def fitted_heads(run: Run, corpus: Corpus, progress: Report) -> dict[str, dict[str, float]]:

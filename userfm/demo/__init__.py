@@ -32,11 +32,13 @@ from tokenization.corpus.corpus import Corpus
 from tokenization.job.pipeline import tokenize
 from training.data import Until
 from training.evaluate import evaluate_run
+from training.holdout import Part
 from training.item_map import item_map
 from training.pretrain import Run, Workers, pretrain, start
 from training.push import push
 from training.recipes import Name, Recipe, named, with_overrides
 from training.report import Report, write_report
+from training.runs import note_evaluation
 from training.tables import print_figures
 from userfm import __version__, complete_journey
 from userfm.cli import tokenize as tokenize_command
@@ -169,7 +171,7 @@ class _Demo:
     def train(self) -> Figures:
         recipe = self.recipe()
         # The settings are chosen: what the baselines may count, the model may learn.
-        run = start(self.corpus, self.out / "run", recipe, Until.TEST)
+        run = start(self.corpus, self.out / "run", recipe, Until.TEST, self.settings.recipe)
         began = time.monotonic()
         with warnings.catch_warnings(), training(self.remarks, recipe.minutes) as on_step:
             # Ray's processes fork only to exec at once; Lance, which is loaded here already, is not used in between.
@@ -199,7 +201,9 @@ class _Demo:
 
     def evaluate(self) -> Figures:
         with stages(self.remarks) as progress:
-            return evaluate_run(self.out / "run", self.corpus, progress=progress).figures()
+            found = evaluate_run(self.out / "run", self.corpus, progress=progress).figures()
+        note_evaluation(self.out / "run", Part.TEST, found)
+        return found
 
     def probe(self) -> Figures:
         return probe_demographics(self.corpus, Subgraph.from_pretrained(self.run.model), self.source)
