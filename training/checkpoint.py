@@ -10,11 +10,12 @@ import io
 import logging
 import os
 import pickle
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from tokenization.disk import sync
 from tokenization.errors import first_line
@@ -22,9 +23,18 @@ from training.errors import RunError
 
 log = logging.getLogger("userfm.training")
 
+Kept = Callable[[Tensor, Tensor], Tensor]
+"""(weight, something that is kept of it) → the same as it is written, or as it is read: on disk everything is whole,
+also where weights lie in parts on ranks."""
+
 KEPT = 2  # the newest and the one before it, should the newest prove torn
 # What reading raises: the disk; the checksum; torch, for bytes that are whole but nothing it would load.
 _UNREADABLE = (OSError, ValueError, RuntimeError, EOFError, KeyError, pickle.UnpicklingError)
+
+
+def as_it_is(_: Tensor, value: Tensor) -> Tensor:
+    """Of weights that every rank has whole."""
+    return value
 
 
 def save(folder: Path, step: int, state: Mapping[str, Any]) -> Path:

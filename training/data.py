@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from foundation.config import FacetConfig, ItemConfig, ModelConfig, Switch
+from foundation.item_age import Hidden
 from foundation.jagged import EventBatch, Requests, group_offsets, offsets_of, ranges
 from foundation.lesson import Lesson, Objectives
 from foundation.objectives.targets import Negatives
@@ -264,6 +265,26 @@ def lessons(
     objectives: Objectives = ALONE,
 ) -> Iterator[tuple[Position, Lesson]]:
     """Endless lessons of one rank, each with the position after it; every rank takes as many steps an epoch."""
+    own = range(rank, rank + 1)
+    for position, (lesson,) in lessons_of_steps(training_set, config, sampling, seed, start, own, ranks, objectives):
+        yield position, lesson
+
+
+def lessons_of_steps(
+    training_set: TrainingSet,
+    config: ModelConfig,
+    sampling: Sampling,
+    seed: int,
+    start: Position,
+    own: range,
+    count: int,
+    objectives: Objectives = ALONE,
+) -> Iterator[tuple[Position, tuple[Lesson, ...]]]:
+    """Endless steps, each with the position after it: of the `count` lessons of a step those that are one's own.
+
+    Every rank has as many, so all take as many steps an epoch, and the lessons of a step are the same however many
+    ranks there are and however many each of them learns one after another.
+    """
     dropout = sampling.id_dropout.resolved(training_set.events, training_set.end, config.item_column)
     training_set = in_windows(training_set, row_tokens(sampling))
     if objectives.feedback is Switch.OFF:
@@ -273,21 +294,27 @@ def lessons(
     full = len(everything) <= objectives.full_below
     in_batch = objectives.in_batch is Switch.ON and not full
     proposal = batch_proposal(training_set, config, sampling, seed) if in_batch else None
+
+    def made(users: np.ndarray, negatives: Negatives, hidden: Hidden, draw: np.random.Generator) -> Lesson:
+        lesson = make_lesson(training_set, config, sampling, users, negatives, draw, objectives)
+        if proposal is not None:
+            lesson = replace(lesson, negatives=among_batch(negatives, lesson.targets[0], proposal))
+        if objectives.logq is Switch.OFF:
+            lesson = replace(lesson, negatives=uncorrected(lesson.negatives))
+        return replace(lesson, hidden=hidden)
+
     while True:
         order = batches(training_set, sampling, seed, epoch)
-        whole = max(len(order) // ranks, 1) * ranks
-        for batch in range(first, whole, ranks):
-            users = order[(batch + rank) % len(order)]
-            draw = np.random.default_rng([seed, epoch, batch + rank])
+        whole = max(len(order) // count, 1) * count
+        for batch in range(first, whole, count):
             shared = np.random.default_rng([seed, epoch, batch, 1])
             negatives = everything if full else draw_negatives(training_set.count_V, sampling, shared)
-            lesson = make_lesson(training_set, config, sampling, users, negatives, draw, objectives)
-            lesson = replace(lesson, hidden=hidden_rows(dropout, config, training_set.count_V, shared))
-            if proposal is not None:
-                lesson = replace(lesson, negatives=among_batch(negatives, lesson.targets[0], proposal))
-            if objectives.logq is Switch.OFF:
-                lesson = replace(lesson, negatives=uncorrected(lesson.negatives))
-            yield Position(epoch, batch + ranks, start.stage), lesson
+            hidden = hidden_rows(dropout, config, training_set.count_V, shared)
+            found = tuple(
+                made(order[place % len(order)], negatives, hidden, np.random.default_rng([seed, epoch, place]))
+                for place in (batch + number for number in own)
+            )
+            yield Position(epoch, batch + count, start.stage), found
         epoch, first = epoch + 1, 0
 
 

@@ -10,8 +10,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from foundation.model import FoundationModel
+from training.checkpoint import Kept, as_it_is
 from training.errors import TrainingError
 from training.sophia import Sophia, hessian_diagonal
 
@@ -87,6 +89,7 @@ class Optimisers:
         Returns the norm of the dense gradient.
         """
         norm = nn.utils.clip_grad_norm_(self.dense, self.config.clip)
+        norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
         rates = [(optimiser, self.config.rate) for optimiser in self._of_dense.values()]
         for optimiser, rate in (*rates, (self.sparse_adam, self.config.table_rate)):
             for group in optimiser.param_groups:
@@ -95,16 +98,45 @@ class Optimisers:
             optimiser.zero_grad()
         return float(norm)
 
-    def state(self) -> dict[str, Any]:
-        """For a checkpoint."""
-        named = {str(method): optimiser.state_dict() for method, optimiser in self._of_dense.items()}
-        return {**named, "sparse_adam": self.sparse_adam.state_dict()}
+    def state(self, told: Kept = as_it_is) -> dict[str, Any]:
+        """For a checkpoint. told: what to write of something that is kept of a weight."""
+        return {name: _told(optimiser, told) for name, optimiser in self._named.items()}
 
-    def load(self, state: dict[str, Any]) -> None:
-        """Continue from `state()`. Raises KeyError, ValueError or RuntimeError for that of another method or model."""
-        for method, optimiser in self._of_dense.items():
-            optimiser.load_state_dict(state[method])
-        self.sparse_adam.load_state_dict(state["sparse_adam"])
+    def load(self, state: dict[str, Any], told: Kept = as_it_is) -> None:
+        """Continue from `state()`. told: what to keep of something that was written of a weight.
+
+        Raises KeyError, ValueError or RuntimeError for the state of another method or model.
+        """
+        for name, optimiser in self._named.items():
+            weights, written = _weights(optimiser), state[name]
+            kept = {
+                place: {key: _of(told, weights[place], value) for key, value in one.items()}
+                for place, one in written["state"].items()
+            }
+            optimiser.load_state_dict({**written, "state": kept})
+
+    @property
+    def _named(self) -> dict[str, torch.optim.Optimizer]:
+        of_dense = {str(method): optimiser for method, optimiser in self._of_dense.items()}
+        return {**of_dense, "sparse_adam": self.sparse_adam}
+
+
+def _weights(optimiser: torch.optim.Optimizer) -> list[Tensor]:
+    """In the order in which a state numbers them."""
+    return [weight for group in optimiser.param_groups for weight in group["params"]]
+
+
+def _told(optimiser: torch.optim.Optimizer, told: Kept) -> dict[str, Any]:
+    state, weights = optimiser.state_dict(), _weights(optimiser)
+    kept = {
+        place: {key: _of(told, weights[place], value) for key, value in one.items()}
+        for place, one in sorted(state["state"].items())
+    }
+    return {**state, "state": kept}
+
+
+def _of(told: Kept, weight: Tensor, value: Any) -> Any:
+    return told(weight, value) if isinstance(value, Tensor) else value
 
 
 def hidden_matrices(model: FoundationModel) -> list[Tensor]:

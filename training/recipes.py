@@ -23,6 +23,7 @@ from training.data import Sampling, Until, facet_configs, item_config, row_token
 from training.dropout import IdDropout
 from training.errors import TrainingError
 from training.optimisers import Method, Optimisation
+from training.parallel import Parallelism, check_parallelism
 from training.stages import Stage, check_shares, parse_stages
 
 
@@ -40,7 +41,7 @@ class Recipe:
     epochs: passes over the users. minutes: the schedule ends by then even if epochs are left; inf for no limit.
     checkpoint_seconds: between two checkpoints. stages: parts of the run with rows of their own length, in order; where
     there are none, rows are as `sampling.history` says throughout. seed: of what is drawn in training, and of the first
-    weights where `start` says so.
+    weights where `start` says so. parallelism: how a step is spread over ranks and memory.
     """
 
     model: ModelConfig
@@ -53,6 +54,7 @@ class Recipe:
     seed: int = 0
     stages: tuple[Stage, ...] = ()
     start: Start = Start.SEED
+    parallelism: Parallelism = field(default_factory=Parallelism)
 
     def sampling_in(self, stage: int) -> Sampling:
         """How the corpus becomes lessons in that stage, from 0."""
@@ -75,6 +77,7 @@ class Recipe:
                 optimisation=_optimisation(values.pop("optimisation")),
                 stages=tuple(Stage(**stage) for stage in values.pop("stages", ())),
                 start=Start(values.pop("start", Start.SEED)),
+                parallelism=Parallelism.read(values.pop("parallelism", {})),
                 **values,
             )
         except (ValueError, TypeError, KeyError, AttributeError, ModelError) as error:
@@ -193,6 +196,13 @@ def check(recipe: Recipe) -> None:
         raise TrainingError(
             f"`epochs` must be at least 1 and `minutes` above 0, got {recipe.epochs} and {recipe.minutes:g}"
         )
+    check_parallelism(
+        recipe.parallelism,
+        recipe.model,
+        recipe.objectives,
+        recipe.optimisation.method,
+        recipe.sampling.id_dropout,
+    )
     check_shares(recipe.stages)
     if recipe.stages and recipe.sampling.history:
         raise TrainingError("`history` is for runs of one stage: leave it out where `stages` says how long rows are")
