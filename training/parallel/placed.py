@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch._C._distributed_c10d import GradBucket
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.nn.parallel import DistributedDataParallel
@@ -135,15 +134,18 @@ def shard(learning: Learning, mesh: DeviceMesh, tables: set[nn.Parameter]) -> No
 
 def overlapped(learning: Learning, tables: list[str]) -> DistributedDataParallel:
     """DDP: dense gradients are added up in buckets while the backward pass goes on."""
+    # Buffers are what is known of items: the same everywhere, and too much to be told again.
+    left_out = [*tables, *(name for name, _ in learning.named_buffers())]
     ignore = DistributedDataParallel._set_params_and_buffers_to_ignore_for_model
-    ignore(learning, tables)  # type: ignore[no-untyped-call]
+    ignore(learning, left_out)  # type: ignore[no-untyped-call]
     # Weights of what has no share in the loss get no gradient.
-    found = DistributedDataParallel(learning, broadcast_buffers=False, find_unused_parameters=True)
-    found.register_comm_hook(None, _added_up)
+    found = DistributedDataParallel(learning, find_unused_parameters=True)
+    # Not by its name: DDP would take its annotations for wrong, which are strings.
+    found.register_comm_hook(None, lambda _, bucket: _added_up(bucket))
     return found
 
 
-def _added_up(_: object, bucket: GradBucket) -> torch.futures.Future[Tensor]:
+def _added_up(bucket: dist.GradBucket) -> torch.futures.Future[Tensor]:  # type: ignore[name-defined]
     """Losses are divided by a global weight already: a sum, where DDP would take the mean."""
     work = dist.all_reduce(bucket.buffer(), async_op=True)
     future: torch.futures.Future[list[Tensor]] = work.get_future()

@@ -1,0 +1,118 @@
+"""Two processes over gloo, under every plan: what they find is what one process finds without any."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from foundation.config import Switch
+from foundation.lesson import Objectives
+from tests.training.parallel import worker
+from tokenization.corpus.corpus import Corpus
+from training import pretrain
+from training.data import TrainingSet, read_training_set
+from training.parallel import Parallelism, Ranks
+from training.pretrain import Run
+from training.recipes import Recipe
+
+ROOT = Path(__file__).parents[3]
+ALONE = Ranks.alone()
+
+
+@dataclass(frozen=True)
+class Together:
+    """What each of the two ranks found, and the run they shared."""
+
+    run: Run
+    ranks: tuple[dict[str, Any], dict[str, Any]]
+
+
+@pytest.fixture(scope="session")
+def recipe(recipe: Recipe) -> Recipe:
+    """With every part whose negatives may lie on ranks, and whatever else is off by default."""
+    model = replace(
+        recipe.model, layers=2, intents=("kind", "action"), category_targets=("brand",), gap_bins=8, interests=2
+    )
+    model = replace(model, bands=(8,))
+    objectives = Objectives(future=0.3, impressions=1.0, layerwise=0.2)
+    optimisation = replace(recipe.optimisation, average=0.6)
+    return replace(recipe, model=model, objectives=objectives, optimisation=optimisation, epochs=1)
+
+
+@pytest.fixture(scope="session")
+def training_set(kiosk_corpus: Corpus, recipe: Recipe) -> TrainingSet:
+    return read_training_set(kiosk_corpus, recipe.model)
+
+
+@pytest.fixture(scope="module")
+def begun(
+    kiosk_corpus: Corpus, recipe: Recipe, training_set: TrainingSet, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """Checkpoints of one process that learned as many lessons a step as two."""
+    folder = tmp_path_factory.mktemp("begun") / "checkpoints"
+    worker.trained(kiosk_corpus, training_set, worker.under(recipe, Parallelism(), 2), folder, ALONE)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def together(kiosk_corpus: Corpus, recipe: Recipe, begun: Path, tmp_path_factory: pytest.TempPathFactory) -> Together:
+    folder = tmp_path_factory.mktemp("plans")
+    run = pretrain.start(kiosk_corpus, folder / "run", recipe)
+    shutil.copytree(begun, run.folder / "begun alone")
+    port = _free_port()
+    workers = [
+        subprocess.Popen(
+            [sys.executable, "-m", worker.__name__, str(rank), str(port), str(run.folder), str(folder / f"{rank}.pt")],
+            cwd=ROOT,
+            env={**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    for process in workers:
+        _, said = process.communicate(timeout=240)
+        assert process.returncode == 0, said
+    found = [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
+    return Together(run, (found[0], found[1]))
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def alone(kiosk_corpus: Corpus, recipe: Recipe, training_set: TrainingSet) -> dict[int, tuple[float, Any, Any]]:
+    """The same 2 or 4 lessons in one process, one after another: the loss, its parts, the gradients."""
+    found = {}
+    for lessons in (2, worker.LESSONS):
+        one = worker.under(recipe, Parallelism(), lessons)
+        placed, loss, parts = worker.step_of(kiosk_corpus, training_set, one, ALONE)
+        found[lessons] = loss, parts, worker.whole_gradients(placed)
+    return found
+
+
+@pytest.mark.parametrize("each", [1, 2])
+@pytest.mark.parametrize("plan", worker.PLANS)
+def test_two_ranks_agree_with_one_in_every_loss_and_gradient(
+    together: Together, alone: dict[int, tuple[float, Any, Any]], plan: str, each: int
+) -> None:
+    loss, parts, gradients = alone[2 * each]
+    for rank in together.ranks:
+        found = rank["steps"][f"{plan} x{each}"]
+        assert found["loss"] == pytest.approx(loss, rel=1e-5)
+        assert found["parts"] == pytest.approx(parts, rel=1e-4)
+        for name, slope in gradients.items():
+            torch.testing.assert_close(found["gradients"][name], slope, rtol=1e-3, atol=2e-6, msg=f"{plan}: {name}")
