@@ -116,3 +116,56 @@ def test_two_ranks_agree_with_one_in_every_loss_and_gradient(
         assert found["parts"] == pytest.approx(parts, rel=1e-4)
         for name, slope in gradients.items():
             torch.testing.assert_close(found["gradients"][name], slope, rtol=1e-3, atol=2e-6, msg=f"{plan}: {name}")
+
+
+def test_what_is_cut_is_held_in_parts_that_make_the_whole(together: Together, alone: dict[int, Any]) -> None:
+    one, other = (rank["steps"] for rank in together.ranks)
+    whole = {name: len(slope) for name, slope in alone[2][2].items()}
+    tables = {name for name in whole if name.startswith(("tower.id.", "tower.bias."))}
+    cut = {
+        "replicated": set(),
+        "ddp": set(),
+        "sharded": set(whole) - tables,
+        "owners": tables,
+        "sharded, owners": set(whole),
+    }
+    for plan, names in cut.items():
+        held, rest = one[f"{plan} x1"]["held"], other[f"{plan} x1"]["held"]
+        for name, rows in whole.items():
+            assert (held[name], rest[name]) == ((-(-rows // 2), rows // 2) if name in names else (rows, rows)), name
+
+
+def test_a_run_that_is_cut_ends_as_one_that_is_not(together: Together) -> None:
+    first, second = together.ranks
+    plain, records = first["trained replicated"]
+    cut, cut_records = first["trained sharded, owners, recomputed"]
+    assert_alike(records, cut_records)
+    assert len(records) >= 3
+    assert set(cut) == set(plain)
+    for name, weight in plain.items():
+        torch.testing.assert_close(cut[name], weight, rtol=0.02, atol=2e-3, msg=name)
+    assert second["trained sharded, owners, recomputed"][0] == {}  # rank 0 alone has it whole
+    assert set(second["trained replicated"][0]) == set(plain)
+
+
+def test_a_run_goes_on_with_another_number_of_ranks_and_cut_otherwise(
+    together: Together, kiosk_corpus: Corpus, recipe: Recipe, training_set: TrainingSet, begun: Path, tmp_path: Path
+) -> None:
+    """Begun alone and continued in parts; begun in parts and continued alone; all of it alone."""
+    whole = worker.under(replace(recipe, epochs=2 * recipe.epochs), Parallelism(), 2)
+    found = [together.ranks[0]["continued"][1]]
+    for number, checkpoints in enumerate((together.run.folder / "sharded, owners, recomputed", begun)):
+        shutil.copytree(checkpoints, tmp_path / str(number))
+        found.append(worker.trained(kiosk_corpus, training_set, whole, tmp_path / str(number), ALONE)[1])
+    for records in found:
+        assert records[0]["step"] == found[-1][0]["step"] > 3
+        assert_alike(records, found[-1])
+
+
+def assert_alike(records: list[dict[str, Any]], others: list[dict[str, Any]]) -> None:
+    """Two ranks add up in another order than one, and a few steps let that grow."""
+    assert [record["step"] for record in records] == [record["step"] for record in others]
+    assert [record["tokens"] for record in records] == [record["tokens"] for record in others]
+    for one, other in zip(records, others, strict=True):
+        assert one["loss"] == pytest.approx(other["loss"], rel=2e-3)
+        assert one["gradient_norm"] == pytest.approx(other["gradient_norm"], rel=2e-2)

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 from foundation.config import Switch
 from tokenization.corpus.corpus import Corpus
@@ -69,6 +70,11 @@ def whole_gradients(placed: Placed) -> dict[str, Tensor]:
     return found
 
 
+def here(weight: Tensor) -> Tensor:
+    """What this rank holds of it."""
+    return weight.to_local() if isinstance(weight, DTensor) else weight
+
+
 def under(recipe: Recipe, plan: Parallelism, each: int) -> Recipe:
     """The recipe under a plan, with so many lessons of a rank in a step."""
     return replace(recipe, parallelism=replace(plan, accumulate=each))
@@ -80,7 +86,12 @@ def first_steps(corpus: Corpus, training_set: TrainingSet, recipe: Recipe, ranks
     for name, plan in PLANS.items():
         for each in (1, LESSONS // ranks.count):
             placed, loss, parts = step_of(corpus, training_set, under(recipe, plan, each), ranks)
-            found[f"{name} x{each}"] = {"loss": loss, "parts": parts, "gradients": whole_gradients(placed)}
+            found[f"{name} x{each}"] = {
+                "loss": loss,
+                "parts": parts,
+                "gradients": whole_gradients(placed),
+                "held": {weight: len(here(value)) for weight, value in placed.model.named_parameters()},
+            }
     return found
 
 
@@ -106,9 +117,9 @@ def main(rank: int, port: str, folder: Path, out: Path) -> None:
     for name in ("replicated", "sharded, owners, recomputed"):
         one = under(recipe, PLANS[name], 1)
         found[f"trained {name}"] = trained(corpus, training_set, one, folder / name, ranks)
-    # Two epochs more, of what one process without any plan has begun.
-    more = under(replace(recipe, epochs=2 * recipe.epochs), EVERYTHING, 1)
-    found["continued"] = trained(corpus, training_set, more, folder / "begun alone", ranks)
+    # The second half of what one process without any plan has begun.
+    whole = under(replace(recipe, epochs=2 * recipe.epochs), EVERYTHING, 1)
+    found["continued"] = trained(corpus, training_set, whole, folder / "begun alone", ranks)
     torch.save(found, out)
     dist.destroy_process_group()
 
