@@ -35,7 +35,7 @@ from training.data import TrainingSet, Until, read_training_set, recent_counts
 from training.errors import RunError, TrainingError
 from training.item_ages import item_ages
 from training.loop import Progress, StepRecord, train
-from training.parallel import Ranks, own_device
+from training.parallel import Ranks, open_group, own_device
 from training.recipes import Recipe, Start, check
 
 FORMAT = 1  # of run.json
@@ -84,7 +84,7 @@ class Run:
 
 
 def start(corpus: Corpus, folder: Path, recipe: Recipe, until: Until = Until.VALIDATION) -> Run:
-    """Make a run directory, or find the same run there again.
+    """Make a run directory, or find the same run there again, which may go on under another `parallelism`.
 
     Raises RunError where the folder holds a run of another corpus, recipe or split, and whatever `check` raises where
     the recipe makes no run.
@@ -101,7 +101,7 @@ def start(corpus: Corpus, folder: Path, recipe: Recipe, until: Until = Until.VAL
     path = folder / "run.json"
     if path.exists():
         found = json.loads(path.read_text())
-        other = next((key for key in asked if found.get(key) != json.loads(json.dumps(asked[key]))), None)
+        other = next((key for key in asked if _to_compare(found, key) != _to_compare(asked, key)), None)
         if other is not None:
             raise RunError(f"{folder} holds a run with another {other}: choose another --out, or --restart")
     folder.mkdir(parents=True, exist_ok=True)
@@ -109,6 +109,12 @@ def start(corpus: Corpus, folder: Path, recipe: Recipe, until: Until = Until.VAL
     fresh.write_text(json.dumps(asked, indent=2))
     fresh.rename(path)
     return Run(folder, corpus.folder, recipe, until)
+
+
+def _to_compare(told: dict[str, Any], key: str) -> Any:
+    """How a run is spread over ranks is not what it is."""
+    value = json.loads(json.dumps(told.get(key)))
+    return {**value, "parallelism": None} if key == "recipe" and isinstance(value, dict) else value
 
 
 def pretrain(
@@ -149,8 +155,9 @@ def pretrain(
 
 
 def pretrain_bare(run: Run, on_step: Callable[[StepRecord], None] = lambda record: None) -> Space:
-    """The same in this process, without Ray; joins a process group that is open (torchrun)."""
-    return _train_here(run, Ranks.joined(), own_device(), on_step)
+    """The same in this process, without Ray; joins a process group that is open, or that torchrun's environment
+    describes."""
+    return _train_here(run, open_group(own_device()), own_device(), on_step)
 
 
 def initial_model(training_set: TrainingSet, corpus: Corpus, recipe: Recipe) -> FoundationModel:
@@ -169,14 +176,14 @@ def initial_model(training_set: TrainingSet, corpus: Corpus, recipe: Recipe) -> 
 def _train_here(run: Run, ranks: Ranks, device: torch.device, on_step: Callable[[StepRecord], None]) -> Space:
     corpus = Corpus.open(run.corpus)
     training_set = read_training_set(corpus, run.recipe.model, run.until)
-    model = initial_model(training_set, corpus, run.recipe).to(device)  # drawn on the CPU: the same on every device
+    model = initial_model(training_set, corpus, run.recipe)  # drawn on the CPU: the same on every device
     with _log(run, ranks) as write:
 
         def logged(record: StepRecord) -> None:
             write(record)
             on_step(record)
 
-        progress = train(model, training_set, run.recipe, run.checkpoints, ranks, logged)
+        progress = train(model, training_set, run.recipe, run.checkpoints, ranks, logged, device)
     name = corpus.tokenizer.schema.name
     if ranks.rank == 0:
         card = new_card(model, corpus.tokenizer, _told(run, corpus, progress))

@@ -59,6 +59,18 @@ def test_another_recipe_corpus_or_split_needs_another_folder(
         pretrain.start(other, folder, recipe)
 
 
+def test_a_run_goes_on_under_another_parallelism_also_one_from_before_there_was_any(
+    kiosk_corpus: Corpus, recipe: Recipe, tmp_path: Path
+) -> None:
+    run = pretrain.start(kiosk_corpus, tmp_path / "run", recipe)
+    told = json.loads((run.folder / "run.json").read_text())
+    del told["recipe"]["parallelism"]
+    (run.folder / "run.json").write_text(json.dumps(told))
+    assert Run.open(run.folder).recipe == recipe
+    cut = with_overrides(recipe, {"weights": "sharded", "tables": "rows", "scoring": "owners", "accumulate": "2"})
+    assert Run.open(pretrain.start(kiosk_corpus, run.folder, cut).folder).recipe == cut
+
+
 @pytest.mark.parametrize("content", [None, "", "[]", "{}", '{"recipe": {}}', '{"recipe": 3, "corpus": "x"}'])
 def test_a_folder_that_is_no_run_is_a_sentence(tmp_path: Path, content: str | None) -> None:
     if content is not None:

@@ -72,8 +72,6 @@ class Parallelism:
     def __post_init__(self) -> None:
         if self.accumulate < 1:
             raise TrainingError(f"parallelism: 'accumulate' must be at least 1 lesson, got {self.accumulate}")
-        if self.scoring is Scoring.OWNERS and self.tables is not Tables.ROWS:
-            raise TrainingError("`scoring=owners` is for tables whose rows have owners: give `tables=rows` too")
 
     @classmethod
     def read(cls, told: Mapping[str, Any]) -> Self:
@@ -121,6 +119,8 @@ def check_parallelism(
     if plan.tables is Tables.ROWS and model.item_gate is ItemGate.AGE:
         raise TrainingError("rows that count by age stay whole: leave out `tables=rows` or `item_gate=age`")
     if plan.scoring is Scoring.OWNERS:
+        if plan.tables is not Tables.ROWS:
+            raise TrainingError("`scoring=owners` is for tables whose rows have owners: give `tables=rows` too")
         _check_owners(model, objectives, id_dropout)
 
 

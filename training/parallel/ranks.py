@@ -48,7 +48,7 @@ def backend_of(device: torch.device) -> str:
 def open_group(device: torch.device) -> Ranks:
     """Open the process group that torchrun's environment describes, if nobody has; alone where there is no such
     environment."""
-    if not dist.is_initialized() and "RANK" in os.environ and "WORLD_SIZE" in os.environ:
+    if not dist.is_initialized() and {"RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"} <= set(os.environ):
         if device.type == "cuda":
             torch.cuda.set_device(device)
         dist.init_process_group(backend_of(device))

@@ -13,9 +13,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
-from foundation.config import Switch
 from foundation.lesson import Objectives
 from tests.training.parallel import worker
 from tokenization.corpus.corpus import Corpus
