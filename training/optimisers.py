@@ -121,9 +121,9 @@ class Optimisers:
         return {**of_dense, "sparse_adam": self.sparse_adam}
 
 
-def _weights(optimiser: torch.optim.Optimizer) -> list[Tensor]:
-    """In the order in which a state numbers them."""
-    return [weight for group in optimiser.param_groups for weight in group["params"]]
+def _weights(optimiser: torch.optim.Optimizer) -> dict[int, Tensor]:
+    """By the numbers that a state gives them."""
+    return dict(enumerate(weight for group in optimiser.param_groups for weight in group["params"]))
 
 
 def _told(optimiser: torch.optim.Optimizer, told: Kept) -> dict[str, Any]:
