@@ -30,10 +30,13 @@ class Shards:
         return cls(mesh, tables)
 
     def whole(self, weight: Tensor, value: Tensor) -> Tensor:
-        """All of the weight, or of something of its shape that is kept of it, on this rank. All ranks take part."""
+        """All of the weight, or of something of its shape that is kept of it; of a table on rank 0 alone.
+
+        All ranks take part.
+        """
         table = self.tables.get(id(weight))
-        if table is not None and self.mesh is not None and value.shape == weight.shape:
-            value = table.whole(value.detach(), self.mesh)
+        if table is not None and value.shape == weight.shape:
+            return table.gathered(value.detach())
         return value.full_tensor() if isinstance(value, DTensor) else value
 
     def part(self, weight: Tensor, value: Tensor) -> Tensor:

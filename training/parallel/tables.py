@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -9,7 +11,7 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor, Shard
 
 from foundation.embedding import ItemTower
-from training.parallel.exchange import Owned, rows_of_owners
+from training.parallel.exchange import Owned, exchanged, rows_of_owners
 from training.parallel.ranks import Ranks
 
 BLOCK = 1 << 16  # rows that are told at once when a table is cut
@@ -18,7 +20,7 @@ BLOCK = 1 << 16  # rows that are told at once when a table is cut
 class RowShards(nn.Embedding):
     """A rank's rows of a table; looks like the whole table to whoever asks for rows.
 
-    The weight is the local part of a DTensor that is cut by rows (`whole`), kept as a plain parameter because its
+    The weight is the local part of a DTensor that is cut by rows (`as_dtensor`), kept as a plain parameter because its
     gradient is row-sparse, which DTensors know nothing of. Its gradient is complete when the backward pass is over:
     it must not be added up over ranks.
     """
@@ -32,11 +34,30 @@ class RowShards(nn.Embedding):
         """float [..., D] of int64 codes."""
         return rows_of_owners(self.weight, code.flatten(), self.owned).view(*code.shape, self.embedding_dim)
 
-    def whole(self, value_OD: Tensor, mesh: DeviceMesh) -> DTensor:
-        """The rows of all ranks, of the weight or of something that an optimiser keeps of it."""
+    def as_dtensor(self, value_OD: Tensor, mesh: DeviceMesh) -> DTensor:
+        """The rows of all ranks, of the weight or of something that is kept of it; nothing is sent."""
         shape = torch.Size([self.owned.rows, *value_OD.shape[1:]])
         stride = torch.empty(shape, device="meta").stride()
         return DTensor.from_local(value_OD, mesh, [Shard(0)], run_check=False, shape=shape, stride=stride)
+
+    def gathered(self, value_OD: Tensor) -> Tensor:
+        """The rows of all ranks on rank 0, on the CPU, and none elsewhere; all ranks take part.
+
+        Block by block: all of them may be more than a GPU has room for.
+        """
+        ranks, each = self.owned.ranks, self.owned.each
+        here = ranks.rank == 0
+        row_VD = torch.empty(self.owned.rows if here else 0, *value_OD.shape[1:], dtype=value_OD.dtype)
+        owners = [Owned(replace(ranks, rank=rank), self.owned.rows).own for rank in range(ranks.count)]
+        for start in range(0, each, BLOCK):
+            parts = [own[start : start + BLOCK] for own in owners]
+            sent = [len(parts[ranks.rank]), *[0] * (ranks.count - 1)]
+            received = [len(part) if here else 0 for part in parts]
+            block_ND = exchanged(value_OD[start : start + BLOCK], sent, received).cpu()
+            for part, some_ND in zip(parts, torch.split(block_ND, received), strict=True):
+                if here:
+                    row_VD[part.start : part.stop] = some_ND
+        return row_VD
 
 
 def cut_tables(tower: ItemTower, ranks: Ranks, device: torch.device) -> None:

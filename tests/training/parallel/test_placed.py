@@ -20,6 +20,7 @@ from tokenization.corpus.corpus import Corpus
 from training import pretrain
 from training.data import TrainingSet, read_training_set
 from training.parallel import Parallelism, Ranks
+from training.parallel.tables import BLOCK
 from training.pretrain import Run
 from training.recipes import Recipe
 
@@ -131,6 +132,20 @@ def test_what_is_cut_is_held_in_parts_that_make_the_whole(together: Together, al
         held, rest = one[f"{plan} x1"]["held"], other[f"{plan} x1"]["held"]
         for name, rows in whole.items():
             assert (held[name], rest[name]) == ((-(-rows // 2), rows // 2) if name in names else (rows, rows)), name
+
+
+def test_rows_come_from_their_owners_and_go_back_to_the_first_rank_in_blocks(together: Together) -> None:
+    first, second = (rank["uneven"] for rank in together.ranks)
+    rows = 2 * BLOCK + 7
+    whole = torch.arange(2.0 * rows).view(-1, 2)
+    asked = torch.tensor([0, BLOCK + 3, BLOCK + 4, rows - 1])
+    assert torch.equal(first["asked"], whole[asked])
+    assert second["asked"].shape == (0, 2)
+    assert torch.equal(first["whole"], whole)
+    assert second["whole"].shape == (0, 2)
+    assert torch.equal(torch.cat([first["places"], second["places"]]), asked)
+    assert len(first["places"]) == 2
+    assert all((rank["slopes"] == 3).all() for rank in (first, second))
 
 
 def test_a_run_that_is_cut_ends_as_one_that_is_not(together: Together) -> None:

@@ -22,6 +22,7 @@ from training import pretrain
 from training.data import Position, TrainingSet, lessons_of_steps, read_training_set
 from training.loop import StepRecord, learn, own_lessons, train
 from training.parallel import Parallelism, Placed, Ranks, Scoring, Tables, Weights, place
+from training.parallel.tables import BLOCK, cut_tables
 from training.recipes import Recipe
 
 CPU = torch.device("cpu")
@@ -63,10 +64,14 @@ def step_of(
 
 def whole_gradients(placed: Placed) -> dict[str, Tensor]:
     """Of every weight, dense and of all ranks; zeros where it got none."""
-    found = {}
+    found, mesh = {}, placed.shards.mesh
     for name, weight in placed.model.named_parameters():
         slope = torch.zeros_like(weight) if weight.grad is None else weight.grad
-        found[name] = placed.shards.whole(weight, slope.to_dense() if slope.is_sparse else slope)
+        slope = slope.to_dense() if slope.is_sparse else slope
+        table = placed.shards.tables.get(id(weight))
+        if table is not None and mesh is not None:
+            slope = table.as_dtensor(slope, mesh)
+        found[name] = slope.full_tensor() if isinstance(slope, DTensor) else slope
     return found
 
 
@@ -106,6 +111,24 @@ def trained(
     return weights, [asdict(record) for record in records]
 
 
+def uneven(ranks: Ranks) -> dict[str, Tensor]:
+    """A table of more blocks than one, the last of them and the last rank's rows fewer; asked for in vain as well."""
+    row_VD = torch.arange(2.0 * (2 * BLOCK + 7)).view(-1, 2)
+    tower = torch.nn.Module()
+    tower.id, tower.bias = (torch.nn.Embedding(len(row_VD), 2, _weight=row_VD * factor) for factor in (1, 2))
+    cut_tables(tower, ranks, CPU)
+    code_N = torch.tensor([0, BLOCK + 3, BLOCK + 4, 2 * BLOCK + 6]) if ranks.rank == 0 else torch.zeros(0).long()
+    found = tower.id(code_N)
+    (found.sum() * 3).backward()
+    slope = tower.id.weight.grad.coalesce()
+    return {
+        "asked": found.detach(),
+        "whole": tower.id.gathered(tower.id.weight.detach()),
+        "places": slope.indices()[0] + tower.id.owned.own.start,
+        "slopes": slope.values(),
+    }
+
+
 def main(rank: int, port: str, folder: Path, out: Path) -> None:
     """Everything, one after another; the test reads it."""
     torch.set_num_threads(1)
@@ -113,7 +136,7 @@ def main(rank: int, port: str, folder: Path, out: Path) -> None:
     ranks, run = Ranks.joined(), pretrain.Run.open(folder)
     corpus, recipe = Corpus.open(run.corpus), run.recipe
     training_set = read_training_set(corpus, recipe.model)
-    found: dict[str, Any] = {"steps": first_steps(corpus, training_set, recipe, ranks)}
+    found: dict[str, Any] = {"steps": first_steps(corpus, training_set, recipe, ranks), "uneven": uneven(ranks)}
     for name in ("replicated", "sharded, owners, recomputed"):
         one = under(recipe, PLANS[name], 1)
         found[f"trained {name}"] = trained(corpus, training_set, one, folder / name, ranks)
