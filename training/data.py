@@ -34,7 +34,7 @@ from training.asking import askable, draw_groups, group_context, history_ends, s
 from training.dropout import IdDropout, hidden_rows, some_later, some_new, some_rows, some_told
 from training.errors import TrainingError
 from training.feedback import Feedback, feedback_of
-from training.negatives import Proposal, among_batch, asked_chances, drawn, uncorrected, whole_catalogue
+from training.negatives import Draws, Proposal, among_batch, asked_chances, drawn, uncorrected, whole_catalogue
 from training.targets import begun, targets_ahead, targets_in_window
 
 ALONE = Objectives()  # nothing but what is always learned
@@ -294,6 +294,7 @@ def lessons_of_steps(
     full = len(everything) <= objectives.full_below
     in_batch = objectives.in_batch is Switch.ON and not full
     proposal = batch_proposal(training_set, config, sampling, seed) if in_batch else None
+    draws = Draws.of(training_set.count_V, sampling.negative_power)
 
     def made(users: np.ndarray, negatives: Negatives, hidden: Hidden, draw: np.random.Generator) -> Lesson:
         lesson = make_lesson(training_set, config, sampling, users, negatives, draw, objectives)
@@ -308,7 +309,7 @@ def lessons_of_steps(
         whole = max(len(order) // count, 1) * count
         for batch in range(first, whole, count):
             shared = np.random.default_rng([seed, epoch, batch, 1])
-            negatives = everything if full else draw_negatives(training_set.count_V, sampling, shared)
+            negatives = everything if full else draws.negatives(sampling.negatives, shared)
             hidden = hidden_rows(dropout, config, training_set.count_V, shared)
             found = tuple(
                 made(order[place % len(order)], negatives, hidden, np.random.default_rng([seed, epoch, place]))

@@ -24,13 +24,15 @@ class RecipeName(StrEnum):
     DEFAULT = "default"
     SMALL = "small"
     ORDERED = "ordered"
+    LARGE = "large"
+    HUGE = "huge"
 
 
 OfRecipe = Annotated[
     RecipeName,
     typer.Option(
         help="default: minutes on two cores. small: seconds, to see the pipeline through. ordered: for logs that tell "
-        "an order and no time, in which nothing returns, such as films; 16 passes."
+        "an order and no time, in which nothing returns, such as films; 16 passes. large, huge: for 8 and for 64 GPUs."
     ),
 ]
 Settings = Annotated[
