@@ -153,3 +153,9 @@ def test_the_page_says_what_is_assumed() -> None:
         assert said in PAGE, said
     assert (WORLD.flops, WORLD.reached, WORLD.wire, WORLD.dollars) == (989e12, 0.3, 50e9, 2.5)
     assert (WORLD.host, WORLD.lost) == (2e12, 0.1)
+
+
+def test_the_page_says_what_recomputing_saves() -> None:
+    plan = replace(HUGE.recipe.parallelism, recompute=Switch.OFF)
+    plain = replace(HUGE, recipe=replace(HUGE.recipe, parallelism=plan))
+    assert f"its trunk would hold {plain.trunk_bytes() / 1e9:,.0f} GB" in PAGE

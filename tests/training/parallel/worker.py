@@ -1,12 +1,13 @@
 """One of two processes: what it finds of a step under every plan, and of runs that go on under others.
 
-Run as a script: rank, port, run folder, file for what it found.
+Run as a script: rank, port, run folder, file for what it found, kind of device, names of plans.
 """
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -17,11 +18,23 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 
 from foundation.config import Switch
+from foundation.jagged import moved
 from tokenization.corpus.corpus import Corpus
 from training import pretrain
 from training.data import Position, TrainingSet, lessons_of_steps, read_training_set
 from training.loop import StepRecord, learn, own_lessons, train
-from training.parallel import Parallelism, Placed, Ranks, Scoring, Tables, Weights, place
+from training.parallel import (
+    Compiler,
+    Parallelism,
+    Placed,
+    Precision,
+    Ranks,
+    Scoring,
+    Tables,
+    Weights,
+    open_group,
+    place,
+)
 from training.parallel.tables import BLOCK, cut_tables
 from training.recipes import Recipe
 
@@ -38,16 +51,22 @@ PLANS: Mapping[str, Parallelism] = {
     "sharded, owners": replace(OWNERS, weights=Weights.SHARDED),
     "sharded, owners, recomputed": replace(OWNERS, weights=Weights.SHARDED, recompute=Switch.ON),
 }
+HALF = "sharded, owners, bfloat16"
+COMPILED = "sharded, owners, recomputed, compiled"
+OTHERS: Mapping[str, Parallelism] = {
+    HALF: replace(PLANS["sharded, owners"], precision=Precision.BFLOAT16),
+    COMPILED: replace(PLANS["sharded, owners, recomputed"], compile=Compiler.INDUCTOR),
+}
 EVERYTHING = PLANS["sharded, owners, recomputed"]
 LESSONS = 4  # of a step that is learned in turns
 
 
 def step_of(
-    corpus: Corpus, training_set: TrainingSet, recipe: Recipe, ranks: Ranks
+    corpus: Corpus, training_set: TrainingSet, recipe: Recipe, ranks: Ranks, device: torch.device = CPU
 ) -> tuple[Placed, float, dict[str, float]]:
     """The first step of a recipe, without moving anything: who has the gradients, the loss and its parts."""
     model = pretrain.initial_model(training_set, corpus, replace(recipe, seed=recipe.seed + ranks.rank))
-    placed = place(model.train(), recipe.parallelism, recipe.objectives, ranks, CPU)
+    placed = place(model.train(), recipe.parallelism, recipe.objectives, ranks, device)
     own = own_lessons(recipe, ranks)
     stream = lessons_of_steps(
         training_set,
@@ -59,7 +78,7 @@ def step_of(
         len(own) * ranks.count,
         recipe.objectives,
     )
-    return placed, *learn(placed, next(stream)[1], recipe, 0)
+    return placed, *learn(placed, moved(next(stream)[1], device), recipe, 0)
 
 
 def whole_gradients(placed: Placed) -> dict[str, Tensor]:
@@ -71,7 +90,7 @@ def whole_gradients(placed: Placed) -> dict[str, Tensor]:
         table = placed.shards.tables.get(id(weight))
         if table is not None and mesh is not None:
             slope = table.as_dtensor(slope, mesh)
-        found[name] = slope.full_tensor() if isinstance(slope, DTensor) else slope
+        found[name] = (slope.full_tensor() if isinstance(slope, DTensor) else slope).cpu()
     return found
 
 
@@ -85,12 +104,15 @@ def under(recipe: Recipe, plan: Parallelism, each: int) -> Recipe:
     return replace(recipe, parallelism=replace(plan, accumulate=each))
 
 
-def first_steps(corpus: Corpus, training_set: TrainingSet, recipe: Recipe, ranks: Ranks) -> dict[str, Any]:
-    """What every plan makes of the first step."""
+def first_steps(
+    corpus: Corpus, training_set: TrainingSet, recipe: Recipe, ranks: Ranks, device: torch.device, names: Sequence[str]
+) -> dict[str, Any]:
+    """What plans make of the first step."""
     found = {}
-    for name, plan in PLANS.items():
+    for name in names:
         for each in (1, LESSONS // ranks.count):
-            placed, loss, parts = step_of(corpus, training_set, under(recipe, plan, each), ranks)
+            one = under(recipe, {**PLANS, **OTHERS}[name], each)
+            placed, loss, parts = step_of(corpus, training_set, one, ranks, device)
             found[f"{name} x{each}"] = {
                 "loss": loss,
                 "parts": parts,
@@ -129,23 +151,30 @@ def uneven(ranks: Ranks) -> dict[str, Tensor]:
     }
 
 
-def main(rank: int, port: str, folder: Path, out: Path) -> None:
-    """Everything, one after another; the test reads it."""
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
-    ranks, run = Ranks.joined(), pretrain.Run.open(folder)
-    corpus, recipe = Corpus.open(run.corpus), run.recipe
-    training_set = read_training_set(corpus, recipe.model)
-    found: dict[str, Any] = {"steps": first_steps(corpus, training_set, recipe, ranks), "uneven": uneven(ranks)}
+def runs(corpus: Corpus, training_set: TrainingSet, recipe: Recipe, folder: Path, ranks: Ranks) -> dict[str, Any]:
+    """Whole runs, plain and cut; and the second half of what one process without any plan has begun."""
+    whole = under(replace(recipe, epochs=2 * recipe.epochs), EVERYTHING, 1)
+    found = {"continued": trained(corpus, training_set, whole, folder / "begun alone", ranks)}
     for name in ("replicated", "sharded, owners, recomputed"):
         one = under(recipe, PLANS[name], 1)
         found[f"trained {name}"] = trained(corpus, training_set, one, folder / name, ranks)
-    # The second half of what one process without any plan has begun.
-    whole = under(replace(recipe, epochs=2 * recipe.epochs), EVERYTHING, 1)
-    found["continued"] = trained(corpus, training_set, whole, folder / "begun alone", ranks)
+    return found
+
+
+def main(rank: int, port: str, folder: Path, out: Path, kind: str, names: Sequence[str]) -> None:
+    """The first steps under some plans, or everything there is; the test reads it."""
+    torch.set_num_threads(1)
+    device = torch.device(kind, rank) if kind == "cuda" else CPU
+    os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    ranks, run = open_group(device), pretrain.Run.open(folder)
+    corpus, recipe = Corpus.open(run.corpus), run.recipe
+    training_set = read_training_set(corpus, recipe.model)
+    found: dict[str, Any] = {"steps": first_steps(corpus, training_set, recipe, ranks, device, names or [*PLANS, HALF])}
+    if not names:
+        found |= {"uneven": uneven(ranks), **runs(corpus, training_set, recipe, folder, ranks)}
     torch.save(found, out)
     dist.destroy_process_group()
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), sys.argv[2], Path(sys.argv[3]), Path(sys.argv[4]))
+    main(int(sys.argv[1]), sys.argv[2], Path(sys.argv[3]), Path(sys.argv[4]), sys.argv[5], sys.argv[6:])
