@@ -42,12 +42,12 @@ from foundation.subgraph import Subgraph
 from tokenization.corpus.corpus import Corpus
 from tokenization.job.pipeline import tokenize
 from training import baselines, metrics, ranking
-from training.data import Until
 from training.holdout import Columns, Holdout, Part, hold_out
 from training.metrics import Floats, Interval
 from training.pretrain import pretrain_bare, start
 from training.recipes import Recipe
 from training.scorers import model_scorers
+from training.training_set import Until
 from userfm import complete_journey
 
 SETTINGS: Mapping[str, Mapping[str, str]] = {

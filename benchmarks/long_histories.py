@@ -26,9 +26,10 @@ from benchmarks.train_step import step_on
 from foundation.lesson import Lesson
 from tokenization.corpus.corpus import Corpus
 from tokenization.job.pipeline import tokenize
-from training.data import Position, TrainingSet, lessons, read_training_set
+from training.data import Position, lessons
 from training.pretrain import initial_model
 from training.recipes import Recipe, default
+from training.training_set import TrainingSet, read_training_set
 
 USERS, EVENTS = 16, 10_240
 BUDGET, HISTORIES = 8_192, (1_024, 2_048, 4_096, 8_192)

@@ -39,13 +39,13 @@ from benchmarks.trials import Trial
 from foundation.subgraph import Subgraph
 from tokenization.corpus.corpus import Corpus
 from training import metrics
-from training.data import Until
 from training.evaluate import standard_baselines
 from training.holdout import Columns, Holdout, Part
 from training.metrics import Floats
 from training.ranking import Evaluation, Slice, evaluate
 from training.recipes import Recipe, default, ordered, with_overrides
 from training.scorers import model_scorers
+from training.training_set import Until
 
 Progress = Callable[[str, int, int], None]
 

@@ -40,13 +40,13 @@ from foundation.subgraph import Subgraph
 from tokenization.corpus.corpus import Corpus
 from training import ranking
 from training.align import Fit, Known, dots_moved, fitted, held_out_of, known
-from training.data import Until, select_users, trainable_events
 from training.holdout import Columns, Part, hold_out
 from training.metrics import Floats, Interval, bootstrap, mean, paired_bootstrap
 from training.push import USERS
 from training.ranking import evaluate
 from training.recipes import Start, default
 from training.scorers import model_scorers
+from training.training_set import Until, select_users, trainable_events
 
 DAY = 86_400.0
 AGES = (1, 7, 28)  # days

@@ -19,11 +19,12 @@ from foundation.lesson import Lesson
 from foundation.model import FoundationModel
 from tokenization.corpus.corpus import Corpus
 from tokenization.job.pipeline import tokenize
-from training.data import Position, lessons, read_training_set
+from training.data import Position, lessons
 from training.optimisers import Optimisers
 from training.parallel import Ranks, global_loss
 from training.pretrain import initial_model
 from training.recipes import Recipe, default
+from training.training_set import read_training_set
 from userfm import complete_journey
 
 DATA_WAIT = 0.05

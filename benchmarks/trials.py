@@ -24,13 +24,13 @@ import torch
 from foundation.subgraph import Subgraph
 from tokenization.corpus.corpus import Corpus
 from training import metrics
-from training.data import Until
 from training.holdout import Columns, Part, hold_out
 from training.metrics import Floats, Interval
 from training.pretrain import pretrain_bare, start
 from training.ranking import Slice, evaluate
 from training.recipes import Recipe
 from training.scorers import model_scorers
+from training.training_set import Until
 
 Progress = Callable[[str, int, int], None]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -39,6 +39,10 @@ from foundation.objectives.targets import Targets
 from foundation.pooling import pooled_own
 from foundation.repeat import own_pairs
 
+Sums = Callable[[Tensor, Vectors, Contest, Bonus], tuple[Tensor, Tensor]]
+"""What a state says of a contest, as `contest_sums` has it: float [R, K], whose log Σ exp over K is that of the
+negatives, and float [A], logits of the shown pairs."""
+
 
 @dataclass(frozen=True)
 class _Said:
@@ -46,7 +50,7 @@ class _Said:
 
     whole_ND: vectors of all candidates as of the end of what is learned, whoever asks. own_OD: those of the distinct
     own items. place_P: each own item's row among them. earlier: bare states after the earlier layers, where something
-    is learned of them.
+    is learned of them. sums: of contests in which age decides nothing.
     """
 
     states: UserStates
@@ -56,13 +60,17 @@ class _Said:
     own_OD: Tensor
     place_P: Tensor
     earlier: tuple[Tensor, ...]
+    sums: Sums
 
 
-def losses(model: FoundationModel, lesson: Lesson, objectives: Objectives) -> list[Loss]:
-    """Losses of the next items (conditioned and bare), the stored embedding, later horizons and facets."""
+def losses(model: FoundationModel, lesson: Lesson, objectives: Objectives, sums: Sums = contest_sums) -> list[Loss]:
+    """Losses of the next items (conditioned and bare), the stored embedding, later horizons and facets.
+
+    sums: of contests, for whoever knows of more negatives than the lesson's.
+    """
     first, *later = (wanted(target) for target in lesson.targets)
     future, vain = wanted(lesson.future), shown_in_vain(lesson.targets[0])
-    said = _said(model, lesson, (first, *later, future, vain), objectives)
+    said = _said(model, lesson, (first, *later, future, vain), objectives, sums)
     now = contest(said.candidates, lesson.negatives, first, said.states.own)
     if objectives.impressions:
         now = against_impressions(said.candidates, now, vain, objectives.impressions)
@@ -88,7 +96,9 @@ def losses(model: FoundationModel, lesson: Lesson, objectives: Objectives) -> li
     return found
 
 
-def _said(model: FoundationModel, lesson: Lesson, targets: Sequence[Targets], objectives: Objectives) -> _Said:
+def _said(
+    model: FoundationModel, lesson: Lesson, targets: Sequence[Targets], objectives: Objectives, sums: Sums
+) -> _Said:
     check_layers(model.config, objectives)
     if objectives.layerwise or objectives.distill:
         states, earlier = model.with_layers(lesson.batch, lesson.requests, lesson.hidden)
@@ -105,7 +115,7 @@ def _said(model: FoundationModel, lesson: Lesson, targets: Sequence[Targets], ob
     own_N[own_P] = True
     place_P = (own_N.cumsum(0) - 1)[own_P]
     own_OD = whole_ND.index_select(0, own_N.nonzero().squeeze(1))
-    return _Said(states, found, among, whole_ND, own_OD, place_P, earlier)
+    return _Said(states, found, among, whole_ND, own_OD, place_P, earlier, sums)
 
 
 def _vectors(model: FoundationModel, lesson: Lesson, code_N: Tensor) -> tuple[Vectors, Tensor]:
@@ -121,7 +131,7 @@ def _vectors(model: FoundationModel, lesson: Lesson, code_N: Tensor) -> tuple[Ve
 
 def _item_loss(said: _Said, state_RD: Tensor, contest: Contest, bonus: Bonus | None = None) -> tuple[Tensor, Tensor]:
     # What an item is worth at each request's own moment is no one product for a block of them.
-    say = contest_logits if said.among.aged else contest_sums
+    say = contest_logits if said.among.aged else said.sums
     negative_RK, shown_A = say(state_RD, said.among, contest, bonus or Bonus())
     return set_softmax(negative_RK, shown_A, contest.pairs, contest.target.request_E, contest.target.weight_E)
 
@@ -140,7 +150,7 @@ def _stored_losses(
 
 def _interest_loss(said: _Said, interest_RID: Tensor, contest: Contest) -> tuple[Tensor, Tensor]:
     """The softmax over items of Σ exp of all interests' products: an item is somebody's by any one of them."""
-    say = contest_logits if said.among.aged else contest_sums
+    say = contest_logits if said.among.aged else said.sums
     sums, shown = zip(
         *(say(state_RD, said.among, contest, Bonus()) for state_RD in interest_RID.unbind(1)), strict=True
     )

@@ -28,12 +28,12 @@ from foundation.space import Space
 from foundation.subgraph import Subgraph
 from serving.ids import canonical
 from tokenization.corpus.corpus import Corpus
-from training.data import Until, select_users, trainable_events
 from training.errors import RunError
 from training.metrics import Interval, bootstrap
 from training.pretrain import Run
 from training.push import USERS
 from training.reading import tokens_for
+from training.training_set import Until, select_users, trainable_events
 
 MOST_USERS = 20_000  # more would not move a map of some ten thousand numbers
 HELD_OUT = 0.2  # of the entities of each kind, to judge by

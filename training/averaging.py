@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from training.checkpoint import Kept, as_it_is
+
 
 class Average:
     """Weights that follow those of a model."""
@@ -36,12 +38,16 @@ class Average:
         for name, weight in self._model.named_parameters():
             weight.copy_(self._weights[name])
 
-    def state(self) -> dict[str, Any]:
-        """For a checkpoint."""
-        return {"steps": self._steps, "weights": self._weights}
+    def state(self, told: Kept = as_it_is) -> dict[str, Any]:
+        """For a checkpoint. told: what to write of the average of a weight."""
+        weights = {name: told(weight, self._weights[name]) for name, weight in self._model.named_parameters()}
+        return {"steps": self._steps, "weights": weights}
 
-    def load(self, state: dict[str, Any]) -> None:
-        """Continue from `state()`. Raises KeyError for that of a run without an average, or of another model."""
+    def load(self, state: dict[str, Any], told: Kept = as_it_is) -> None:
+        """Continue from `state()`. told: what to keep of an average that was written.
+
+        Raises KeyError for the state of a run without an average, or of another model.
+        """
         self._steps = state["steps"]
-        for name, weight in self._weights.items():
-            weight.copy_(state["weights"][name])
+        for name, weight in self._model.named_parameters():
+            self._weights[name].copy_(told(weight, state["weights"][name]))

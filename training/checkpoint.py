@@ -10,7 +10,7 @@ import io
 import logging
 import os
 import pickle
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Self
@@ -25,9 +25,18 @@ from training.errors import RunError
 
 log = logging.getLogger("userfm.training")
 
+Kept = Callable[[Tensor, Tensor], Tensor]
+"""(weight, something that is kept of it) → the same as it is written, or as it is read: on disk everything is whole,
+also where weights lie in parts on ranks."""
+
 KEPT = 2  # the newest and the one before it, should the newest prove torn
 # What reading raises: the disk; the checksum; torch, for bytes that are whole but nothing it would load.
 _UNREADABLE = (OSError, ValueError, RuntimeError, EOFError, KeyError, pickle.UnpicklingError)
+
+
+def as_it_is(_: Tensor, value: Tensor) -> Tensor:
+    """Of weights that every rank has whole."""
+    return value
 
 
 def save(folder: Path, step: int, state: Mapping[str, Any]) -> Path:
@@ -62,24 +71,28 @@ def copied(state: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class Saver:
-    """Writes checkpoints of a run while it goes on, one at a time, on a thread of its own.
+    """Writes checkpoints of a run while it goes on, one at a time, on a thread of its own; the first rank's does.
 
     One that can't be written (a full disk) is a warning: the one before it stands, and the next one is tried. The last
     one is not: what a run ends with must be there.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, writes: bool = True) -> None:
+        self._folder, self._writes = folder, writes
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoints")
         self._writing: Future[Path] | None = None
 
     def begin(self, step: int, state: Mapping[str, Any]) -> None:
         """Start to write a checkpoint, after the one before it. state: must not change any more (`copied`)."""
+        if not self._writes:
+            return
         self._settle()
         self._writing = self._thread.submit(save, self._folder, step, state)
 
     def last(self, step: int, state: Mapping[str, Any]) -> None:
         """Write the checkpoint with which a run ends. Raises OSError where it can't be written."""
+        if not self._writes:
+            return
         self._settle()
         save(self._folder, step, state)
 

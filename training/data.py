@@ -13,33 +13,25 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from enum import StrEnum
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from foundation.config import FacetConfig, ItemConfig, ModelConfig, Switch
-from foundation.jagged import EventBatch, Requests, group_offsets, offsets_of, ranges
+from foundation.config import ModelConfig, Switch
+from foundation.item_age import Hidden
+from foundation.jagged import Requests, group_offsets
 from foundation.lesson import Lesson, Objectives
 from foundation.objectives.targets import Negatives
-from foundation.repeat import FIRST_ITEM
-from tokenization.corpus.corpus import Corpus
 from tokenization.corpus.packing import pack
-from tokenization.corpus.windows import cut_windows
-from tokenization.tokenizer.split import Split
-from tokenization.tokenizer.tokenizer import Tokenizer
 from training.asking import askable, draw_groups, group_context, history_ends, soon_after
 from training.dropout import IdDropout, hidden_rows, some_later, some_new, some_rows, some_told
 from training.errors import TrainingError
-from training.feedback import Feedback, feedback_of
-from training.negatives import Proposal, among_batch, asked_chances, drawn, uncorrected, whole_catalogue
-from training.parallel import Ranks, largest, total
-from training.shards import WHOLE, Shards, read_shards
+from training.feedback import Feedback
+from training.negatives import Draws, Proposal, among_batch, asked_chances, drawn, uncorrected, whole_catalogue
 from training.targets import begun, targets_ahead, targets_in_window
+from training.training_set import TrainingSet, in_windows, select_users
 
 ALONE = Objectives()  # nothing but what is always learned
-ALL = Ranks.alone()  # one rank reads everything
 
 
 @dataclass(frozen=True)
@@ -82,14 +74,6 @@ class Sampling:
             raise TrainingError(f"sampling: 'negative_power' must be at least 0, got {self.negative_power}")
 
 
-class Until(StrEnum):
-    """How far into the log a run learns."""
-
-    VALIDATION = "validation"  # up to the validation part, so that settings can be chosen on it
-    TEST = "test"  # up to the test part: the run that is judged there, once the settings are chosen
-    END = "end"  # everything, for a release; nothing is left to judge it on
-
-
 @dataclass(frozen=True)
 class Position:
     """Where a run stands: `batch` batches of `epoch` are done, of rows that are cut as the stage says."""
@@ -101,160 +85,6 @@ class Position:
     def in_stage(self, stage: int) -> Position:
         """Where a later stage begins: rows are other rows there, so a pass over the users that was begun is left."""
         return self if stage == self.stage else Position(self.epoch + (self.batch > 0), 0, stage)
-
-
-@dataclass(frozen=True)
-class TrainingSet:
-    """All events that training may read, packed; of some shards of the users where ranks share these out.
-
-    count_V: float64 meetings of each item code among them. end, begin: epoch seconds of the last and of the first
-    event. fresh_B: int64 tokens at the beginning of each row that only remind, and are not predicted; 0 but in windows
-    of long histories. feedback: what an event's action says of interest in its item. shards: what was read. shard_B:
-    int64 shard of each row. per_shard: batches that a pass over a shard has; 0 for as many as there are.
-    """
-
-    events: EventBatch
-    count_V: np.ndarray
-    end: float
-    fresh_B: Tensor
-    feedback: Feedback = field(default_factory=Feedback)
-    begin: float = 0.0
-    shards: Shards = WHOLE
-    shard_B: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
-    per_shard: int = 0
-
-    @property
-    def whole(self) -> bool:
-        """Whether all of the log was read."""
-        return len(self.shards.mine) == self.shards.count
-
-    @property
-    def users(self) -> int:
-        """Rows in which something can be asked, which alone have something to learn from."""
-        return len(self.trainable)
-
-    @property
-    def trainable(self) -> np.ndarray:
-        """int64 rows with a group that began after another was complete."""
-        first_G = group_offsets(self.events)[:-1]
-        owner_G = self.events.user_T[first_G]
-        return np.unique(owner_G[askable(self.events, first_G, owner_G, self.fresh_B)].numpy())
-
-
-def read_training_set(
-    corpus: Corpus, config: ModelConfig, until: Until = Until.VALIDATION, shards: Shards = WHOLE
-) -> TrainingSet:
-    """What a run may learn from: all events before a part of the corpus's split, of the users of some shards.
-
-    Raises TrainingError where nothing is left.
-    """
-    tokens, shard_B = read_shards(corpus, shards)
-    events = EventBatch.from_tokens(tokens, config.facet_names, config.attribute_names)
-    events = trainable_events(events, corpus.split, until)
-    count_V = np.bincount(events.facet_TF[:, config.item_column].numpy(), minlength=config.item.codes)
-    count_V[:FIRST_ITEM] = 0
-    time_T = events.time_T + events.start_B[events.user_T]
-    begin, end = (float(time_T.min()), float(time_T.max())) if events.tokens else (0.0, 0.0)
-    fresh_B, feedback = torch.zeros(events.users, dtype=torch.int64), feedback_of(corpus.tokenizer, config.facet_names)
-    counts = (events, count_V.astype(np.float64), end, fresh_B, feedback, begin)
-    training_set = TrainingSet(*counts, shards, shard_B)
-    if not training_set.users or not count_V.any():
-        raise TrainingError(
-            f"no user has two groups of events one after the other, with an item, before the {until} part: "
-            "tokenize more events or move `split` in the schema to a later time"
-        )
-    return training_set
-
-
-def trainable_events(events: EventBatch, split: Split, until: Until) -> EventBatch:
-    """The same users with only the groups that were complete before a part begins.
-
-    By time, a part begins for all at once. By last items, it begins for each user with the first of the held-out groups
-    to begin, of which there are so many as the split says, the last to take effect. A group that is open when a part
-    begins is in neither: learned, it would show what happened after a request of the part was made.
-    """
-    if until is Until.END:
-        return events
-    if split.last_items is None:
-        cut = split.validation if until is Until.VALIDATION else split.time
-        assert cut is not None
-        return _keep(events, events.time_T + events.start_B[events.user_T] < cut)
-    groups_B = torch.zeros(events.users, dtype=torch.int64)
-    groups_B = groups_B.scatter_reduce_(0, events.user_T, events.group_T + 1, "amax")
-    held_out = split.last_items * (2 if until is Until.VALIDATION else 1)
-    held_T = events.group_T >= groups_B[events.user_T] - held_out
-    cut_B = torch.full((events.users,), torch.inf, dtype=torch.float64)
-    cut_B = cut_B.scatter_reduce_(0, events.user_T[held_T], events.begin_T[held_T], "amin")
-    return _keep(events, ~held_T & (events.time_T < cut_B[events.user_T]))
-
-
-def _keep(events: EventBatch, keep_T: Tensor) -> EventBatch:
-    length_B = torch.bincount(events.user_T[keep_T], minlength=events.users)
-    offset_B1 = offsets_of(length_B)
-    return events.picked(keep_T, offset_B1, torch.arange(events.users))
-
-
-def facet_configs(tokenizer: Tokenizer) -> tuple[FacetConfig, ...]:
-    """The tokenizer's facets as the model's configuration."""
-    return tuple(FacetConfig(facet.name, facet.size, str(facet.role), facet.table) for facet in tokenizer.facets)
-
-
-def item_config(tokenizer: Tokenizer) -> ItemConfig:
-    """The tokenizer's candidates as the model's configuration."""
-    items = tokenizer.items
-    return ItemConfig(
-        facet=tokenizer.schema.candidates,
-        codes=len(items),
-        categories=tuple(items.category_sizes.items()),
-        text_width=items.distinct_vectors.shape[1],
-        media_width=sum(matrix.shape[1] for matrix in items.media.values()),
-        semantic_ids=items.semantic.embedded_sizes if items.semantic else (),
-    )
-
-
-def recency(training_set: TrainingSet) -> Tensor:
-    """float64 [T]: what each event counts at the end: what its action says of interest, half of it for every twelfth of
-    the log's span that has passed."""
-    events = training_set.events
-    reward_T = training_set.feedback.rewards(events.facet_TF)
-    age_T = training_set.end - (events.time_T + events.start_B[events.user_T])
-    return reward_T * torch.exp2(-age_T / max((training_set.end - training_set.begin) / 12, 1.0))
-
-
-def recent_counts(training_set: TrainingSet, item_column: int, ranks: Ranks = ALL) -> Tensor:
-    """float32 [V]: each item's meetings, each as much as `recency` says. training_set: `joined`, where ranks share the
-    log out."""
-    count_V = torch.zeros(len(training_set.count_V), dtype=torch.float64)
-    count_V.index_add_(0, training_set.events.facet_TF[:, item_column], recency(training_set))
-    count_V[:FIRST_ITEM] = 0.0
-    if not training_set.whole:
-        count_V = total(count_V, ranks)
-    return count_V.float()
-
-
-def joined(training_set: TrainingSet, ranks: Ranks) -> TrainingSet:
-    """The same with counts and times of all ranks, where these share the log out."""
-    if training_set.whole:
-        return training_set
-    count_V = total(torch.from_numpy(training_set.count_V), ranks)
-    begin = -largest(-training_set.begin, ranks)
-    return replace(training_set, count_V=count_V.numpy(), begin=begin, end=largest(training_set.end, ranks))
-
-
-def in_windows(training_set: TrainingSet, tokens: int) -> TrainingSet:
-    """The same with a row a window for users of more than `tokens` tokens, so that all rows fit a batch.
-
-    Each window is reminded of up to a quarter of its tokens that an earlier one predicts; see `cut_windows`.
-    """
-    events = training_set.events
-    offset_B1 = events.offset_B1.numpy()
-    if np.diff(offset_B1).max(initial=0) <= tokens:
-        return training_set
-    windows = cut_windows(offset_B1, events.group_T.numpy(), tokens, tokens // 4)
-    begin_N, end_N, fresh_N, user_N = map(torch.from_numpy, (windows.begin, windows.end, windows.fresh, windows.user))
-    cut = _select(events, begin_N, end_N - begin_N, user_N)
-    shard_B = training_set.shard_B[windows.user] if len(training_set.shard_B) else training_set.shard_B
-    return replace(training_set, events=cut, fresh_B=fresh_N - begin_N, shard_B=shard_B)
 
 
 def row_tokens(sampling: Sampling) -> int:
@@ -297,7 +127,7 @@ def fewest_batches(training_set: TrainingSet, sampling: Sampling, seed: int) -> 
 def epoch_order(training_set: TrainingSet, sampling: Sampling, seed: int, epoch: int) -> list[np.ndarray]:
     """Rows of each batch of an epoch, of shards in turn; empty for batches of shards that were not read.
 
-    Shards have as many batches as the fewest has: a rank knows no lengths but its own, and all must agree.
+    UserShards have as many batches as the fewest has: a rank knows no lengths but its own, and all must agree.
     """
     if training_set.shards.count == 1:
         return batches(training_set, sampling, seed, epoch)
@@ -323,6 +153,26 @@ def lessons(
     objectives: Objectives = ALONE,
 ) -> Iterator[tuple[Position, Lesson]]:
     """Endless lessons of one rank, each with the position after it; every rank takes as many steps an epoch."""
+    own = range(rank, rank + 1)
+    for position, (lesson,) in lessons_of_steps(training_set, config, sampling, seed, start, own, ranks, objectives):
+        yield position, lesson
+
+
+def lessons_of_steps(
+    training_set: TrainingSet,
+    config: ModelConfig,
+    sampling: Sampling,
+    seed: int,
+    start: Position,
+    own: range,
+    count: int,
+    objectives: Objectives = ALONE,
+) -> Iterator[tuple[Position, tuple[Lesson, ...]]]:
+    """Endless steps, each with the position after it: of the `count` lessons of a step those that are one's own.
+
+    Every rank has as many, so all take as many steps an epoch, and the lessons of a step are the same however many
+    ranks there are and however many each of them learns one after another.
+    """
     dropout = sampling.id_dropout.resolved(training_set.events, training_set.end, config.item_column)
     training_set = in_windows(training_set, row_tokens(sampling))
     if objectives.feedback is Switch.OFF:
@@ -332,21 +182,28 @@ def lessons(
     full = len(everything) <= objectives.full_below
     in_batch = objectives.in_batch is Switch.ON and not full
     proposal = batch_proposal(training_set, config, sampling, seed) if in_batch else None
+    draws = Draws.of(training_set.count_V, sampling.negative_power)
+
+    def made(users: np.ndarray, negatives: Negatives, hidden: Hidden, draw: np.random.Generator) -> Lesson:
+        lesson = make_lesson(training_set, config, sampling, users, negatives, draw, objectives)
+        if proposal is not None:
+            lesson = replace(lesson, negatives=among_batch(negatives, lesson.targets[0], proposal))
+        if objectives.logq is Switch.OFF:
+            lesson = replace(lesson, negatives=uncorrected(lesson.negatives))
+        return replace(lesson, hidden=hidden)
+
     while True:
         order = epoch_order(training_set, sampling, seed, epoch)
-        whole = max(len(order) // ranks, 1) * ranks
-        for batch in range(first, whole, ranks):
-            users = order[(batch + rank) % len(order)]
-            draw = np.random.default_rng([seed, epoch, batch + rank])
+        whole = max(len(order) // count, 1) * count
+        for batch in range(first, whole, count):
             shared = np.random.default_rng([seed, epoch, batch, 1])
-            negatives = everything if full else draw_negatives(training_set.count_V, sampling, shared)
-            lesson = make_lesson(training_set, config, sampling, users, negatives, draw, objectives)
-            lesson = replace(lesson, hidden=hidden_rows(dropout, config, training_set.count_V, shared))
-            if proposal is not None:
-                lesson = replace(lesson, negatives=among_batch(negatives, lesson.targets[0], proposal))
-            if objectives.logq is Switch.OFF:
-                lesson = replace(lesson, negatives=uncorrected(lesson.negatives))
-            yield Position(epoch, batch + ranks, start.stage), lesson
+            negatives = everything if full else draws.negatives(sampling.negatives, shared)
+            hidden = hidden_rows(dropout, config, training_set.count_V, shared)
+            found = tuple(
+                made(order[place % len(order)], negatives, hidden, np.random.default_rng([seed, epoch, place]))
+                for place in (batch + number for number in own)
+            )
+            yield Position(epoch, batch + count, start.stage), found
         epoch, first = epoch + 1, 0
 
 
@@ -388,18 +245,6 @@ def make_lesson(
         return Lesson(batch, requests, targets, negatives)
     future = targets_in_window(batch, groups, asked_R, config, objectives, feedback)
     return Lesson(batch, requests, targets, negatives, future)
-
-
-def select_users(events: EventBatch, users_N: Tensor, skipped: Tensor | int = 0) -> EventBatch:
-    """The packed events of some users, in the given order, without so many of each one's first tokens."""
-    start_N = events.offset_B1[:-1][users_N] + skipped
-    return _select(events, start_N, events.offset_B1[1:][users_N] - start_N, users_N)
-
-
-def _select(events: EventBatch, first_N: Tensor, length_N: Tensor, user_N: Tensor) -> EventBatch:
-    """N rows of so many tokens from `first_N` on, each of the user `user_N`."""
-    offset_N1 = offsets_of(length_N)
-    return events.picked(ranges(first_N, length_N), offset_N1, user_N)
 
 
 def draw_negatives(count_V: np.ndarray, sampling: Sampling, draw: np.random.Generator) -> Negatives:

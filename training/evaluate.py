@@ -21,12 +21,12 @@ from foundation.subgraph import Subgraph
 from tokenization.corpus.corpus import Corpus
 from tokenization.tokenizer.split import Split
 from training import baselines, metrics
-from training.data import Until
 from training.errors import EvaluationError, RunError
 from training.holdout import Columns, Part, Scorer, hold_out
 from training.ranking import Evaluation, Progress, Slice, evaluate
 from training.reading import tokens_for
 from training.scorers import model_scorers
+from training.training_set import Until
 
 
 def evaluate_run(

@@ -20,12 +20,12 @@ from foundation.repeat import FIRST_ITEM
 from foundation.subgraph import Subgraph
 from tokenization.corpus.corpus import Corpus
 from training.baselines import item_popularity
-from training.data import TrainingSet, read_training_set, recency
 from training.errors import RunError
 from training.holdout import Columns, Holdout, Part, hold_out
 from training.metrics import Codes, ItemSets, hits, mean, ndcg_at, top_k
 from training.pretrain import Run
 from training.scorers import inputs
+from training.training_set import TrainingSet, read_training_set, recency
 
 K = 10
 STEPS, SIZE, NEGATIVES = 300, 512, 2_048

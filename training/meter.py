@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -42,12 +43,13 @@ class Meter:
         self._peak = peak_flops(device)
         self._flops_per_token, self._counting, self._stepping = 0.0, 0.0, 0.0
 
-    def step(self, lesson: Lesson, waited: float, seconds: float) -> Measured:
-        """One step. waited: seconds until its lesson was there. seconds: of all of it."""
+    def step(self, own: Sequence[Lesson], waited: float, seconds: float) -> Measured:
+        """One step. own: the lessons that this rank learned in it. waited: seconds until they were there. seconds: of
+        all of it."""
         self._stepping += seconds
         mfu = None
         if self._peak is not None and seconds > 0:
-            mfu = self._flops(lesson) / seconds / self._peak
+            mfu = sum(map(self._flops, own)) / seconds / self._peak
         return Measured(waited / seconds if seconds > 0 else None, peak_memory(self._device), mfu)
 
     def _flops(self, lesson: Lesson) -> float:

@@ -47,14 +47,32 @@ class Proposal:
         return Negatives(torch.from_numpy(code_M), torch.from_numpy(np.log(chance_M)).float())
 
 
+@dataclass(frozen=True)
+class Draws:
+    """Draws with replacement ∝ count ** power, ready for every step of a run: a step then costs what it draws, and no
+    pass over all items. share_V, until_V: float64, the chance of each item in one draw, and their running sum."""
+
+    share_V: Floats
+    until_V: Floats
+
+    @classmethod
+    def of(cls, count_V: Floats, power: float) -> Self:
+        """count_V: meetings of each item."""
+        share_V = _shares(count_V, power)
+        return cls(share_V, np.cumsum(share_V))
+
+    def negatives(self, number: int, draw: np.random.Generator) -> Negatives:
+        """Distinct items of so many draws, with the log of their chance to be among the draws."""
+        code_M = np.searchsorted(self.until_V, draw.random(number), side="right")
+        code_M = np.unique(np.minimum(code_M, len(self.share_V) - 1))
+        code_M = code_M[self.share_V[code_M] > 0]
+        log_expected_M = np.log(_drawn(self.share_V[code_M], number))
+        return Negatives(torch.from_numpy(code_M), torch.from_numpy(log_expected_M).float())
+
+
 def drawn(count_V: Floats, number: int, power: float, draw: np.random.Generator) -> Negatives:
     """Distinct items drawn with replacement ∝ count ** power, with the log of their chance to be among the draws."""
-    share_V = _shares(count_V, power)
-    code_M = np.searchsorted(np.cumsum(share_V), draw.random(number), side="right")
-    code_M = np.unique(np.minimum(code_M, len(count_V) - 1))
-    code_M = code_M[share_V[code_M] > 0]
-    log_expected_M = np.log(_drawn(share_V[code_M], number))
-    return Negatives(torch.from_numpy(code_M), torch.from_numpy(log_expected_M).float())
+    return Draws.of(count_V, power).negatives(number, draw)
 
 
 def whole_catalogue(count_V: Floats) -> Negatives:

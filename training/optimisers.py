@@ -10,8 +10,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from foundation.model import FoundationModel
+from training.checkpoint import Kept, as_it_is
 from training.errors import TrainingError
 from training.sophia import Sophia, hessian_diagonal
 
@@ -82,17 +84,31 @@ class Optimisers:
             draw = torch.Generator().manual_seed(self.seed + sophia.steps)
             sophia.observe(hessian_diagonal(slope, self.dense, draw))
 
+    def finite_rows(self) -> bool:
+        """Whether the gradients of the tables' rows, those that this rank has, are finite numbers."""
+        for table in self.tables:
+            if table.grad is not None:
+                table.grad = table.grad.coalesce()
+                if not bool(torch.isfinite(table.grad.values()).all()):
+                    return False
+        return True
+
+    def drop(self) -> None:
+        """Forget the gradients that the weights hold."""
+        for weight in self.parameters:
+            weight.grad = None
+
     def step(self, factor: float) -> float:
-        """Apply the gradients that the weights hold at `factor` of the full rates, and drop them; where one of them is
-        no finite number, only drop them.
+        """Apply the gradients that the weights hold at `factor` of the full rates, and drop them; where those of dense
+        weights are no finite numbers, only drop them.
 
         Returns the norm of the dense gradient, not finite where nothing was applied.
         """
-        norm = float(nn.utils.clip_grad_norm_(self.dense, self.config.clip))
-        if not (math.isfinite(norm) and self._finite_rows()):
-            for weight in self.parameters:
-                weight.grad = None
-            return math.nan
+        length = nn.utils.clip_grad_norm_(self.dense, self.config.clip)
+        norm = float(length.full_tensor() if isinstance(length, DTensor) else length)
+        if not math.isfinite(norm):
+            self.drop()
+            return norm
         rates = [(optimiser, self.config.rate) for optimiser in self._of_dense.values()]
         for optimiser, rate in (*rates, (self.sparse_adam, self.config.table_rate)):
             for group in optimiser.param_groups:
@@ -101,25 +117,45 @@ class Optimisers:
             optimiser.zero_grad()
         return norm
 
-    def _finite_rows(self) -> bool:
-        """Whether the gradients of the tables' rows are finite numbers."""
-        for table in self.tables:
-            if table.grad is not None:
-                table.grad = table.grad.coalesce()
-                if not bool(torch.isfinite(table.grad.values()).all()):
-                    return False
-        return True
+    def state(self, told: Kept = as_it_is) -> dict[str, Any]:
+        """For a checkpoint. told: what to write of something that is kept of a weight."""
+        return {name: _told(optimiser, told) for name, optimiser in self._named.items()}
 
-    def state(self) -> dict[str, Any]:
-        """For a checkpoint."""
-        named = {str(method): optimiser.state_dict() for method, optimiser in self._of_dense.items()}
-        return {**named, "sparse_adam": self.sparse_adam.state_dict()}
+    def load(self, state: dict[str, Any], told: Kept = as_it_is) -> None:
+        """Continue from `state()`. told: what to keep of something that was written of a weight.
 
-    def load(self, state: dict[str, Any]) -> None:
-        """Continue from `state()`. Raises KeyError, ValueError or RuntimeError for that of another method or model."""
-        for method, optimiser in self._of_dense.items():
-            optimiser.load_state_dict(state[method])
-        self.sparse_adam.load_state_dict(state["sparse_adam"])
+        Raises KeyError, ValueError or RuntimeError for the state of another method or model.
+        """
+        for name, optimiser in self._named.items():
+            weights, written = _weights(optimiser), state[name]
+            kept = {
+                place: {key: _of(told, weights[place], value) for key, value in one.items()}
+                for place, one in written["state"].items()
+            }
+            optimiser.load_state_dict({**written, "state": kept})
+
+    @property
+    def _named(self) -> dict[str, torch.optim.Optimizer]:
+        of_dense = {str(method): optimiser for method, optimiser in self._of_dense.items()}
+        return {**of_dense, "sparse_adam": self.sparse_adam}
+
+
+def _weights(optimiser: torch.optim.Optimizer) -> dict[int, Tensor]:
+    """By the numbers that a state gives them."""
+    return dict(enumerate(weight for group in optimiser.param_groups for weight in group["params"]))
+
+
+def _told(optimiser: torch.optim.Optimizer, told: Kept) -> dict[str, Any]:
+    state, weights = optimiser.state_dict(), _weights(optimiser)
+    kept = {
+        place: {key: _of(told, weights[place], value) for key, value in one.items()}
+        for place, one in sorted(state["state"].items())
+    }
+    return {**state, "state": kept}
+
+
+def _of(told: Kept, weight: Tensor, value: Any) -> Any:
+    return told(weight, value) if isinstance(value, Tensor) else value
 
 
 def hidden_matrices(model: FoundationModel) -> list[Tensor]:

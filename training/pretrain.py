@@ -33,16 +33,17 @@ from foundation.space import Space
 from foundation.start import shared_start
 from tokenization.corpus.corpus import Corpus
 from training import attempts, checkpoint, stopping
-from training.data import ALL, TrainingSet, Until, joined, read_training_set, recent_counts
 from training.errors import RunError, Stopped, TrainingError
 from training.item_ages import item_ages
-from training.loop import Progress, StepRecord, train
-from training.parallel import Ranks, own_device
+from training.loop import train
+from training.parallel import Ranks, open_group, own_device
+from training.progress import Progress, StepRecord
 from training.recipes import Name, Recipe, Start, check, named
 from training.runs import differences
-from training.shards import Shards
 from training.stopping import Wish
 from training.training_report import write_training_report
+from training.training_set import ALL, TrainingSet, Until, joined, read_training_set, recent_counts
+from training.user_shards import UserShards
 
 FORMAT = 1  # of run.json
 UNNUMBERED = 1  # version of a space that no store has given one yet
@@ -92,7 +93,7 @@ class Run:
 def start(
     corpus: Corpus, folder: Path, recipe: Recipe, until: Until = Until.VALIDATION, name: Name | None = None
 ) -> Run:
-    """Make a run directory, or find the same run there again.
+    """Make a run directory, or find the same run there again, which may go on under another `parallelism`.
 
     name: of the recipe that this one comes from, to note what it changes of that.
     Raises RunError where the folder holds a run of another corpus, recipe or split, and whatever `check` raises where
@@ -110,7 +111,7 @@ def start(
     path = folder / "run.json"
     if path.exists():
         found = json.loads(path.read_text())
-        other = next((key for key in asked if found.get(key) != json.loads(json.dumps(asked[key]))), None)
+        other = next((key for key in asked if _to_compare(found, key) != _to_compare(asked, key)), None)
         if other is not None:
             raise RunError(f"{folder} holds a run with another {other}: choose another --out, or --restart")
     folder.mkdir(parents=True, exist_ok=True)
@@ -121,6 +122,12 @@ def start(
     fresh.write_text(json.dumps(asked, indent=2))
     fresh.rename(path)
     return Run(folder, corpus.folder, recipe, until)
+
+
+def _to_compare(told: dict[str, Any], key: str) -> Any:
+    """How a run is spread over ranks is not what it is."""
+    value = json.loads(json.dumps(told.get(key)))
+    return {**value, "parallelism": None} if key == "recipe" and isinstance(value, dict) else value
 
 
 @dataclass(frozen=True)
@@ -188,10 +195,10 @@ def pretrain(
 
 
 def pretrain_bare(run: Run, on_step: Callable[[StepRecord], None] = lambda record: None) -> Space:
-    """The same in this process, without Ray; joins a process group that is open (torchrun). Raises Stopped where the
-    process was asked to stop (SIGTERM)."""
+    """The same in this process, without Ray; joins a process group that is open, or that torchrun's environment
+    describes. Raises Stopped where the process was asked to stop (SIGTERM)."""
     with stopping.on_sigterm() as stop:
-        return _train_here(run, Ranks.joined(), own_device(), on_step, stop)
+        return _train_here(run, open_group(own_device()), own_device(), on_step, stop)
 
 
 def initial_model(training_set: TrainingSet, corpus: Corpus, recipe: Recipe, ranks: Ranks = ALL) -> FoundationModel:
@@ -211,11 +218,9 @@ def _train_here(
     run: Run, ranks: Ranks, device: torch.device, on_step: Callable[[StepRecord], None], stop: Wish
 ) -> Space:
     corpus = Corpus.open(run.corpus)
-    shards = Shards.of_rank(ranks.rank, ranks.count, run.recipe.sampling.shards)
+    shards = UserShards.of_rank(ranks.rank, ranks.count, run.recipe.sampling.shards)
     training_set = joined(read_training_set(corpus, run.recipe.model, run.until, shards), ranks)
-    model = initial_model(training_set, corpus, run.recipe, ranks).to(
-        device
-    )  # drawn on the CPU: the same on every device
+    model = initial_model(training_set, corpus, run.recipe, ranks)  # drawn on the CPU: the same on every device
     with _log(run, ranks) as write:
         if ranks.rank == 0:
             attempts.note(run.folder, checkpoint.newest_step(run.checkpoints), device, ranks.count)
@@ -224,7 +229,7 @@ def _train_here(
             write(record)
             on_step(record)
 
-        progress = train(model, training_set, run.recipe, run.checkpoints, ranks, logged, stop)
+        progress = train(model, training_set, run.recipe, run.checkpoints, ranks, logged, device, stop)
     if progress.stopped:
         raise _stopped(run)
     name = corpus.tokenizer.schema.name

@@ -19,11 +19,13 @@ from foundation.lesson import Objectives, check_objectives
 from tokenization.corpus.corpus import Corpus
 from tokenization.errors import with_article
 from tokenization.schema.event_schema import EventSchema
-from training.data import Sampling, Until, facet_configs, item_config, row_tokens, trainable_events
+from training.data import Sampling, row_tokens
 from training.dropout import MEASURED, IdDropout
 from training.errors import TrainingError
 from training.optimisers import Method, Optimisation
+from training.parallel import Parallelism, Precision, Scoring, Tables, Weights, check_parallelism
 from training.stages import Stage, check_shares, parse_stages
+from training.training_set import Until, facet_configs, item_config, trainable_events
 
 
 class Start(StrEnum):
@@ -40,7 +42,7 @@ class Recipe:
     epochs: passes over the users. minutes: the schedule ends by then even if epochs are left; inf for no limit.
     checkpoint_seconds: between two checkpoints. stages: parts of the run with rows of their own length, in order; where
     there are none, rows are as `sampling.history` says throughout. seed: of what is drawn in training, and of the first
-    weights where `start` says so.
+    weights where `start` says so. parallelism: how a step is spread over ranks and memory.
     """
 
     model: ModelConfig
@@ -53,6 +55,7 @@ class Recipe:
     seed: int = 0
     stages: tuple[Stage, ...] = ()
     start: Start = Start.SEED
+    parallelism: Parallelism = field(default_factory=Parallelism)
 
     def sampling_in(self, stage: int) -> Sampling:
         """How the corpus becomes lessons in that stage, from 0."""
@@ -75,6 +78,7 @@ class Recipe:
                 optimisation=_optimisation(values.pop("optimisation")),
                 stages=tuple(Stage(**stage) for stage in values.pop("stages", ())),
                 start=Start(values.pop("start", Start.SEED)),
+                parallelism=Parallelism.read(values.pop("parallelism", {})),
                 **values,
             )
         except (ValueError, TypeError, KeyError, AttributeError, ModelError) as error:
@@ -108,13 +112,18 @@ class Name(StrEnum):
     DEFAULT = "default"  # 64 wide, 2 layers: minutes on two cores
     SMALL = "small"  # 32 wide, 1 layer: seconds, to see a pipeline through
     ORDERED = "ordered"  # for logs that tell an order and no time, in which nothing returns: films, books, reviews
+    LARGE = "large"  # 512 wide, 8 layers: for 8 GPUs of 80 GB and ten million items
+    HUGE = "huge"  # 1,024 wide, 24 layers: for 64 GPUs of 80 GB and a hundred million items
 
 
 def named(name: Name, corpus: Corpus) -> Recipe:
     """The recipe of that name for this corpus."""
     if name is Name.ORDERED:
         return ordered(corpus)
-    return small(corpus) if name is Name.SMALL else default(corpus)
+    if name is Name.SMALL:
+        return small(corpus)
+    recipe = default(corpus)
+    return large(recipe) if name is Name.LARGE else huge(recipe) if name is Name.HUGE else recipe
 
 
 def default(corpus: Corpus) -> Recipe:
@@ -173,6 +182,62 @@ def small(corpus: Corpus) -> Recipe:
     return replace(recipe, model=model, epochs=2, sampling=replace(recipe.sampling, negatives=256))
 
 
+def large(base: Recipe) -> Recipe:
+    """For 8 GPUs and ten million items: 8 layers of width 512 over histories of 2,048 tokens.
+
+    The trunk is small beside the tables: every rank has it whole (DDP), and its own rows.
+    """
+    return _wider(
+        base,
+        width=512,
+        layers=8,
+        history=2_048,
+        tokens=32_768,
+        negatives=16_384,
+        parallelism=Parallelism(Weights.DDP, Tables.ROWS, Scoring.OWNERS, precision=Precision.BFLOAT16),
+    )
+
+
+def huge(base: Recipe) -> Recipe:
+    """For 64 GPUs and a hundred million items: 24 layers of width 1,024 over histories of 4,096 tokens.
+
+    Nothing is whole on any rank, and what a layer computed is made again in the backward pass. docs/scale.md has the
+    arithmetic of both.
+    """
+    return _wider(
+        base,
+        width=1_024,
+        layers=24,
+        history=4_096,
+        tokens=65_536,
+        negatives=65_536,
+        parallelism=Parallelism(
+            Weights.SHARDED, Tables.ROWS, Scoring.OWNERS, recompute=Switch.ON, precision=Precision.BFLOAT16
+        ),
+    )
+
+
+def _wider(
+    base: Recipe, width: int, layers: int, history: int, tokens: int, negatives: int, parallelism: Parallelism
+) -> Recipe:
+    """One pass, heads of 64 dimensions, and a rate that falls with the width, as Adam's best one does (Yang et al.,
+    Tensor Programs V, arXiv:2203.03466)."""
+    attention = replace(base.model.attention, windows=(256,), sinks=4)
+    model = replace(base.model, width=width, layers=layers, heads=width // 64, attention=attention)
+    sampling = replace(base.sampling, tokens=tokens, history=history, negatives=negatives)
+    rate = base.optimisation.rate * min(base.model.width / width, 1.0)
+    optimisation = replace(base.optimisation, rate=rate, warmup=2_000)
+    return replace(
+        base,
+        model=model,
+        sampling=sampling,
+        optimisation=optimisation,
+        epochs=1,
+        checkpoint_seconds=1_800.0,
+        parallelism=parallelism,
+    )
+
+
 def with_overrides(recipe: Recipe, overrides: dict[str, str]) -> Recipe:
     """The recipe with fields replaced, written `model.width=128` or, where that means one setting, `width=128`.
 
@@ -195,6 +260,13 @@ def check(recipe: Recipe) -> None:
         raise TrainingError(
             f"`epochs` must be at least 1 and `minutes` above 0, got {recipe.epochs} and {recipe.minutes:g}"
         )
+    check_parallelism(
+        recipe.parallelism,
+        recipe.model,
+        recipe.objectives,
+        recipe.optimisation.method,
+        recipe.sampling.id_dropout,
+    )
     check_shares(recipe.stages)
     if recipe.stages and recipe.sampling.history:
         raise TrainingError("`history` is for runs of one stage: leave it out where `stages` says how long rows are")

@@ -7,6 +7,7 @@ section 5.1); many in a row are a run that has diverged, which goes on to no pur
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -35,11 +36,12 @@ class Setbacks:
         return Setbacks(self.in_a_row + 1, self.skipped + 1, self.factor * BACK_OFF)
 
 
-def keep_lesson(lesson: Lesson, folder: Path, step: int) -> Path:
-    """Write the lesson of a bad step as tensors and plain values, for `torch.load` to read without running code."""
+def keep_lessons(lessons: Sequence[Lesson], folder: Path, step: int) -> Path:
+    """Write the lessons of a bad step as tensors and plain values, a list that `torch.load` reads without running
+    code."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    path = folder / f"bad-lesson-{step:09d}.pt"
-    torch.save(asdict(lesson), path)
+    path = folder / f"bad-lessons-{step:09d}.pt"
+    torch.save([asdict(lesson) for lesson in lessons], path)
     return path
 
 

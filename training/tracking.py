@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from training.errors import Stopped
-from training.loop import StepRecord
+from training.progress import StepRecord
 from training.runs import read_asked, said
 from training.tables import flatten
 

@@ -10,10 +10,10 @@ from benchmarks.scaling import Law, Point, fit, losses, parameters
 from foundation.space import Space
 from foundation.subgraph import Subgraph
 from tokenization.corpus.corpus import Corpus
-from training.data import read_training_set
 from training.holdout import Columns, Part, hold_out
 from training.pretrain import initial_model
 from training.recipes import small
+from training.training_set import read_training_set
 
 
 def test_a_law_that_holds_is_found_again() -> None:

@@ -10,9 +10,9 @@ from benchmarks.small import QUANTISERS, int8_weights, overlap, quantised
 from foundation.space import Space
 from foundation.subgraph import Subgraph
 from tokenization.corpus.corpus import Corpus
-from training.data import read_training_set
 from training.pretrain import initial_model
 from training.recipes import small
+from training.training_set import read_training_set
 
 
 @pytest.mark.parametrize(("name", "steps"), [("fp16", 2048), ("int8", 255), ("int4", 15)])

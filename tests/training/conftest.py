@@ -15,11 +15,13 @@ from foundation.config import AttentionConfig, ModelConfig, RepeatConfig
 from foundation.model import FoundationModel
 from tokenization.corpus.corpus import Corpus
 from training import data, pretrain
-from training.loop import StepRecord, train
+from training.loop import train
 from training.optimisers import Optimisation
 from training.parallel import Ranks
 from training.pretrain import Run
+from training.progress import StepRecord
 from training.recipes import Recipe
+from training.training_set import TrainingSet, facet_configs, item_config, read_training_set
 
 DAY = 86_400.0
 Token = tuple[float, int, int, int]  # time, group, item code (0 = no item), store code
@@ -82,8 +84,8 @@ def recipe(kiosk_corpus: Corpus) -> Recipe:
     """Every number stated, so that no tuning of the named recipes moves what is tested with it."""
     tokenizer = kiosk_corpus.tokenizer
     model = ModelConfig(
-        facets=data.facet_configs(tokenizer),
-        item=data.item_config(tokenizer),
+        facets=facet_configs(tokenizer),
+        item=item_config(tokenizer),
         repeat=RepeatConfig(half_lives=(10 * DAY, 40 * DAY, math.inf), time_unit=DAY, width=8),
         targets=(("quantity", 0.1), ("action", 0.1)),
         width=16,
@@ -100,8 +102,8 @@ def recipe(kiosk_corpus: Corpus) -> Recipe:
 
 
 @pytest.fixture(scope="session")
-def training_set(kiosk_corpus: Corpus, recipe: Recipe) -> data.TrainingSet:
-    return data.read_training_set(kiosk_corpus, recipe.model)
+def training_set(kiosk_corpus: Corpus, recipe: Recipe) -> TrainingSet:
+    return read_training_set(kiosk_corpus, recipe.model)
 
 
 @pytest.fixture(scope="session")
@@ -122,7 +124,7 @@ def one_thread() -> Iterator[None]:
 
 
 def train_until(
-    corpus: Corpus, training_set: data.TrainingSet, recipe: Recipe, checkpoints: Path, stop: int | None = None
+    corpus: Corpus, training_set: TrainingSet, recipe: Recipe, checkpoints: Path, stop: int | None = None
 ) -> tuple[FoundationModel, list[StepRecord]]:
     """A model trained to the end of the recipe, or cut off within step `stop`; from the newest checkpoint if any."""
     model = pretrain.initial_model(training_set, corpus, recipe)

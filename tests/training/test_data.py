@@ -17,23 +17,18 @@ from foundation.lesson import Lesson
 from tokenization.corpus.corpus import Corpus, write_corpus
 from tokenization.tokenizer.split import Split
 from tokenization.tokenizer.tokenizer import Tokenizer
-from training.data import (
-    Position,
-    Sampling,
+from training.data import Position, Sampling, batches, draw_negatives, lessons, make_lesson
+from training.errors import TrainingError
+from training.recipes import Recipe
+from training.training_set import (
     TrainingSet,
     Until,
-    batches,
-    draw_negatives,
     in_windows,
-    lessons,
-    make_lesson,
     read_training_set,
     recent_counts,
     select_users,
     trainable_events,
 )
-from training.errors import TrainingError
-from training.recipes import Recipe
 
 
 def stream(

@@ -21,21 +21,12 @@ from foundation.repeat import FIRST_ITEM
 from tokenization.corpus.corpus import Corpus, write_corpus
 from tokenization.schema.event_schema import EventSchema
 from tokenization.tokenizer.tokenizer import Tokenizer
-from training import data
 from training.baselines import personal_count
-from training.data import (
-    Position,
-    Sampling,
-    Until,
-    draw_negatives,
-    lessons,
-    make_lesson,
-    read_training_set,
-    recency,
-)
+from training.data import Position, Sampling, draw_negatives, lessons, make_lesson
 from training.errors import TrainingError
 from training.feedback import Feedback, feedback_of
 from training.holdout import Columns, hold_out
+from training.training_set import Until, facet_configs, item_config, read_training_set, recency
 
 HOUR = 3_600.0
 FEEDBACK = {"skip": 0.0, "back": 0.0, "like": 2.5}
@@ -79,8 +70,8 @@ def corpus_of(changes: dict[str, Any], folder: pytest.TempPathFactory, songs: in
 
 def config_of(corpus: Corpus) -> ModelConfig:
     return ModelConfig(
-        facets=data.facet_configs(corpus.tokenizer),
-        item=data.item_config(corpus.tokenizer),
+        facets=facet_configs(corpus.tokenizer),
+        item=item_config(corpus.tokenizer),
         repeat=RepeatConfig((math.inf,), HOUR, width=4),
         targets=(("action", 0.1),),
         width=8,

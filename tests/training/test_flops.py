@@ -20,7 +20,7 @@ from foundation.repeat import own_pairs as pairs_met
 from foundation.transformer import Trunk
 from tokenization.corpus.corpus import Corpus
 from training import pretrain
-from training.data import Position, TrainingSet, lessons
+from training.data import Position, lessons
 from training.flops import (
     FORWARD_AND_BACKWARD,
     attended_pairs,
@@ -31,6 +31,7 @@ from training.flops import (
     trunk_flops,
 )
 from training.recipes import Recipe
+from training.training_set import TrainingSet
 
 
 @pytest.fixture(scope="module")

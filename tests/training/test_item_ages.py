@@ -12,9 +12,9 @@ from foundation.item_age import NEVER, UNKNOWN_AGE
 from foundation.jagged import EventBatch
 from tokenization.corpus.corpus import Corpus
 from tokenization.tokenizer.tokenizer import Tokenizer
-from training.data import TrainingSet, recent_counts
 from training.item_ages import LATELY, cold_rate, first_meetings, item_ages
 from training.recipes import Recipe
+from training.training_set import TrainingSet, recent_counts
 
 
 def plain_firsts(events: EventBatch, column: int) -> dict[int, float]:

@@ -20,8 +20,8 @@ from tokenization.schema.event_schema import EventSchema
 from tokenization.sources.tables import items_rule
 from tokenization.tokenizer.tokenizer import Tokenizer
 from training import pretrain
-from training.data import facet_configs, item_config
 from training.recipes import Recipe
+from training.training_set import facet_configs, item_config
 
 
 @dataclass(frozen=True)

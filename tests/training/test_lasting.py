@@ -20,9 +20,10 @@ from tokenization.schema.event_schema import EventSchema
 from tokenization.tokenizer.split import Split
 from tokenization.tokenizer.tokenizer import Tokenizer
 from training import data
-from training.data import Sampling, TrainingSet, Until, in_windows, make_lesson, trainable_events
+from training.data import Sampling, make_lesson
 from training.errors import EvaluationError
 from training.holdout import Columns, Holdout, Part, hold_out
+from training.training_set import TrainingSet, Until, facet_configs, in_windows, item_config, trainable_events
 
 DAY = 86_400.0
 USERS, SESSIONS, ITEMS = 12, 9, 30
@@ -85,8 +86,8 @@ def tokenizer() -> Tokenizer:
 @pytest.fixture(scope="module")
 def config(tokenizer: Tokenizer) -> ModelConfig:
     return ModelConfig(
-        facets=data.facet_configs(tokenizer),
-        item=data.item_config(tokenizer),
+        facets=facet_configs(tokenizer),
+        item=item_config(tokenizer),
         repeat=RepeatConfig(half_lives=(10 * DAY, math.inf), time_unit=DAY, width=8),
         targets=(("price", 0.1),),
         width=16,

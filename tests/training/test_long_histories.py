@@ -12,10 +12,12 @@ from benchmarks.generated import write_long_log
 from tokenization.corpus.corpus import Corpus
 from tokenization.job.pipeline import tokenize
 from training import pretrain
-from training.data import in_windows, read_training_set, row_tokens
-from training.loop import StepRecord, train
+from training.data import row_tokens
+from training.loop import train
 from training.parallel import Ranks
+from training.progress import StepRecord
 from training.recipes import Recipe, small, with_overrides
+from training.training_set import in_windows, read_training_set
 
 
 @pytest.fixture(scope="module")

@@ -26,12 +26,14 @@ from foundation.model import FoundationModel
 from tests.training.conftest import train_until
 from tokenization.corpus.corpus import Corpus
 from training import pretrain
-from training.data import Position, TrainingSet, lessons, read_training_set
+from training.data import Position, lessons
 from training.errors import TrainingError
-from training.loop import Progress, StepRecord, schedule, total_batches, train
+from training.loop import schedule, total_batches, train
 from training.parallel import Ranks
+from training.progress import Progress, StepRecord
 from training.recipes import Recipe, ordered
 from training.setbacks import BACK_OFF
+from training.training_set import TrainingSet, read_training_set
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -196,9 +198,9 @@ def test_a_run_whose_loss_is_no_number_any_more_ends_with_a_sentence_and_keeps_t
         TrainingError, match=r"no finite number 8 steps in a row, up to step \d+: lower `rate`"
     ) as error:
         trained(kiosk_corpus, wild, tmp_path / "run")
-    (kept,) = (tmp_path / "run").glob("bad-lesson-*.pt")
+    (kept,) = (tmp_path / "run").glob("bad-lessons-*.pt")
     assert str(kept) in str(error.value)
-    assert set(torch.load(kept, weights_only=True)) >= {"batch", "requests", "targets", "negatives"}
+    assert set(torch.load(kept, weights_only=True)[0]) >= {"batch", "requests", "targets", "negatives"}
 
 
 def test_a_batch_whose_loss_is_no_number_moves_nothing_and_the_rates_back_off(

@@ -10,10 +10,11 @@ import torch
 
 from tests.training.conftest import train_until
 from tokenization.corpus.corpus import Corpus
-from training.data import Position, TrainingSet, lessons
+from training.data import Position, lessons
 from training.flops import lesson_flops, peak_flops
 from training.meter import Meter, peak_memory
 from training.recipes import Recipe
+from training.training_set import TrainingSet
 
 CPU = torch.device("cpu")
 
@@ -39,20 +40,20 @@ def test_every_step_of_a_run_is_measured(
 def test_utilisation_is_operations_by_seconds_by_what_the_device_can(lesson, recipe: Recipe) -> None:
     meter, peak = Meter(recipe.model, recipe.objectives, CPU), peak_flops(CPU)
     assert peak is not None
-    found = meter.step(lesson, waited=0.5, seconds=2.0)
+    found = meter.step([lesson], waited=0.5, seconds=2.0)
     assert found.data_wait == 0.25
     assert found.mfu == pytest.approx(lesson_flops(recipe.model, recipe.objectives, lesson).step / 2.0 / peak)
 
 
 def test_a_device_of_unknown_speed_has_no_utilisation(lesson, recipe: Recipe) -> None:
-    assert Meter(recipe.model, recipe.objectives, torch.device("meta")).step(lesson, 0.5, 2.0).mfu is None
+    assert Meter(recipe.model, recipe.objectives, torch.device("meta")).step([lesson], 0.5, 2.0).mfu is None
 
 
 def test_counting_takes_less_than_a_hundredth_of_the_time_however_short_the_steps(lesson, recipe: Recipe) -> None:
     meter, steps, seconds = Meter(recipe.model, recipe.objectives, CPU), 500, 0.02
     begun = time.perf_counter()
     for _ in range(steps):
-        meter.step(lesson, 0.0, seconds)
+        meter.step([lesson], 0.0, seconds)
     assert time.perf_counter() - begun < 0.01 * steps * seconds
 
 

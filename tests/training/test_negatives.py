@@ -18,19 +18,10 @@ from foundation.lesson import Lesson, Objectives
 from foundation.objectives.contests import wanted
 from tokenization.corpus.corpus import Corpus
 from training import pretrain
-from training.data import (
-    Position,
-    Sampling,
-    TrainingSet,
-    batch_proposal,
-    batches,
-    draw_negatives,
-    in_windows,
-    lessons,
-    make_lesson,
-)
+from training.data import Position, Sampling, batch_proposal, batches, draw_negatives, lessons, make_lesson
 from training.negatives import Proposal, among_batch, drawn, whole_catalogue
 from training.recipes import Recipe
+from training.training_set import TrainingSet, in_windows
 
 IN_BATCH = Objectives(in_batch=Switch.ON)
 

@@ -13,12 +13,12 @@ from foundation.model import FoundationModel
 from tests.training.conftest import train_until
 from tokenization.corpus.corpus import Corpus
 from training import pretrain
-from training.data import TrainingSet
 from training.errors import TrainingError
 from training.loop import train
 from training.optimisers import Method, Optimisers, hidden_matrices
 from training.parallel import Ranks
 from training.recipes import Recipe, with_overrides
+from training.training_set import TrainingSet
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

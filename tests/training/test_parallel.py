@@ -21,12 +21,13 @@ from foundation.lesson import Loss, Objectives
 from foundation.model import FoundationModel
 from tokenization.corpus.corpus import Corpus
 from training import pretrain
-from training.data import Position, TrainingSet, lessons, read_training_set
+from training.data import Position, lessons
 from training.optimisers import Optimisers
 from training.parallel import Ranks, broadcast, global_loss, own_device, sum_gradients
 from training.pretrain import Run
 from training.recipes import Recipe
 from training.sophia import hessian_diagonal
+from training.training_set import TrainingSet, read_training_set
 
 ROOT = Path(__file__).parents[2]
 RANKS = 2
@@ -45,8 +46,10 @@ WORKER = """
     from foundation.learning import losses
     from tokenization.corpus.corpus import Corpus
     from training import pretrain
-    from training.data import Position, lessons, read_training_set
-    from training.loop import slope, train
+    from training.data import Position, lessons
+    from training.training_set import read_training_set
+    from training.loop import train
+    from training.step import slope
     from training.optimisers import Method, Optimisers
     from training.parallel import Ranks, broadcast, global_loss, sum_gradients
     from training.sophia import hessian_diagonal

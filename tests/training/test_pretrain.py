@@ -14,11 +14,11 @@ from foundation.subgraph import Subgraph
 from tokenization.corpus.corpus import Corpus, write_corpus
 from tokenization.tokenizer.tokenizer import Tokenizer
 from training import pretrain
-from training.data import Until
 from training.errors import RunError, TrainingError
-from training.loop import StepRecord
 from training.pretrain import Run, Workers
+from training.progress import StepRecord
 from training.recipes import Recipe, with_overrides
+from training.training_set import Until
 
 
 def logged(run: Run) -> list[StepRecord]:
@@ -57,6 +57,18 @@ def test_another_recipe_corpus_or_split_needs_another_folder(
     other = write_corpus(tmp_path / "other", [tokenizer.transform(kiosk.events)], tokenizer, {})
     with pytest.raises(RunError, match="another corpus"):
         pretrain.start(other, folder, recipe)
+
+
+def test_a_run_goes_on_under_another_parallelism_also_one_from_before_there_was_any(
+    kiosk_corpus: Corpus, recipe: Recipe, tmp_path: Path
+) -> None:
+    run = pretrain.start(kiosk_corpus, tmp_path / "run", recipe)
+    told = json.loads((run.folder / "run.json").read_text())
+    del told["recipe"]["parallelism"]
+    (run.folder / "run.json").write_text(json.dumps(told))
+    assert Run.open(run.folder).recipe == recipe
+    cut = with_overrides(recipe, {"weights": "sharded", "tables": "rows", "scoring": "owners", "accumulate": "2"})
+    assert Run.open(pretrain.start(kiosk_corpus, run.folder, cut).folder).recipe == cut
 
 
 @pytest.mark.parametrize("content", [None, "", "[]", "{}", '{"recipe": {}}', '{"recipe": 3, "corpus": "x"}'])

@@ -14,11 +14,11 @@ from foundation.subgraph import Subgraph
 from tokenization.corpus.corpus import Corpus, write_corpus
 from tokenization.schema.event_schema import EventSchema
 from tokenization.tokenizer.tokenizer import Tokenizer
-from training.data import facet_configs, item_config
 from training.errors import TrainingError
 from training.pretrain import Run, pretrain_bare, start
 from training.recipes import Recipe, with_overrides
 from training.recommend import recommend, recommend_generated
+from training.training_set import facet_configs, item_config
 
 
 @pytest.fixture(scope="module")

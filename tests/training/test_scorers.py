@@ -1,4 +1,5 @@
-"""A run whose candidates read the user's states, from training to the table of figures."""
+"""A run whose candidates read the user's states, from training.training_set import read_training_set
+from training to the table of figures."""
 
 from __future__ import annotations
 
@@ -85,7 +86,7 @@ def test_a_run_that_is_resumed_learns_what_it_would_have_learned(
     losses = []
     for _ in range(2):
         torch.rand(7)  # whatever else draws in this process
-        training_set = pretrain.read_training_set(kiosk_corpus, aware.recipe.model)
+        training_set = read_training_set(kiosk_corpus, aware.recipe.model)
         model = pretrain.initial_model(training_set, kiosk_corpus, aware.recipe)
         torch.rand(3 + len(losses))
         records: list[float] = []

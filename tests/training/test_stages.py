@@ -19,12 +19,14 @@ from foundation.model import FoundationModel
 from tests.training.conftest import train_until
 from tokenization.corpus.corpus import Corpus
 from training import checkpoint, pretrain
-from training.data import Position, TrainingSet, batches, in_windows, lessons, row_tokens
+from training.data import Position, batches, lessons, row_tokens
 from training.errors import TrainingError
-from training.loop import Progress, StepRecord, part_done, schedule, total_batches
+from training.loop import part_done, schedule, total_batches
 from training.parallel import Ranks
+from training.progress import Progress, StepRecord
 from training.recipes import Recipe, with_overrides
 from training.stages import Stage, stage_at
+from training.training_set import TrainingSet, in_windows
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -20,10 +20,11 @@ from foundation.lesson import Objectives
 from foundation.objectives.targets import Targets
 from tests.conftest import Kiosk
 from tokenization.corpus.corpus import Corpus, write_corpus
-from training.data import Position, Sampling, TrainingSet, draw_negatives, lessons, make_lesson, read_training_set
+from training.data import Position, Sampling, draw_negatives, lessons, make_lesson
 from training.feedback import Feedback
 from training.recipes import Recipe
 from training.targets import begun, targets_in_window
+from training.training_set import TrainingSet, read_training_set
 
 CONFIG = ModelConfig(
     facets=(FacetConfig("item", 9, "entity"), FacetConfig("action", 4, "action")),

@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from training.loop import StepRecord
+from training.progress import StepRecord
 from userfm.cli.console import describe, figures, place, results, seconds_left, share_done, stages, training
 
 

@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tokenization.corpus.corpus import Corpus
-    from training.data import Until
-    from training.loop import StepRecord
     from training.pretrain import Run
+    from training.progress import StepRecord
+    from training.training_set import Until
     from userfm.cli.console import Report
 
 
@@ -27,13 +27,15 @@ class RecipeName(StrEnum):
     DEFAULT = "default"
     SMALL = "small"
     ORDERED = "ordered"
+    LARGE = "large"
+    HUGE = "huge"
 
 
 OfRecipe = Annotated[
     RecipeName,
     typer.Option(
         help="default: minutes on two cores. small: seconds, to see the pipeline through. ordered: for logs that tell "
-        "an order and no time, in which nothing returns, such as films; 16 passes."
+        "an order and no time, in which nothing returns, such as films; 16 passes. large, huge: for 8 and for 64 GPUs."
     ),
 ]
 Settings = Annotated[
@@ -135,8 +137,8 @@ def _each(*told: Callable[[StepRecord], None]) -> Callable[[StepRecord], None]:
 
 def fitted_heads(run: Run, corpus: Corpus, progress: Report) -> dict[str, dict[str, float]]:
     """Fit the heads of a run and say how good they are; what was fitted before is read from RUN/heads.json."""
-    from training.data import Until
     from training.heads import fit_heads
+    from training.training_set import Until
 
     file = run.folder / "heads.json"
     if not file.exists():
@@ -149,7 +151,7 @@ def fitted_heads(run: Run, corpus: Corpus, progress: Report) -> dict[str, dict[s
 
 def until(refit: bool, all_data: bool) -> Until:
     """How far into the log a run learns. Raises typer.BadParameter where both flags are given."""
-    from training.data import Until
+    from training.training_set import Until
 
     if refit and all_data:
         raise typer.BadParameter("--all-data learns the test part too; give one of the two", param_hint="--refit")

@@ -30,7 +30,6 @@ from foundation.subgraph import Subgraph
 from serving.store import EmbeddingStore
 from tokenization.corpus.corpus import Corpus
 from tokenization.job.pipeline import tokenize
-from training.data import Until
 from training.evaluate import evaluate_run
 from training.holdout import Part
 from training.item_map import item_map
@@ -40,6 +39,7 @@ from training.recipes import Name, Recipe, named, with_overrides
 from training.report import Report, write_report
 from training.runs import note_evaluation
 from training.tables import print_figures
+from training.training_set import Until
 from userfm import __version__, complete_journey
 from userfm.cli import tokenize as tokenize_command
 from userfm.cli.console import stages, training

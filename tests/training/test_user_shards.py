@@ -11,10 +11,11 @@ import torch
 
 from foundation.config import ItemGate
 from tokenization.corpus.corpus import Corpus
-from training.data import Position, TrainingSet, fewest_batches, lessons, read_training_set
+from training.data import Position, fewest_batches, lessons
 from training.errors import TrainingError
 from training.recipes import Recipe, check, with_overrides
-from training.shards import Shards, read_shards
+from training.training_set import TrainingSet, read_training_set
+from training.user_shards import UserShards, read_shards
 
 COUNT = 4
 
@@ -24,24 +25,24 @@ def sharded(recipe: Recipe) -> Recipe:
     return replace(recipe, sampling=replace(recipe.sampling, shards=COUNT, tokens=120))
 
 
-def part_of(whole: TrainingSet, corpus: Corpus, recipe: Recipe, shards: Shards) -> TrainingSet:
+def part_of(whole: TrainingSet, corpus: Corpus, recipe: Recipe, shards: UserShards) -> TrainingSet:
     """What a rank has when all have told one another their counts."""
     part = read_training_set(corpus, recipe.model, shards=shards)
     return replace(part, count_V=whole.count_V, begin=whole.begin, end=whole.end, per_shard=whole.per_shard)
 
 
 def test_a_rank_has_every_ranks_th_shard_or_all_where_that_does_not_come_out_even() -> None:
-    assert Shards.of_rank(1, 2, 4).mine == (1, 3)
-    assert Shards.of_rank(3, 4, 4).mine == (3,)
-    assert Shards.of_rank(0, 3, 4).mine == (0, 1, 2, 3)
-    assert Shards.of_rank(5, 8, 1).mine == (0,)
+    assert UserShards.of_rank(1, 2, 4).mine == (1, 3)
+    assert UserShards.of_rank(3, 4, 4).mine == (3,)
+    assert UserShards.of_rank(0, 3, 4).mine == (0, 1, 2, 3)
+    assert UserShards.of_rank(5, 8, 1).mine == (0,)
 
 
 def test_every_user_is_in_one_shard(kiosk_corpus: Corpus) -> None:
     whole = kiosk_corpus.tokens()
-    tokens, shard_B = read_shards(kiosk_corpus, Shards(COUNT, tuple(range(COUNT))))
+    tokens, shard_B = read_shards(kiosk_corpus, UserShards(COUNT, tuple(range(COUNT))))
     assert tokens["user_id"].to_pylist() == whole["user_id"].to_pylist()
-    parts = [read_shards(kiosk_corpus, Shards.of_rank(rank, COUNT, COUNT))[0] for rank in range(COUNT)]
+    parts = [read_shards(kiosk_corpus, UserShards.of_rank(rank, COUNT, COUNT))[0] for rank in range(COUNT)]
     assert pa.concat_tables(parts).equals(tokens)
     assert shard_B.tolist() == [shard for shard, part in enumerate(parts) for _ in range(part.num_rows)]
 
@@ -50,12 +51,12 @@ def test_every_user_is_in_one_shard(kiosk_corpus: Corpus) -> None:
 def test_ranks_learn_the_batches_of_one_rank_each_from_its_own_users(
     kiosk_corpus: Corpus, sharded: Recipe, ranks: int
 ) -> None:
-    everything = Shards.of_rank(0, 1, COUNT)
+    everything = UserShards.of_rank(0, 1, COUNT)
     whole = read_training_set(kiosk_corpus, sharded.model, shards=everything)
     whole = replace(whole, per_shard=fewest_batches(whole, sharded.sampling, sharded.seed))
     told = (sharded.model, sharded.sampling, sharded.seed, Position())
     alone = lessons(whole, *told)
-    parts = [part_of(whole, kiosk_corpus, sharded, Shards.of_rank(rank, ranks, COUNT)) for rank in range(ranks)]
+    parts = [part_of(whole, kiosk_corpus, sharded, UserShards.of_rank(rank, ranks, COUNT)) for rank in range(ranks)]
     assert all(part.events.users < whole.events.users for part in parts)
     streams = [lessons(part, *told, rank, ranks) for rank, part in enumerate(parts)]
     steps = 2 * whole.per_shard * COUNT // ranks  # two epochs

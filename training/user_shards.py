@@ -20,22 +20,22 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Shards:
+class UserShards:
     """count: shards of the log. mine: those that this rank reads."""
 
     count: int = 1
     mine: tuple[int, ...] = (0,)
 
     @classmethod
-    def of_rank(cls, rank: int, ranks: int, count: int) -> Shards:
+    def of_rank(cls, rank: int, ranks: int, count: int) -> UserShards:
         """The shards of a rank; all of them where the ranks do not divide their number."""
         return cls(count, tuple(range(rank, count, ranks)) if count % ranks == 0 else tuple(range(count)))
 
 
-WHOLE = Shards()
+WHOLE = UserShards()
 
 
-def read_shards(corpus: Corpus, shards: Shards) -> tuple[pa.Table, NDArray[np.int64]]:
+def read_shards(corpus: Corpus, shards: UserShards) -> tuple[pa.Table, NDArray[np.int64]]:
     """Rows of the token table, a shard after the other, and the shard of each."""
     if shards.count == 1:
         tokens = corpus.tokens()

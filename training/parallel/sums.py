@@ -1,42 +1,17 @@
-"""Many ranks, applied from outside: the model knows nothing of them."""
+"""Losses and gradients of many ranks, added up."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable
-from dataclasses import dataclass
+import math
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
 from foundation.lesson import Loss
-
-
-@dataclass(frozen=True)
-class Ranks:
-    """This process among its peers. `alone()` needs no process group."""
-
-    rank: int
-    count: int
-
-    @classmethod
-    def alone(cls) -> Ranks:
-        """One process."""
-        return cls(0, 1)
-
-    @classmethod
-    def joined(cls) -> Ranks:
-        """The process group that somebody (Ray Train, torchrun) has opened; alone where there is none."""
-        return cls(dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else cls.alone()
-
-
-def own_device() -> torch.device:
-    """Where a process trains that nobody has told: on its GPU where there is one (torchrun says which), else on the
-    CPU."""
-    if not torch.cuda.is_available():
-        return torch.device("cpu")
-    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+from training.parallel.ranks import Ranks
+from training.parallel.tables import RowShards
 
 
 def global_loss(losses: list[Loss], ranks: Ranks) -> tuple[Tensor, dict[str, float]]:
@@ -55,50 +30,36 @@ def global_loss(losses: list[Loss], ranks: Ranks) -> tuple[Tensor, dict[str, flo
     return (shares * totals / weights).sum(), {loss.name: mean for loss, mean in zip(losses, means, strict=True)}
 
 
-def of_first(value: float, ranks: Ranks, device: torch.device) -> float:
-    """Rank 0's value, for what all must decide alike: ranks that stop at different steps would wait forever."""
-    if ranks.count == 1:
-        return value
-    told = torch.tensor([value], dtype=torch.float64, device=device)
-    dist.broadcast(told, src=0)
-    return float(told)
+def global_weights(found: Sequence[Mapping[str, Tensor]], ranks: Ranks) -> dict[str, Tensor]:
+    """Σ over lessons and ranks of what each loss weighs, by name."""
+    names = list(found[0])
+    weight_L = torch.stack([torch.stack([weights[name] for name in names]) for weights in found]).sum(0)
+    if ranks.count > 1:
+        dist.all_reduce(weight_L)
+    return dict(zip(names, torch.clamp(weight_L, min=1e-9), strict=True))
 
 
-def largest(value: float, ranks: Ranks) -> float:
-    """The largest of all ranks."""
-    if ranks.count == 1:
-        return value
-    told = torch.tensor([value], dtype=torch.float64, device=_where_ranks_meet())
-    dist.all_reduce(told, op=dist.ReduceOp.MAX)
-    return float(told)
+def addend_of(losses: Sequence[Loss], weights: Mapping[str, Tensor]) -> Tensor:
+    """One lesson's addend of a loss whose weights are known: Σ share × total ÷ weight."""
+    return torch.stack([loss.share * loss.total / weights[loss.name] for loss in losses]).sum()
 
 
-def total(count_V: Tensor, ranks: Ranks) -> Tensor:
-    """Counts of all ranks, added up, where they were."""
-    if ranks.count == 1:
-        return count_V
-    told_V = count_V.to(_where_ranks_meet(), copy=True)
-    dist.all_reduce(told_V)
-    return told_V.to(count_V.device)
+def global_means(found: Sequence[Sequence[Loss]], weights: Mapping[str, Tensor], ranks: Ranks) -> dict[str, float]:
+    """The mean of every part over all lessons and ranks.
 
-
-def _where_ranks_meet() -> torch.device:
-    """NCCL knows no CPU."""
-    return torch.device("cuda", torch.cuda.current_device()) if dist.get_backend() == "nccl" else torch.device("cpu")
-
-
-def anybody(wish: bool, ranks: Ranks) -> bool:
-    """Whether any rank wishes it, so that all do alike."""
-    return largest(float(wish), ranks) > 0
-
-
-def global_count(count: int, ranks: Ranks, device: torch.device) -> int:
-    """Σ over the ranks."""
-    if ranks.count == 1:
-        return count
-    total = torch.tensor([count], device=device)
-    dist.all_reduce(total)
-    return int(total)
+    Raises AssertionError where a loss does not weigh what was foretold: its gradient was another one's.
+    """
+    sums = torch.stack(
+        [torch.stack([torch.stack([loss.total.detach(), loss.weight]) for loss in one]) for one in found]
+    ).sum(0)
+    if ranks.count > 1:
+        dist.all_reduce(sums)
+    means = {}
+    for loss, (total, weight) in zip(found[0], sums.tolist(), strict=True):
+        foretold = float(weights[loss.name])
+        assert math.isclose(max(weight, 1e-9), foretold, rel_tol=1e-4), f"{loss.name} weighs {weight}, not {foretold}"
+        means[loss.name] = total / foretold
+    return means
 
 
 def sum_gradients(parameters: Iterable[Tensor], ranks: Ranks) -> None:
@@ -124,10 +85,13 @@ def summed(tensors: Iterable[Tensor], ranks: Ranks) -> list[Tensor]:
 
 
 def broadcast(model: nn.Module, ranks: Ranks) -> None:
-    """Start every rank from the weights of the first."""
-    if ranks.count > 1:
-        for tensor in model.parameters():
-            dist.broadcast(tensor.data, src=0)
+    """Start every rank from the weights of the first, but for tables that are cut: there each rank has its own."""
+    if ranks.count == 1:
+        return
+    for module in model.modules():
+        if not isinstance(module, RowShards):
+            for weight in module.parameters(recurse=False):
+                dist.broadcast(weight.data, src=0)
 
 
 def _sum_rows(gradient: Tensor, ranks: Ranks) -> Tensor:
