@@ -22,6 +22,7 @@ from training.pretrain import Run
 from training.recipes import Recipe
 from training.scorers import inputs, model_scorers
 from training.tables import evaluation_rows
+from training.training_set import read_training_set
 
 
 @pytest.fixture(scope="module")
