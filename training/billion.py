@@ -117,8 +117,10 @@ def breaks() -> str:
     facets = len(HUGE.recipe.model.facets)
     event, row = EVENT_BYTES * (facets + 3) + 1, (HUGE.recipe.model.width + 1) * FLOAT
     process, host, events = WORLD.host / 8, WORLD.host, WORLD.users * WORLD.events_a_user
+    ranks = HUGE.recipe.sampling.shards
+    until = f"{process * ranks / event:,.0f} events"
     held = [
-        ("events that a rank may learn, in its memory", events * event, process, f"{process / event:,.0f} events"),
+        ("events of a rank's own users, in its memory", events * event / ranks, process, until),
         ("a checkpoint on rank 0, whole and as bytes", 2 * MOMENTS * WORLD.items * row, host, _items(host / row / 6)),
         ("first weights of 8 processes", 8 * WORLD.items * row, host, _items(host / row / 8)),
         ("256-wide texts of all items, on a GPU", WORLD.items * 256 * FLOAT, 30e9, _items(30e9 / 256 / FLOAT)),

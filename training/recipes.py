@@ -194,6 +194,7 @@ def large(base: Recipe) -> Recipe:
         history=2_048,
         tokens=32_768,
         negatives=16_384,
+        shards=8,
         parallelism=Parallelism(Weights.DDP, Tables.ROWS, Scoring.OWNERS, precision=Precision.BFLOAT16),
     )
 
@@ -211,6 +212,7 @@ def huge(base: Recipe) -> Recipe:
         history=4_096,
         tokens=65_536,
         negatives=65_536,
+        shards=64,
         parallelism=Parallelism(
             Weights.SHARDED, Tables.ROWS, Scoring.OWNERS, recompute=Switch.ON, precision=Precision.BFLOAT16
         ),
@@ -218,13 +220,20 @@ def huge(base: Recipe) -> Recipe:
 
 
 def _wider(
-    base: Recipe, width: int, layers: int, history: int, tokens: int, negatives: int, parallelism: Parallelism
+    base: Recipe,
+    width: int,
+    layers: int,
+    history: int,
+    tokens: int,
+    negatives: int,
+    shards: int,
+    parallelism: Parallelism,
 ) -> Recipe:
     """One pass, heads of 64 dimensions, and a rate that falls with the width, as Adam's best one does (Yang et al.,
     Tensor Programs V, arXiv:2203.03466)."""
     attention = replace(base.model.attention, windows=(256,), sinks=4)
     model = replace(base.model, width=width, layers=layers, heads=width // 64, attention=attention)
-    sampling = replace(base.sampling, tokens=tokens, history=history, negatives=negatives)
+    sampling = replace(base.sampling, tokens=tokens, history=history, negatives=negatives, shards=shards)
     rate = base.optimisation.rate * min(base.model.width / width, 1.0)
     optimisation = replace(base.optimisation, rate=rate, warmup=2_000)
     return replace(
