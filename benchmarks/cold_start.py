@@ -44,8 +44,9 @@ from tokenization.job.pipeline import tokenize
 from training import baselines, metrics, ranking
 from training.holdout import Columns, Holdout, Part, hold_out
 from training.metrics import Floats, Interval
-from training.pretrain import pretrain_bare, start
+from training.pretrain import pretrain_bare
 from training.recipes import Recipe
+from training.run import start
 from training.scorers import model_scorers
 from training.training_set import Until
 from userfm import complete_journey

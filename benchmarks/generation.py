@@ -40,8 +40,9 @@ from tokenization.job.pipeline import tokenize
 from training import metrics
 from training.holdout import Columns, Holdout, Part, hold_out
 from training.metrics import Codes, Floats, Interval, ItemSets
-from training.pretrain import pretrain_bare, start
+from training.pretrain import pretrain_bare
 from training.ranking import Slice, evaluate
+from training.run import start
 from training.scorers import inputs, model_scorers
 from userfm import complete_journey
 

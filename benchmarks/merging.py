@@ -23,9 +23,10 @@ from training import metrics
 from training.evaluate import evaluate_run
 from training.holdout import Part
 from training.metrics import Floats
-from training.pretrain import pretrain_bare, start
+from training.pretrain import pretrain_bare
 from training.ranking import Slice
 from training.recipes import default
+from training.run import start
 from userfm import complete_journey
 
 Progress = Callable[[str, int, int], None]

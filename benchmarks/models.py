@@ -14,7 +14,8 @@ import torch
 
 from benchmarks.trials import Progress, Trial
 from tokenization.corpus.corpus import Corpus
-from training.pretrain import pretrain_bare, start
+from training.pretrain import pretrain_bare
+from training.run import start
 
 
 def trained(

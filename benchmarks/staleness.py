@@ -24,8 +24,9 @@ from tokenization.corpus.corpus import Corpus
 from training import metrics, ranking
 from training.holdout import Columns, Holdout, Part, hold_out
 from training.metrics import Floats, Interval
-from training.pretrain import pretrain_bare, start
+from training.pretrain import pretrain_bare
 from training.rows import list_values
+from training.run import start
 from training.scorers import model_scorers
 
 DAY = 86_400.0

@@ -26,9 +26,10 @@ from tokenization.corpus.corpus import Corpus
 from training import metrics
 from training.holdout import Columns, Part, hold_out
 from training.metrics import Floats, Interval
-from training.pretrain import pretrain_bare, start
+from training.pretrain import pretrain_bare
 from training.ranking import Slice, evaluate
 from training.recipes import Recipe
+from training.run import start
 from training.scorers import model_scorers
 from training.training_set import Until
 

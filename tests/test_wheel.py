@@ -17,9 +17,10 @@ import pytest
 from serving.store import EmbeddingStore
 from serving.supervisor import ServerProcess
 from tokenization.corpus.corpus import Corpus
-from training.pretrain import Run, pretrain_bare, start
+from training.pretrain import pretrain_bare
 from training.push import push
 from training.recipes import small
+from training.run import Run, start
 
 pytestmark = pytest.mark.slow
 

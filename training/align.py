@@ -30,9 +30,9 @@ from serving.ids import canonical
 from tokenization.corpus.corpus import Corpus
 from training.errors import RunError
 from training.metrics import Interval, bootstrap
-from training.pretrain import Run
 from training.push import USERS
 from training.reading import tokens_for
+from training.run import Run
 from training.training_set import Until, select_users, trainable_events
 
 MOST_USERS = 20_000  # more would not move a map of some ten thousand numbers

@@ -23,7 +23,7 @@ from training.baselines import item_popularity
 from training.errors import RunError
 from training.holdout import Columns, Holdout, Part, hold_out
 from training.metrics import Codes, ItemSets, hits, mean, ndcg_at, top_k
-from training.pretrain import Run
+from training.run import Run
 from training.scorers import inputs
 from training.training_set import TrainingSet, read_training_set, recency
 

@@ -1,13 +1,4 @@
-"""The loop on Ray Train: a run directory in, a trained model in it out.
-
-run/run.json        what was asked: recipe, corpus, split; which named recipe that changes, and how
-run/attempts.jsonl  one line each time that training began: when, on what, from which step
-run/training.jsonl  one line a step, of the run as it went on: what a crash threw away is not in it
-run/tensorboard/    the same for TensorBoard
-run/checkpoints/    private to the run; a second call continues from them
-run/model/          the model directory
-run/training.html   how training went, written at its end
-"""
+"""The loop on Ray Train: a run directory in, a trained model in it out (training/run.py)."""
 
 from __future__ import annotations
 
@@ -33,101 +24,22 @@ from foundation.space import Space
 from foundation.start import shared_start
 from tokenization.corpus.corpus import Corpus
 from training import attempts, checkpoint, stopping
-from training.errors import RunError, Stopped, TrainingError
+from training.data import row_tokens
+from training.errors import Stopped, TrainingError
 from training.item_ages import item_ages
 from training.loop import train
 from training.parallel import Ranks, open_group, own_device
 from training.progress import Progress, StepRecord
-from training.recipes import Name, Recipe, Start, check, named
-from training.runs import differences
+from training.recipes import Recipe, Start
+from training.run import Run
 from training.stopping import Wish
 from training.training_report import write_training_report
-from training.training_set import ALL, TrainingSet, Until, joined, read_training_set, recent_counts
+from training.training_set import ALL, TrainingSet, joined, read_training_set, recent_counts
+from training.update import base_model, judges, news, save_grown
 from training.user_shards import UserShards
 
-FORMAT = 1  # of run.json
 UNNUMBERED = 1  # version of a space that no store has given one yet
 POLL_SECONDS = 1.0
-
-
-@dataclass(frozen=True)
-class Run:
-    """A run directory and what it was asked for."""
-
-    folder: Path
-    corpus: Path
-    recipe: Recipe
-    until: Until
-
-    @property
-    def model(self) -> Path:
-        """The model directory."""
-        return self.folder / "model"
-
-    @property
-    def log(self) -> Path:
-        """training.jsonl."""
-        return self.folder / "training.jsonl"
-
-    @property
-    def checkpoints(self) -> Path:
-        """The folder of its checkpoints."""
-        return self.folder / "checkpoints"
-
-    @property
-    def finished(self) -> bool:
-        """Whether the model is written."""
-        return (self.model / "space.json").exists()
-
-    @classmethod
-    def open(cls, folder: str | Path) -> Run:
-        """Read run.json. Raises RunError where the folder is no run."""
-        try:
-            told = json.loads((Path(folder) / "run.json").read_text())
-            recipe = Recipe.from_json(json.dumps(told["recipe"]))
-            return cls(Path(folder), Path(told["corpus"]), recipe, Until(told["until"]))
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise RunError(f"{folder} is no training run (run.json: {error}); make one with `userfm train`") from error
-
-
-def start(
-    corpus: Corpus, folder: Path, recipe: Recipe, until: Until = Until.VALIDATION, name: Name | None = None
-) -> Run:
-    """Make a run directory, or find the same run there again, which may go on under another `parallelism`.
-
-    name: of the recipe that this one comes from, to note what it changes of that.
-    Raises RunError where the folder holds a run of another corpus, recipe or split, and whatever `check` raises where
-    the recipe makes no run.
-    """
-    check(recipe)
-    asked = {
-        "format": FORMAT,
-        "corpus": str(corpus.folder.resolve()),
-        "tokenizer": corpus.tokenizer.fingerprint,
-        "split": asdict(corpus.split),
-        "until": until,
-        "recipe": json.loads(recipe.to_json()),
-    }
-    path = folder / "run.json"
-    if path.exists():
-        found = json.loads(path.read_text())
-        other = next((key for key in asked if _to_compare(found, key) != _to_compare(asked, key)), None)
-        if other is not None:
-            raise RunError(f"{folder} holds a run with another {other}: choose another --out, or --restart")
-    folder.mkdir(parents=True, exist_ok=True)
-    if name is not None:
-        base = json.loads(named(name, corpus).to_json())
-        asked |= {"name": name, "changes": differences(base, json.loads(recipe.to_json()))}
-    fresh = path.with_suffix(".tmp")
-    fresh.write_text(json.dumps(asked, indent=2))
-    fresh.rename(path)
-    return Run(folder, corpus.folder, recipe, until)
-
-
-def _to_compare(told: dict[str, Any], key: str) -> Any:
-    """How a run is spread over ranks is not what it is."""
-    value = json.loads(json.dumps(told.get(key)))
-    return {**value, "parallelism": None} if key == "recipe" and isinstance(value, dict) else value
 
 
 @dataclass(frozen=True)
@@ -214,13 +126,22 @@ def initial_model(training_set: TrainingSet, corpus: Corpus, recipe: Recipe, ran
     return FoundationModel(recipe.model, content)
 
 
+def prepared(run: Run, corpus: Corpus, ranks: Ranks) -> tuple[FoundationModel, TrainingSet]:
+    """The model that a run begins with, on the CPU (the same on every device), and what this rank learns."""
+    shards = UserShards.of_rank(ranks.rank, ranks.count, run.recipe.sampling.shards)
+    known = joined(read_training_set(corpus, run.recipe.model, run.until, shards), ranks)
+    if run.update is None:
+        return initial_model(known, corpus, run.recipe, ranks), known
+    held_B, tokens = judges(corpus.user_ids, run.update.held), row_tokens(run.recipe.sampling)
+    fresh = news(known, run.update, tokens, held_B, run.recipe.seed)
+    return base_model(run.update, known, corpus, run.recipe.model), fresh
+
+
 def _train_here(
     run: Run, ranks: Ranks, device: torch.device, on_step: Callable[[StepRecord], None], stop: Wish
 ) -> Space:
     corpus = Corpus.open(run.corpus)
-    shards = UserShards.of_rank(ranks.rank, ranks.count, run.recipe.sampling.shards)
-    training_set = joined(read_training_set(corpus, run.recipe.model, run.until, shards), ranks)
-    model = initial_model(training_set, corpus, run.recipe, ranks)  # drawn on the CPU: the same on every device
+    model, training_set = prepared(run, corpus, ranks)
     with _log(run, ranks) as write:
         if ranks.rank == 0:
             attempts.note(run.folder, checkpoint.newest_step(run.checkpoints), device, ranks.count)
@@ -232,13 +153,20 @@ def _train_here(
         progress = train(model, training_set, run.recipe, run.checkpoints, ranks, logged, device, stop)
     if progress.stopped:
         raise _stopped(run)
-    name = corpus.tokenizer.schema.name
-    if ranks.rank == 0:
-        card = new_card(model, corpus.tokenizer, _told(run, corpus, progress))
-        pretrained.save(model, corpus.tokenizer, run.model, name, UNNUMBERED, training_set.end, card)
-        write_training_report(run.folder)
-        return Space.from_json((run.model / "space.json").read_text())
-    return Space(name, UNNUMBERED, "", 0, 0.0)
+    if ranks.rank != 0:
+        return Space(corpus.tokenizer.schema.name, UNNUMBERED, "", 0, 0.0)
+    _write_model(run, model, corpus, progress, training_set.end)
+    write_training_report(run.folder)
+    return Space.from_json((run.model / "space.json").read_text())
+
+
+def _write_model(run: Run, model: FoundationModel, corpus: Corpus, progress: Progress, as_of: float) -> None:
+    told = _told(run, corpus, progress)
+    if run.update is not None:
+        save_grown(run.update, model, corpus, run.model, f"{told.data[0]}; {told.training[0]}", as_of)
+        return
+    card = new_card(model, corpus.tokenizer, told)
+    pretrained.save(model, corpus.tokenizer, run.model, corpus.tokenizer.schema.name, UNNUMBERED, as_of, card)
 
 
 def _work(config: dict[str, Any]) -> None:

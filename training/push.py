@@ -17,9 +17,9 @@ from serving.ids import canonical
 from serving.rows import Entity, VectorBatch
 from serving.store import EmbeddingStore
 from tokenization.corpus.corpus import Corpus
-from training.pretrain import Run
 from training.reading import tokens_for
 from training.rows import list_values
+from training.run import Run
 
 USERS = 256  # encoded at a time
 ITEMS = 16_384

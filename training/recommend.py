@@ -12,7 +12,7 @@ from foundation.repeat import FIRST_ITEM
 from foundation.subgraph import Subgraph
 from training.errors import TrainingError
 from training.metrics import top_k
-from training.pretrain import Run
+from training.run import Run
 
 BEAM = 100  # paths that generation follows: beyond, nothing more was found (`python -m benchmarks generation`)
 USERS = 64  # scored at a time, each over the whole catalogue

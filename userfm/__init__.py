@@ -53,7 +53,7 @@ _PUBLIC = {
     "EventSchema": ("tokenization.schema.event_schema", "model"),
     "FoundationModel": ("foundation.model", "model"),
     "Heads": ("foundation.heads", "model"),
-    "Run": ("training.pretrain", "train"),
+    "Run": ("training.run", "train"),
     "Subgraph": ("foundation.subgraph", "model"),
     "Tokenizer": ("tokenization.tokenizer.tokenizer", "model"),
     "UserfmError": ("tokenization.errors", ""),

@@ -18,9 +18,9 @@ from training import data, pretrain
 from training.loop import train
 from training.optimisers import Optimisation
 from training.parallel import Ranks
-from training.pretrain import Run
 from training.progress import StepRecord
 from training.recipes import Recipe
+from training.run import Run, start
 from training.training_set import TrainingSet, facet_configs, item_config, read_training_set
 
 DAY = 86_400.0
@@ -109,7 +109,7 @@ def training_set(kiosk_corpus: Corpus, recipe: Recipe) -> TrainingSet:
 @pytest.fixture(scope="session")
 def trained(kiosk_corpus: Corpus, recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A finished run of the kiosk; copy it before changing anything in it."""
-    run = pretrain.start(kiosk_corpus, tmp_path_factory.mktemp("trained") / "run", recipe)
+    run = start(kiosk_corpus, tmp_path_factory.mktemp("trained") / "run", recipe)
     pretrain.pretrain_bare(run)
     return run
 

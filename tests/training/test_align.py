@@ -21,9 +21,9 @@ from tokenization.corpus.corpus import Corpus
 from training import pretrain
 from training.align import Known, align, check_lineage, dots_moved, fitted, known, told, weighted_mean
 from training.errors import RunError
-from training.pretrain import Run
 from training.push import push
 from training.recipes import Recipe
+from training.run import Run, start
 
 TARGET = Space("kiosk", 1, "a" * 64, 9, 5.0)
 
@@ -32,7 +32,7 @@ TARGET = Space("kiosk", 1, "a" * 64, 9, 5.0)
 def before(kiosk_corpus: Corpus, recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """The model before: another training of the same recipe."""
     folder = tmp_path_factory.mktemp("before") / "run"
-    run = pretrain.start(kiosk_corpus, folder, replace(recipe, seed=4, epochs=2))
+    run = start(kiosk_corpus, folder, replace(recipe, seed=4, epochs=2))
     pretrain.pretrain_bare(run)
     return run
 

@@ -15,7 +15,7 @@ from tokenization.corpus.corpus import Corpus, write_corpus
 from tokenization.tokenizer.tokenizer import Tokenizer
 from training.errors import RunError
 from training.heads import fit_heads, synthetic_queries
-from training.pretrain import Run
+from training.run import Run, start
 
 Figures = dict[str, dict[str, float]]
 
@@ -87,7 +87,7 @@ def test_items_without_text_have_no_search(kiosk, trained: Run, kiosk_corpus: Co
     model = replace(
         recipe.model, item=replace(recipe.model.item, codes=len(tokenizer.items), categories=(), text_width=0)
     )
-    run = pretrain.start(corpus, tmp_path / "run", replace(recipe, model=model, epochs=1))
+    run = start(corpus, tmp_path / "run", replace(recipe, model=model, epochs=1))
     pretrain.pretrain_bare(run)
     assert set(fit_heads(run, corpus)) == {"home", "item_to_item"}
     assert {path.stem for path in (run.model / "heads").iterdir()} == {"home", "item_to_item"}

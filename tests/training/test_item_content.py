@@ -21,6 +21,7 @@ from tokenization.sources.tables import items_rule
 from tokenization.tokenizer.tokenizer import Tokenizer
 from training import pretrain
 from training.recipes import Recipe
+from training.run import start
 from training.training_set import facet_configs, item_config
 
 
@@ -46,7 +47,7 @@ def rich(kiosk: Any, recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -
     folder = tmp_path_factory.mktemp("rich")
     corpus = write_corpus(folder / "corpus", [tokens], tokenizer, {"events": 1, "tokens": 1, "users": 1, "items": 1})
     model = replace(recipe.model, facets=facet_configs(tokenizer), item=item_config(tokenizer))
-    run = pretrain.start(corpus, folder / "run", replace(recipe, model=model, epochs=1))
+    run = start(corpus, folder / "run", replace(recipe, model=model, epochs=1))
     pretrain.pretrain_bare(run)
     [path] = [path.parent for path in (folder / "run").rglob("model.safetensors")]
     return Rich(corpus, items, path, pretrained.load(path))

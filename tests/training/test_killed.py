@@ -17,15 +17,17 @@ from safetensors.numpy import load_file
 
 from tokenization.corpus.corpus import Corpus
 from training.checkpoint import newest_step
-from training.pretrain import Run, pretrain_bare, start
+from training.pretrain import pretrain_bare
 from training.recipes import small
+from training.run import Run, start
 
 ROOT = Path(__file__).parents[2]
 
 TRAINER = """
     import sys
     import torch
-    from training.pretrain import Run, pretrain_bare
+    from training.pretrain import pretrain_bare
+    from training.run import Run
 
     torch.set_num_threads(1)
     pretrain_bare(Run.open(sys.argv[1]))

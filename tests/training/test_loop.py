@@ -32,6 +32,7 @@ from training.loop import schedule, total_batches, train
 from training.parallel import Ranks
 from training.progress import Progress, StepRecord
 from training.recipes import Recipe, ordered
+from training.run import start
 from training.setbacks import BACK_OFF
 from training.training_set import TrainingSet, read_training_set
 
@@ -88,7 +89,7 @@ def test_training_is_the_same_again(straight, kiosk_corpus: Corpus, twenty: Reci
 def test_a_killed_process_is_continued_by_another_bit_for_bit(
     straight, kiosk_corpus: Corpus, twenty: Recipe, tmp_path: Path
 ) -> None:
-    run = pretrain.start(kiosk_corpus, tmp_path / "run", twenty)
+    run = start(kiosk_corpus, tmp_path / "run", twenty)
     code = f"""
         import os, signal
         import torch
@@ -98,7 +99,7 @@ def test_a_killed_process_is_continued_by_another_bit_for_bit(
         def on_step(record):
             if record.step == {KILLED_IN}:
                 os.kill(os.getpid(), signal.SIGKILL)
-        pretrain.pretrain_bare(pretrain.Run.open({str(run.folder)!r}), on_step)
+        pretrain.pretrain_bare(Run.open({str(run.folder)!r}), on_step)
     """
     killed = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(code)],

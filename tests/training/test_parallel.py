@@ -24,8 +24,8 @@ from training import pretrain
 from training.data import Position, lessons
 from training.optimisers import Optimisers
 from training.parallel import Ranks, broadcast, global_loss, own_device, sum_gradients
-from training.pretrain import Run
 from training.recipes import Recipe
+from training.run import Run, start
 from training.sophia import hessian_diagonal
 from training.training_set import TrainingSet, read_training_set
 
@@ -59,7 +59,7 @@ WORKER = """
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
     ranks = Ranks.joined()
-    run = pretrain.Run.open(folder)
+    run = Run.open(folder)
     corpus, recipe = Corpus.open(run.corpus), run.recipe
     training_set = read_training_set(corpus, recipe.model)
     found = {}
@@ -141,7 +141,7 @@ def training_set(kiosk_corpus: Corpus, recipe: Recipe) -> TrainingSet:
 @pytest.fixture(scope="module")
 def together(kiosk_corpus: Corpus, recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Together:
     folder = tmp_path_factory.mktemp("ranks")
-    run = pretrain.start(kiosk_corpus, folder / "run", replace(recipe, epochs=1))
+    run = start(kiosk_corpus, folder / "run", replace(recipe, epochs=1))
     port = free_port()
     workers = [
         subprocess.Popen(

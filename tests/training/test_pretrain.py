@@ -15,9 +15,10 @@ from tokenization.corpus.corpus import Corpus, write_corpus
 from tokenization.tokenizer.tokenizer import Tokenizer
 from training import pretrain
 from training.errors import RunError, TrainingError
-from training.pretrain import Run, Workers
+from training.pretrain import Workers
 from training.progress import StepRecord
 from training.recipes import Recipe, with_overrides
+from training.run import Run, start
 from training.training_set import Until
 
 
@@ -26,7 +27,7 @@ def logged(run: Run) -> list[StepRecord]:
 
 
 def test_a_run_is_opened_as_it_was_started(kiosk_corpus: Corpus, recipe: Recipe, tmp_path: Path) -> None:
-    run = pretrain.start(kiosk_corpus, tmp_path / "run", recipe)
+    run = start(kiosk_corpus, tmp_path / "run", recipe)
     assert not run.finished
     opened = Run.open(str(run.folder))
     assert (opened.recipe, opened.until) == (recipe, Until.VALIDATION)
@@ -37,7 +38,7 @@ def test_a_run_is_opened_as_it_was_started(kiosk_corpus: Corpus, recipe: Recipe,
 
 
 def test_starting_the_same_run_again_finds_it(trained: Run, kiosk_corpus: Corpus, recipe: Recipe) -> None:
-    again = pretrain.start(kiosk_corpus, trained.folder, recipe)
+    again = start(kiosk_corpus, trained.folder, recipe)
     assert again.finished
     before = len(logged(trained))
     assert pretrain.pretrain(again) == Subgraph.from_pretrained(again.model).space
@@ -48,27 +49,27 @@ def test_another_recipe_corpus_or_split_needs_another_folder(
     kiosk, kiosk_corpus: Corpus, recipe: Recipe, tmp_path: Path
 ) -> None:
     folder = tmp_path / "run"
-    pretrain.start(kiosk_corpus, folder, recipe)
+    start(kiosk_corpus, folder, recipe)
     with pytest.raises(RunError, match="holds a run with another recipe: choose another --out, or --restart"):
-        pretrain.start(kiosk_corpus, folder, replace(recipe, seed=4))
+        start(kiosk_corpus, folder, replace(recipe, seed=4))
     with pytest.raises(RunError, match="another until"):
-        pretrain.start(kiosk_corpus, folder, recipe, until=Until.END)
+        start(kiosk_corpus, folder, recipe, until=Until.END)
     tokenizer = Tokenizer.fit(kiosk.schema, kiosk.events.slice(0, 700), kiosk.items)
     other = write_corpus(tmp_path / "other", [tokenizer.transform(kiosk.events)], tokenizer, {})
     with pytest.raises(RunError, match="another corpus"):
-        pretrain.start(other, folder, recipe)
+        start(other, folder, recipe)
 
 
 def test_a_run_goes_on_under_another_parallelism_also_one_from_before_there_was_any(
     kiosk_corpus: Corpus, recipe: Recipe, tmp_path: Path
 ) -> None:
-    run = pretrain.start(kiosk_corpus, tmp_path / "run", recipe)
+    run = start(kiosk_corpus, tmp_path / "run", recipe)
     told = json.loads((run.folder / "run.json").read_text())
     del told["recipe"]["parallelism"]
     (run.folder / "run.json").write_text(json.dumps(told))
     assert Run.open(run.folder).recipe == recipe
     cut = with_overrides(recipe, {"weights": "sharded", "tables": "rows", "scoring": "owners", "accumulate": "2"})
-    assert Run.open(pretrain.start(kiosk_corpus, run.folder, cut).folder).recipe == cut
+    assert Run.open(start(kiosk_corpus, run.folder, cut).folder).recipe == cut
 
 
 @pytest.mark.parametrize("content", [None, "", "[]", "{}", '{"recipe": {}}', '{"recipe": 3, "corpus": "x"}'])
@@ -142,7 +143,7 @@ def test_a_run_that_goes_on_logs_each_step_once(
     trained: Run, kiosk_corpus: Corpus, recipe: Recipe, tmp_path: Path, checkpoint_seconds: float
 ) -> None:
     """Whether the newest checkpoint is of the step before the crash, or there is none."""
-    run = pretrain.start(kiosk_corpus, tmp_path / "run", replace(recipe, checkpoint_seconds=checkpoint_seconds))
+    run = start(kiosk_corpus, tmp_path / "run", replace(recipe, checkpoint_seconds=checkpoint_seconds))
     for last in (5, 9):
         crash_at(run, last)
     heard: list[int] = []
@@ -154,7 +155,7 @@ def test_a_run_that_goes_on_logs_each_step_once(
 
 
 def test_a_run_without_a_whole_checkpoint_keeps_its_log(kiosk_corpus: Corpus, recipe: Recipe, tmp_path: Path) -> None:
-    run = pretrain.start(kiosk_corpus, tmp_path / "run", replace(recipe, checkpoint_seconds=0.0))
+    run = start(kiosk_corpus, tmp_path / "run", replace(recipe, checkpoint_seconds=0.0))
     crash_at(run, 3)
     before = run.log.read_bytes()
     for path in run.checkpoints.iterdir():
@@ -168,12 +169,12 @@ def test_a_run_without_a_whole_checkpoint_keeps_its_log(kiosk_corpus: Corpus, re
 def test_a_gpu_trains_the_run_that_the_cpu_trains(
     kiosk_corpus: Corpus, recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    on_gpu = pretrain.start(kiosk_corpus, tmp_path / "gpu", recipe)
+    on_gpu = start(kiosk_corpus, tmp_path / "gpu", recipe)
     torch.cuda.reset_peak_memory_stats()
     pretrain.pretrain_bare(on_gpu)
     assert torch.cuda.max_memory_allocated() > 0
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    on_cpu = pretrain.start(kiosk_corpus, tmp_path / "cpu", recipe)
+    on_cpu = start(kiosk_corpus, tmp_path / "cpu", recipe)
     pretrain.pretrain_bare(on_cpu)
     assert [r.loss for r in logged(on_gpu)] == pytest.approx([r.loss for r in logged(on_cpu)], rel=1e-2)
 
@@ -192,7 +193,7 @@ def ray_session() -> Iterator[None]:
 def test_ray_trains_the_run_that_plain_python_trains(
     ray_session: None, trained: Run, kiosk_corpus: Corpus, recipe: Recipe, tmp_path: Path
 ) -> None:
-    run = pretrain.start(kiosk_corpus, tmp_path / "run", recipe)
+    run = start(kiosk_corpus, tmp_path / "run", recipe)
     heard: list[StepRecord] = []
     space = pretrain.pretrain(run, on_step=heard.append)
     assert run.finished
@@ -206,7 +207,7 @@ def test_ray_trains_the_run_that_plain_python_trains(
 def test_ray_goes_on_with_a_run_that_was_cut_off(
     ray_session: None, trained: Run, kiosk_corpus: Corpus, recipe: Recipe, tmp_path: Path
 ) -> None:
-    run = pretrain.start(kiosk_corpus, tmp_path / "run", replace(recipe, checkpoint_seconds=0.0))
+    run = start(kiosk_corpus, tmp_path / "run", replace(recipe, checkpoint_seconds=0.0))
     crash_at(run, 9)
     heard: list[int] = []
     pretrain.pretrain(run, on_step=lambda record: heard.append(record.step))
@@ -221,7 +222,7 @@ def test_a_worker_that_fails_is_a_sentence_with_its_cause(
     ray_session: None, kiosk_corpus: Corpus, recipe: Recipe, tmp_path: Path
 ) -> None:
     corpus = Corpus.open(shutil.copytree(kiosk_corpus.folder, tmp_path / "corpus"))
-    run = pretrain.start(corpus, tmp_path / "run", recipe)
+    run = start(corpus, tmp_path / "run", recipe)
     shutil.rmtree(corpus.folder)
     with pytest.raises(
         TrainingError, match=r"training stopped: .*corpus is no corpus; make one with `userfm tokenize`"
@@ -233,7 +234,7 @@ def test_a_worker_that_fails_is_a_sentence_with_its_cause(
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_ray_trains_on_two_workers(ray_session: None, kiosk_corpus: Corpus, recipe: Recipe, tmp_path: Path) -> None:
-    run = pretrain.start(kiosk_corpus, tmp_path / "run", recipe)
+    run = start(kiosk_corpus, tmp_path / "run", recipe)
     heard: list[StepRecord] = []
     pretrain.pretrain(run, Workers(2), heard.append)
     assert run.finished

@@ -18,9 +18,9 @@ from tokenization.corpus.corpus import Corpus, write_corpus
 from tokenization.tokenizer.tokenizer import Tokenizer
 from training import pretrain
 from training.errors import RunError
-from training.pretrain import Run
 from training.push import item_batches, push, user_batches
 from training.recipes import Recipe
+from training.run import Run, start
 
 DAY = 86_400.0
 
@@ -135,7 +135,7 @@ def test_items_of_a_gated_model_are_pushed_as_of_the_moment_that_is_asked_for(
     kiosk_corpus: Corpus, recipe: Recipe, tmp_path: Path
 ) -> None:
     gated = replace(recipe, model=replace(recipe.model, item_gate=ItemGate.AGE), epochs=1)
-    run = pretrain.start(kiosk_corpus, tmp_path / "run", gated)
+    run = start(kiosk_corpus, tmp_path / "run", gated)
     space = pretrain.pretrain_bare(run)
     subgraph = Subgraph.from_pretrained(run.model)
     (now,), (same,), (later,) = (item_batches(subgraph, at) for at in (None, space.as_of, space.as_of + 1e8))
@@ -159,7 +159,7 @@ def test_a_corpus_of_another_tokenizer_is_refused(trained: Run, kiosk, store: Em
 
 @pytest.fixture(scope="module")
 def retrained(kiosk_corpus: Corpus, recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    run = pretrain.start(kiosk_corpus, tmp_path_factory.mktemp("retrained") / "run", replace(recipe, epochs=1, seed=4))
+    run = start(kiosk_corpus, tmp_path_factory.mktemp("retrained") / "run", replace(recipe, epochs=1, seed=4))
     pretrain.pretrain_bare(run)
     return run
 

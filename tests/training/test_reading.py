@@ -20,10 +20,10 @@ from tokenization.schema.event_schema import EventSchema
 from tokenization.tokenizer.tokenizer import Tokenizer
 from training.errors import RunError
 from training.evaluate import evaluate_run
-from training.pretrain import Run
 from training.push import push
 from training.reading import tokens_for
 from training.recommend import recommend
+from training.run import Run
 
 
 def revised(**keys: Any) -> EventSchema:

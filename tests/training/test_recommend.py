@@ -15,9 +15,10 @@ from tokenization.corpus.corpus import Corpus, write_corpus
 from tokenization.schema.event_schema import EventSchema
 from tokenization.tokenizer.tokenizer import Tokenizer
 from training.errors import TrainingError
-from training.pretrain import Run, pretrain_bare, start
+from training.pretrain import pretrain_bare
 from training.recipes import Recipe, with_overrides
 from training.recommend import recommend, recommend_generated
+from training.run import Run, start
 from training.training_set import facet_configs, item_config
 
 

@@ -16,11 +16,10 @@ import numpy as np
 import pytest
 
 from tokenization.corpus.corpus import Corpus
-from training import pretrain
 from training.attempts import attempts
 from training.errors import RunError
-from training.pretrain import Run
 from training.recipes import Name, Recipe, small, with_overrides
+from training.run import Run, start
 from training.runs import (
     State,
     column,
@@ -56,12 +55,12 @@ def test_what_a_run_changes_of_its_recipe_is_told_by_the_names_that_set_takes(
     kiosk_corpus: Corpus, tmp_path: Path
 ) -> None:
     recipe = with_overrides(small(kiosk_corpus), {"width": "16", "stages": "8:0.5,32:0.5"})
-    pretrain.start(kiosk_corpus, tmp_path / "run", recipe, name=Name.SMALL)
+    start(kiosk_corpus, tmp_path / "run", recipe, name=Name.SMALL)
     found = read_run(tmp_path / "run")
     assert found.asked.name == "small"
     assert {name: said(value) for name, value in found.changes.items()} == {"width": "16", "stages": "8:0.5,32:0.5"}
     assert with_overrides(small(kiosk_corpus), {n: said(v) for n, v in found.changes.items()}) == recipe
-    again = pretrain.start(kiosk_corpus, tmp_path / "run", recipe)  # nobody says which recipe it comes from
+    again = start(kiosk_corpus, tmp_path / "run", recipe)  # nobody says which recipe it comes from
     assert read_run(again.folder).changes == {}
 
 
@@ -80,7 +79,7 @@ def test_a_run_is_running_while_its_log_grows_and_stopped_when_it_does_not(train
 
 
 def test_a_run_that_has_logged_nothing_yet_has_no_figures(kiosk_corpus: Corpus, recipe: Recipe, tmp_path: Path) -> None:
-    pretrain.start(kiosk_corpus, tmp_path / "run", recipe)
+    start(kiosk_corpus, tmp_path / "run", recipe)
     found = read_run(tmp_path / "run")
     assert found.state is State.RUNNING
     assert set(found.figures().values()) == {None}
@@ -139,7 +138,7 @@ def test_runs_are_found_below_folders_each_once_and_none_inside_another(trained:
 def test_settings_are_compared_over_all_runs(
     trained: Run, kiosk_corpus: Corpus, recipe: Recipe, tmp_path: Path
 ) -> None:
-    pretrain.start(kiosk_corpus, tmp_path / "run", replace(recipe, seed=4))
+    start(kiosk_corpus, tmp_path / "run", replace(recipe, seed=4))
     runs = [read_run(folder) for folder in (trained.folder, tmp_path / "run", trained.folder)]
     assert compared(runs) == {"seed": [recipe.seed, 4, recipe.seed]}
     assert compared(runs[:1]) == {}

@@ -18,8 +18,8 @@ from tokenization.corpus.corpus import Corpus
 from training import pretrain
 from training.evaluate import evaluate_run
 from training.holdout import Columns, Part, hold_out
-from training.pretrain import Run
 from training.recipes import Recipe
+from training.run import Run, start
 from training.scorers import inputs, model_scorers
 from training.tables import evaluation_rows
 from training.training_set import read_training_set
@@ -30,7 +30,7 @@ def aware(kiosk_corpus: Corpus, recipe: Recipe, tmp_path_factory: pytest.TempPat
     """Two epochs of the kiosk; the checkpoints are those of a run that was resumed after the first."""
     folder = tmp_path_factory.mktemp("aware") / "run"
     model = replace(recipe.model, candidates=CandidateConfig(layers=1, heads=2, reach=8))
-    run = pretrain.start(kiosk_corpus, folder, replace(recipe, model=model, epochs=2))
+    run = start(kiosk_corpus, folder, replace(recipe, model=model, epochs=2))
     pretrain.pretrain_bare(run)
     return run
 
@@ -105,7 +105,7 @@ def test_a_run_that_is_resumed_learns_what_it_would_have_learned(
 
 def test_interests_are_scored_by_the_best_of_them(kiosk_corpus: Corpus, recipe: Recipe, tmp_path: Path) -> None:
     model = replace(recipe.model, interests=2, pools=(2, 8), state_layers=tuple(range(recipe.model.layers)))
-    run = pretrain.start(kiosk_corpus, tmp_path / "run", replace(recipe, model=model, epochs=1))
+    run = start(kiosk_corpus, tmp_path / "run", replace(recipe, model=model, epochs=1))
     pretrain.pretrain_bare(run)
     subgraph = Subgraph.from_pretrained(run.model)
     held = hold_out(kiosk_corpus.tokens(), Columns.of(kiosk_corpus.tokenizer), kiosk_corpus.split, Part.VALIDATION)

@@ -25,6 +25,7 @@ from training.loop import part_done, schedule, total_batches
 from training.parallel import Ranks
 from training.progress import Progress, StepRecord
 from training.recipes import Recipe, with_overrides
+from training.run import start
 from training.stages import Stage, stage_at
 from training.training_set import TrainingSet, in_windows
 
@@ -79,7 +80,7 @@ def test_the_optimisers_count_their_steps_through_all_stages(
 
 
 def test_the_log_and_tensorboard_say_the_stage(kiosk_corpus: Corpus, staged: Recipe, tmp_path: Path) -> None:
-    run = pretrain.start(kiosk_corpus, tmp_path / "run", staged)
+    run = start(kiosk_corpus, tmp_path / "run", staged)
     pretrain.pretrain_bare(run)
     told = [json.loads(line) for line in run.log.read_text().splitlines()]
     assert {(line["stage"], line["history"]) for line in told} == {(0, 8), (1, 16), (2, 60)}

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from training.errors import Stopped
-from training.pretrain import Run
 from training.progress import StepRecord
+from training.run import Run
 from training.tracking import _Calls, asked_for, track_figures, tracking
 
 MISSING = "mlflow-skinny, sqlalchemy and alembic are not installed: pip install 'userfm[mlflow]' sqlalchemy alembic"

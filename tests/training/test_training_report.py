@@ -17,8 +17,8 @@ from tests.training.test_report import Reader
 from tokenization.corpus.corpus import Corpus
 from training import pretrain
 from training.errors import RunError
-from training.pretrain import Run
 from training.recipes import Name, Recipe, small, with_overrides
+from training.run import Run, start
 from training.runs import column, read_log
 from training.training_report import POINTS, binned, speeds, write_training_report
 
@@ -114,7 +114,7 @@ def test_a_run_without_a_step_has_a_page_too(folder: Path) -> None:
 
 def test_places_where_a_run_went_on_and_stages_are_marked(kiosk_corpus: Corpus, recipe: Recipe, tmp_path: Path) -> None:
     changed = with_overrides(replace(recipe, checkpoint_seconds=0.0), {"stages": "16:0.5,48:0.5"})
-    run = pretrain.start(kiosk_corpus, tmp_path / "run", changed)
+    run = start(kiosk_corpus, tmp_path / "run", changed)
 
     def stop(record: pretrain.StepRecord) -> None:
         if record.step == 4:
@@ -132,7 +132,7 @@ def test_places_where_a_run_went_on_and_stages_are_marked(kiosk_corpus: Corpus, 
 
 def test_what_a_run_changes_of_its_recipe_stands_on_the_page(kiosk_corpus: Corpus, tmp_path: Path) -> None:
     recipe = with_overrides(small(kiosk_corpus), {"width": "16"})
-    pretrain.start(kiosk_corpus, tmp_path / "a <b> run", recipe, name=Name.SMALL)
+    start(kiosk_corpus, tmp_path / "a <b> run", recipe, name=Name.SMALL)
     page = write_training_report(tmp_path / "a <b> run")
     assert "What it changes of the recipe small" in text_of(page)
     assert "model.width" in text_of(page)

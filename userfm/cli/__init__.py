@@ -28,6 +28,7 @@ from userfm.cli import (
     serve,
     tokenize,
     train,
+    update,
 )
 from userfm.cli.errors import sentence
 
@@ -37,6 +38,7 @@ EXTRAS = {
     "tokenize": "model,text",
     "append": "model,text",
     "train": "train,text",
+    "update": "train,text",
     "runs": "train",
     "evaluate": "train",
     "recommend": "train",
@@ -92,6 +94,7 @@ app.add_typer(schema.app, name="schema")
 app.command("tokenize")(tokenize.tokenize)
 app.command("append")(append.append)
 app.command("train")(train.train)
+app.command("update")(update.update)
 app.add_typer(runs.app, name="runs")
 app.command("evaluate")(evaluate.evaluate)
 app.command("recommend")(recommend.recommend)

@@ -53,7 +53,7 @@ def align(
     from training.align import align as rotate
     from training.align import told
     from training.errors import RunError
-    from training.pretrain import Run
+    from training.run import Run
     from userfm.cli.console import progress_console, results, stages
 
     kept = _numbers(bands)
@@ -80,7 +80,7 @@ def _model(to: Path, space: str | None) -> Path:
     """The model directory that is meant. Raises RunError, StoreError."""
     from serving.errors import StoreError
     from serving.store import EmbeddingStore
-    from training.pretrain import Run
+    from training.run import Run
     from userfm.cli.publish import pushed_space
 
     if space is not None:

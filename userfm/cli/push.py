@@ -40,8 +40,8 @@ def push(
     from serving.store import EmbeddingStore
     from tokenization.corpus.corpus import Corpus
     from training.errors import RunError
-    from training.pretrain import Run
     from training.push import push as write
+    from training.run import Run
     from userfm.cli.console import progress_console, results, stages
 
     opened, moment = Run.open(run), None if as_of is None else as_of.replace(tzinfo=UTC).timestamp()

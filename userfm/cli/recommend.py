@@ -84,9 +84,9 @@ def recommend(
       userfm recommend run --events today.parquet --attributes members.csv
       userfm recommend run corpus --retrieval generative
     """
-    from training.pretrain import Run
     from training.recommend import recommend as rank
     from training.recommend import recommend_generated
+    from training.run import Run
     from userfm.cli.console import progress_console, results
 
     if out is not None and out.suffix not in _WRITERS:

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tokenization.corpus.corpus import Corpus
-    from training.pretrain import Run
     from training.progress import StepRecord
+    from training.run import Run
     from training.training_set import Until
     from userfm.cli.console import Report
 
@@ -95,8 +95,9 @@ def train(
     Then: userfm evaluate run corpus
     """
     from tokenization.corpus.corpus import Corpus
-    from training.pretrain import Workers, pretrain, pretrain_bare, start
+    from training.pretrain import Workers, pretrain, pretrain_bare
     from training.recipes import Name, named, with_overrides
+    from training.run import start
     from training.tracking import track_figures, tracking
     from userfm.cli.console import progress_console, results, stages, training
 

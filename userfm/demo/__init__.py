@@ -33,10 +33,11 @@ from tokenization.job.pipeline import tokenize
 from training.evaluate import evaluate_run
 from training.holdout import Part
 from training.item_map import item_map
-from training.pretrain import Run, Workers, pretrain, start
+from training.pretrain import Workers, pretrain
 from training.push import push
 from training.recipes import Name, Recipe, named, with_overrides
 from training.report import Report, write_report
+from training.run import Run, start
 from training.runs import note_evaluation
 from training.tables import print_figures
 from training.training_set import Until

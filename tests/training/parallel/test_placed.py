@@ -17,11 +17,10 @@ import torch
 from foundation.lesson import Objectives
 from tests.training.parallel import worker
 from tokenization.corpus.corpus import Corpus
-from training import pretrain
 from training.parallel import Parallelism, Precision, Ranks
 from training.parallel.tables import BLOCK
-from training.pretrain import Run
 from training.recipes import Recipe
+from training.run import Run, start
 from training.training_set import TrainingSet, read_training_set
 
 ROOT = Path(__file__).parents[3]
@@ -60,7 +59,7 @@ def begun(
 
 @pytest.fixture(scope="module")
 def run(kiosk_corpus: Corpus, recipe: Recipe, begun: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    run = pretrain.start(kiosk_corpus, tmp_path_factory.mktemp("plans") / "run", recipe)
+    run = start(kiosk_corpus, tmp_path_factory.mktemp("plans") / "run", recipe)
     shutil.copytree(begun, run.folder / "begun alone")
     return run
 

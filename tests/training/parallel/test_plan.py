@@ -7,10 +7,10 @@ import pytest
 
 from tokenization.corpus.corpus import Corpus
 from tokenization.errors import UserfmError
-from training import pretrain
 from training.errors import TrainingError
 from training.parallel import Compiler, Parallelism, Precision, Scoring, Tables, Weights
 from training.recipes import Recipe, with_overrides
+from training.run import start
 
 CUT = {"weights": "sharded", "tables": "rows", "scoring": "owners"}
 
@@ -71,5 +71,5 @@ def test_what_does_not_go_together_is_one_sentence(recipe: Recipe, words: dict[s
 def test_nothing_is_written_of_a_run_that_cant_be_spread(kiosk_corpus: Corpus, recipe: Recipe, tmp_path) -> None:
     muon = with_overrides(recipe, {"method": "muon"})
     with pytest.raises(TrainingError, match="Muon turns whole matrices"):
-        pretrain.start(kiosk_corpus, tmp_path / "run", replace(muon, parallelism=Parallelism(weights=Weights.SHARDED)))
+        start(kiosk_corpus, tmp_path / "run", replace(muon, parallelism=Parallelism(weights=Weights.SHARDED)))
     assert not (tmp_path / "run").exists()

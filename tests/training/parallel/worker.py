@@ -38,6 +38,7 @@ from training.parallel import (
 from training.parallel.tables import BLOCK, cut_tables
 from training.progress import StepRecord
 from training.recipes import Recipe
+from training.run import Run
 from training.step import learn, own_lessons
 from training.training_set import TrainingSet, read_training_set
 
@@ -169,7 +170,7 @@ def main(rank: int, port: str, folder: Path, out: Path, kind: str, names: Sequen
     torch.set_num_threads(1)
     device = torch.device(kind, rank) if kind == "cuda" else CPU
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    ranks, run = open_group(device), pretrain.Run.open(folder)
+    ranks, run = open_group(device), Run.open(folder)
     corpus, recipe = Corpus.open(run.corpus), run.recipe
     training_set = read_training_set(corpus, recipe.model)
     found: dict[str, Any] = {"steps": first_steps(corpus, training_set, recipe, ranks, device, names or [*PLANS, HALF])}

@@ -1,0 +1,92 @@
+"""Whether today's model may take the place of yesterday's: both judged by users whose news neither has learned."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from foundation.subgraph import Subgraph
+from tokenization.corpus.corpus import Corpus
+from tokenization.tokenizer.split import Split
+from tokenization.tokenizer.translation import translation
+from training.errors import EvaluationError
+from training.holdout import Columns, Requests, Scorer, hold_out
+from training.metrics import Interval, mean, paired_bootstrap
+from training.ranking import Slice, evaluate
+from training.scorers import model_scorers
+from training.update import Update, judges
+
+ALLOWED = 0.005
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """NDCG@10 of both models on the first new group of each judging user. gap: new − old, paired, with its interval.
+    allowed: loss of NDCG@10 that is no reason to refuse."""
+
+    users: int
+    new: float
+    old: float
+    gap: Interval
+    allowed: float
+
+    @property
+    def passed(self) -> bool:
+        """Whether today's model may be published: it is not worse by more than was allowed, nor surely worse at all."""
+        return self.gap.mean >= -self.allowed and self.gap.high >= 0
+
+    def sentence(self) -> str:
+        """For people."""
+        gap = f"{self.gap.mean:+.4f}, {self.gap.low:+.4f} to {self.gap.high:+.4f}"
+        word = "may take the place of the old one" if self.passed else "is worse than the old one"
+        return (
+            f"NDCG@10 on the news of {self.users:,} users, which it has not learned: {self.new:.4f}, the old model "
+            f"{self.old:.4f} ({gap}): the new model {word}"
+        )
+
+
+def verdict(update: Update, model: Path, corpus: Corpus, allowed: float = ALLOWED) -> Verdict:
+    """Judge the model of an update beside its base. allowed: as in `Verdict`.
+
+    Raises EvaluationError where none of the judging users has done anything new.
+    """
+    old, new = Subgraph.from_pretrained(update.base), Subgraph.from_pretrained(model)
+    tokens = corpus.tokens()
+    held = tokens.filter(pa.array(judges(corpus.user_ids, update.held)))
+    if not held.num_rows:
+        raise EvaluationError("no user is kept to judge by: raise `held`")
+    # Everything up to and including the last event that the base has learned is history.
+    split = Split("time", float(np.nextafter(update.since, np.inf)), None, None)
+    holdout = hold_out(held, Columns.of(corpus.tokenizer), split)
+    items = len(corpus.tokenizer.items)
+    scorers = {"new": model_scorers(new)["model"], "old": as_before(old, corpus, items)}
+    judged = evaluate(holdout, scorers, items).judged
+    ndcg_U = {name: one.values[Slice.ALL]["ndcg@10"] for name, one in judged.items()}
+    gap = paired_bootstrap(ndcg_U["new"], ndcg_U["old"])
+    return Verdict(len(holdout), mean(ndcg_U["new"]), mean(ndcg_U["old"]), gap, allowed)
+
+
+def as_before(old: Subgraph, corpus: Corpus, items: int) -> Scorer:
+    """The scores of a model that knows less than the corpus: what came since is unknown to it, and no candidate."""
+    score, known = model_scorers(old)["model"], len(old.tokenizer.items)
+    same = corpus.tokenizer.fingerprint == old.tokenizer.fingerprint
+    told = None if same else translation(corpus.tokenizer, old.tokenizer)
+
+    def scored(requests: Requests) -> NDArray[np.float32]:
+        history = requests.history if told is None else told.apply(requests.history)
+        context = np.where(requests.context < _sizes(old), requests.context, 1)
+        found_nW = score(replace(requests, history=history, context=context))
+        score_nV = np.full((len(requests), items), -np.inf, np.float32)
+        score_nV[:, :known] = found_nW
+        return score_nV
+
+    return scored
+
+
+def _sizes(model: Subgraph) -> NDArray[np.int64]:
+    """Codes that the model knows of each context facet."""
+    return np.array([facet.size for facet in model.model.config.context], dtype=np.int64)
