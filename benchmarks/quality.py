@@ -57,7 +57,7 @@ METRICS = {"hr@10": "recall@10", "ndcg@10": "ndcg@10", "hr@50": "recall@50"}
 OURS: Mapping[Log, Mapping[str, str]] = {
     Log.ML_1M: {"width": "128", "heads": "4", "dropout": "0.2", "epochs": "10"},
     Log.BEAUTY: {"width": "128", "heads": "4", "dropout": "0.2", "epochs": "6"},
-    Log.JOURNEY: {"epochs": "3"},
+    Log.JOURNEY: {"epochs": "2"},
 }
 """Settings on top of the recipe, chosen on validation as docs/log.md tells."""
 SCORER = {Log.ML_1M: "embedding", Log.BEAUTY: "embedding", Log.JOURNEY: "model"}
