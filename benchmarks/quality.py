@@ -177,14 +177,23 @@ def _peer_course(log: Log, minutes: float) -> tuple[rectools.Settings, rectools.
     best = best_within(figures["trials"], 60 * minutes * cores)
     settings = rectools.Settings(**best["settings"])
     if minutes < math.inf:
-        return settings, rectools.Course(epochs=ENDLESS, seconds=60 * minutes, clock="wall", threads=cores)
+        # Passes beyond the one that was best on validation would only hurt it, where later ones were looked at.
+        passes = ENDLESS if best["rising"] else best["epoch"]
+        return settings, rectools.Course(epochs=passes, seconds=60 * minutes, clock="wall", threads=cores)
     return settings, rectools.Course(epochs=best["epoch"])
 
 
 def best_within(trials: Sequence[Mapping[str, Any]], seconds: float) -> dict[str, Any]:
-    """Settings and epoch of the trial that did best on validation in so much processor time."""
+    """Settings and epoch of the trial that did best on validation in so much processor time; rising: it was best at
+    its last look."""
     looks = [
-        {"settings": trial["settings"], "epoch": epoch, "seconds": spent, "ndcg@10": found}
+        {
+            "settings": trial["settings"],
+            "epoch": epoch,
+            "seconds": spent,
+            "ndcg@10": found,
+            "rising": epoch == trial["looks"][-1][0],
+        }
         for trial in trials
         for epoch, spent, found in trial["looks"]
         if spent <= seconds

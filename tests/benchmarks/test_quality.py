@@ -82,3 +82,9 @@ def test_a_peer_of_so_many_seconds_has_the_settings_that_were_best_by_then() -> 
     found = best_within([slow, quick], 70.0)
     assert (found["settings"], found["epoch"]) == ({"width": 64}, 2)
     assert best_within([slow, quick], 1e9)["settings"] == {"width": 128}
+
+
+def test_a_trial_rises_that_was_best_at_its_last_look() -> None:
+    peaked = {"settings": {}, "looks": [[1, 10.0, 0.1], [2, 20.0, 0.3], [3, 30.0, 0.2]]}
+    assert not best_within([peaked], 1e9)["rising"]
+    assert best_within([{**peaked, "looks": peaked["looks"][:2]}], 1e9)["rising"]
