@@ -30,6 +30,7 @@ COMMANDS = [
     "tokenize",
     "append",
     "train",
+    "update",
     "runs",
     "evaluate",
     "recommend",
