@@ -94,6 +94,7 @@ def test_a_killed_process_is_continued_by_another_bit_for_bit(
         import os, signal
         import torch
         from training import pretrain
+        from training.run import Run
 
         torch.set_num_threads(1)
         def on_step(record):

@@ -51,6 +51,7 @@ WORKER = """
     from training.loop import train
     from training.step import slope
     from training.optimisers import Method, Optimisers
+    from training.run import Run
     from training.parallel import Ranks, broadcast, global_loss, sum_gradients
     from training.sophia import hessian_diagonal
     from training.stages import Stage
