@@ -57,11 +57,14 @@ def verdict(update: Update, model: Path, corpus: Corpus, allowed: float = ALLOWE
     old, new = Subgraph.from_pretrained(update.base), Subgraph.from_pretrained(model)
     tokens = corpus.tokens()
     held = tokens.filter(pa.array(judges(corpus.user_ids, update.held)))
-    if not held.num_rows:
-        raise EvaluationError("no user is kept to judge by: raise `held`")
     # Everything up to and including the last event that the base has learned is history.
     split = Split("time", float(np.nextafter(update.since, np.inf)), None, None)
-    holdout = hold_out(held, Columns.of(corpus.tokenizer), split)
+    try:
+        holdout = hold_out(held, Columns.of(corpus.tokenizer), split)
+    except EvaluationError as error:
+        raise EvaluationError(
+            f"none of the {held.num_rows:,} users who judge has news after a past: raise --held, or update less often"
+        ) from error
     items = len(corpus.tokenizer.items)
     scorers = {"new": model_scorers(new)["model"], "old": as_before(old, corpus, items)}
     judged = evaluate(holdout, scorers, items).judged

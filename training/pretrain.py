@@ -17,8 +17,7 @@ import torch
 
 from foundation import pretrained
 from foundation.card import Told, new_card
-from foundation.config import ItemGate
-from foundation.embedding import item_content
+from foundation.growth import grown
 from foundation.model import FoundationModel
 from foundation.space import Space
 from foundation.start import shared_start
@@ -26,7 +25,6 @@ from tokenization.corpus.corpus import Corpus
 from training import attempts, checkpoint, stopping
 from training.data import row_tokens
 from training.errors import Stopped, TrainingError
-from training.item_ages import item_ages
 from training.loop import train
 from training.parallel import Ranks, open_group, own_device
 from training.progress import Progress, StepRecord
@@ -34,8 +32,8 @@ from training.recipes import Recipe, Start
 from training.run import Run
 from training.stopping import Wish
 from training.training_report import write_training_report
-from training.training_set import ALL, TrainingSet, joined, read_training_set, recent_counts
-from training.update import base_model, judges, news, save_grown
+from training.training_set import ALL, TrainingSet, content_of, joined, read_training_set
+from training.update import gentle, judges, news, save_grown, unjudged
 from training.user_shards import UserShards
 
 UNNUMBERED = 1  # version of a space that no store has given one yet
@@ -115,13 +113,11 @@ def pretrain_bare(run: Run, on_step: Callable[[StepRecord], None] = lambda recor
 
 def initial_model(training_set: TrainingSet, corpus: Corpus, recipe: Recipe, ranks: Ranks = ALL) -> FoundationModel:
     """A new model of the recipe, its weights drawn as the recipe's `start` says."""
-    tokenizer, column = corpus.tokenizer, recipe.model.item_column
-    items, recent_V = tokenizer.items, recent_counts(training_set, column, ranks)
-    gated = recipe.model.item_gate is ItemGate.AGE
-    ages = item_ages(training_set.events, training_set.end, recent_V, tokenizer, column) if gated else None
-    content = item_content(items, recent_V, ages)
+    tokenizer = corpus.tokenizer
+    content = content_of(training_set, tokenizer, recipe.model, ranks)
     if recipe.start is Start.SHARED:
-        return shared_start(recipe.model, content, items.ids.decode(np.arange(len(items), dtype=np.int32)))
+        ids = tokenizer.items.ids
+        return shared_start(recipe.model, content, ids.decode(np.arange(len(tokenizer.items), dtype=np.int32)))
     torch.manual_seed(recipe.seed)
     return FoundationModel(recipe.model, content)
 
@@ -132,9 +128,10 @@ def prepared(run: Run, corpus: Corpus, ranks: Ranks) -> tuple[FoundationModel, T
     known = joined(read_training_set(corpus, run.recipe.model, run.until, shards), ranks)
     if run.update is None:
         return initial_model(known, corpus, run.recipe, ranks), known
-    held_B, tokens = judges(corpus.user_ids, run.update.held), row_tokens(run.recipe.sampling)
-    fresh = news(known, run.update, tokens, held_B, run.recipe.seed)
-    return base_model(run.update, known, corpus, run.recipe.model), fresh
+    known = unjudged(known, run.update, judges(corpus.user_ids, run.update.held), run.recipe.model)
+    content = content_of(known, corpus.tokenizer, run.recipe.model)
+    fresh = news(known, run.update, row_tokens(run.recipe.sampling), run.recipe.seed)
+    return grown(pretrained.load(Path(run.update.base)).model, run.recipe.model, content), fresh
 
 
 def _train_here(
@@ -142,6 +139,7 @@ def _train_here(
 ) -> Space:
     corpus = Corpus.open(run.corpus)
     model, training_set = prepared(run, corpus, ranks)
+    recipe = run.recipe if run.update is None else gentle(run.recipe, run.update.rate)
     with _log(run, ranks) as write:
         if ranks.rank == 0:
             attempts.note(run.folder, checkpoint.newest_step(run.checkpoints), device, ranks.count)
@@ -150,7 +148,7 @@ def _train_here(
             write(record)
             on_step(record)
 
-        progress = train(model, training_set, run.recipe, run.checkpoints, ranks, logged, device, stop)
+        progress = train(model, training_set, recipe, run.checkpoints, ranks, logged, device, stop)
     if progress.stopped:
         raise _stopped(run)
     if ranks.rank != 0:

@@ -24,6 +24,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from tokenization.errors import first_line
 from training.errors import Stopped
 from training.progress import StepRecord
 from training.runs import read_asked, said
@@ -49,13 +50,13 @@ def asked_for() -> bool:
 def tracking(folder: Path, warn: Warn, patience: float = PATIENCE) -> Iterator[Callable[[StepRecord], None]]:
     """A callback for the steps of a training; when it is over, its page goes along. Nothing happens unless `asked_for`.
 
-    warn: is told, at most once, what went wrong with the server. patience: seconds to wait for it at the end.
+    warn: is told what went wrong with the server. patience: seconds to wait for it at the end.
     """
     if not asked_for():
         yield lambda record: None
         return
     calls = _Calls(warn)
-    here = _Tracked(folder)
+    here = _Tracked(folder, warn)
     steps = _Steps(calls, here)
     calls.later(here.open)
     status = "FAILED"
@@ -77,7 +78,7 @@ def track_figures(folder: Path, name: str, figures: Mapping[str, Any], warn: War
         return
     told = {f"{name}/{path.replace('.', '/')}": value for path, value in flatten(figures)}
     numbers: list[Told] = [(path, float(value), 0) for path, value in told.items() if isinstance(value, int | float)]
-    calls, here = _Calls(warn), _Tracked(folder)
+    calls, here = _Calls(warn), _Tracked(folder, warn)
     calls.later(here.open)
     for some in _batches(numbers, MOST_METRICS):
         calls.later(partial(here.metrics, some))
@@ -111,8 +112,7 @@ class _Calls:
             try:
                 call()
             except Exception as error:  # noqa: BLE001  of whatever a server, its client or its database may raise
-                cause = (str(error).strip().splitlines() or [type(error).__name__])[0]
-                self._warn(f"MLflow is told nothing more of this run: {cause}")
+                self._warn(f"MLflow is told nothing more of this run: {first_line(error)}")
                 return
 
 
@@ -138,8 +138,8 @@ class _Steps:
 class _Tracked:
     """A run on the server. All of it is called in one thread."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, warn: Warn) -> None:
+        self._folder, self._warn = folder, warn
         self._client: Any = None
         self._id = ""
 
@@ -154,8 +154,8 @@ class _Tracked:
                 self._id = json.loads(note.read_text(encoding="utf-8"))["run_id"]
                 self._client.update_run(self._id, status="RUNNING")
                 return
-            except MlflowException:  # another server, or deleted there: it begins anew below, or fails as this did
-                pass
+            except MlflowException as error:  # another server, or deleted there
+                self._warn(f"MLflow does not go on with run {self._id}, a new one is begun: {first_line(error)}")
         self._id = self._client.create_run(self._experiment(), run_name=self._folder.resolve().name).info.run_id
         note.write_text(json.dumps({"run_id": self._id}) + "\n", encoding="utf-8")
         self._parameters()

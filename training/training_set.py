@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from foundation.config import FacetConfig, ItemConfig, ModelConfig
+from foundation.config import FacetConfig, ItemConfig, ItemGate, ModelConfig
+from foundation.embedding import ItemContent, item_content
 from foundation.jagged import EventBatch, group_offsets, offsets_of, ranges
 from foundation.repeat import FIRST_ITEM
 from tokenization.corpus.corpus import Corpus
@@ -19,6 +20,7 @@ from tokenization.tokenizer.tokenizer import Tokenizer
 from training.asking import askable
 from training.errors import TrainingError
 from training.feedback import Feedback, feedback_of
+from training.item_ages import item_ages
 from training.parallel import Ranks, largest, total
 from training.user_shards import WHOLE, UserShards, read_shards
 
@@ -81,12 +83,11 @@ def read_training_set(
     tokens, shard_B = read_shards(corpus, shards)
     events = EventBatch.from_tokens(tokens, config.facet_names, config.attribute_names)
     events = trainable_events(events, corpus.split, until)
-    count_V = np.bincount(events.facet_TF[:, config.item_column].numpy(), minlength=config.item.codes)
-    count_V[:FIRST_ITEM] = 0
+    count_V = meetings(events, config)
     time_T = events.time_T + events.start_B[events.user_T]
     begin, end = (float(time_T.min()), float(time_T.max())) if events.tokens else (0.0, 0.0)
     fresh_B, feedback = torch.zeros(events.users, dtype=torch.int64), feedback_of(corpus.tokenizer, config.facet_names)
-    counts = (events, count_V.astype(np.float64), end, fresh_B, feedback, begin)
+    counts = (events, count_V, end, fresh_B, feedback, begin)
     training_set = TrainingSet(*counts, shards, shard_B)
     if not training_set.users or not count_V.any():
         raise TrainingError(
@@ -108,17 +109,25 @@ def trainable_events(events: EventBatch, split: Split, until: Until) -> EventBat
     if split.last_items is None:
         cut = split.validation if until is Until.VALIDATION else split.time
         assert cut is not None
-        return _keep(events, events.time_T + events.start_B[events.user_T] < cut)
+        return kept(events, events.time_T + events.start_B[events.user_T] < cut)
     groups_B = torch.zeros(events.users, dtype=torch.int64)
     groups_B = groups_B.scatter_reduce_(0, events.user_T, events.group_T + 1, "amax")
     held_out = split.last_items * (2 if until is Until.VALIDATION else 1)
     held_T = events.group_T >= groups_B[events.user_T] - held_out
     cut_B = torch.full((events.users,), torch.inf, dtype=torch.float64)
     cut_B = cut_B.scatter_reduce_(0, events.user_T[held_T], events.begin_T[held_T], "amin")
-    return _keep(events, ~held_T & (events.time_T < cut_B[events.user_T]))
+    return kept(events, ~held_T & (events.time_T < cut_B[events.user_T]))
 
 
-def _keep(events: EventBatch, keep_T: Tensor) -> EventBatch:
+def meetings(events: EventBatch, config: ModelConfig) -> np.ndarray:
+    """float64 [V]: how often each item was met."""
+    count_V = np.bincount(events.facet_TF[:, config.item_column].numpy(), minlength=config.item.codes)
+    count_V[:FIRST_ITEM] = 0
+    return count_V.astype(np.float64)
+
+
+def kept(events: EventBatch, keep_T: Tensor) -> EventBatch:
+    """The same users with some of their tokens."""
     length_B = torch.bincount(events.user_T[keep_T], minlength=events.users)
     offset_B1 = offsets_of(length_B)
     return events.picked(keep_T, offset_B1, torch.arange(events.users))
@@ -160,6 +169,15 @@ def recent_counts(training_set: TrainingSet, item_column: int, ranks: Ranks = AL
     if not training_set.whole:
         count_V = total(count_V, ranks)
     return count_V.float()
+
+
+def content_of(training_set: TrainingSet, tokenizer: Tokenizer, config: ModelConfig, ranks: Ranks = ALL) -> ItemContent:
+    """What is known of every item, with how it was met lately and since when, as a model begins with it."""
+    recent_V = recent_counts(training_set, config.item_column, ranks)
+    if config.item_gate is not ItemGate.AGE:
+        return item_content(tokenizer.items, recent_V)
+    ages = item_ages(training_set.events, training_set.end, recent_V, tokenizer, config.item_column)
+    return item_content(tokenizer.items, recent_V, ages)
 
 
 def joined(training_set: TrainingSet, ranks: Ranks) -> TrainingSet:

@@ -9,7 +9,6 @@ Shapes: B rows, T tokens.
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,51 +16,69 @@ import numpy as np
 import pyarrow as pa
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from foundation import pretrained
 from foundation.config import ModelConfig
-from foundation.embedding import item_content
-from foundation.growth import grown
+from foundation.jagged import EventBatch
 from foundation.model import FoundationModel
 from foundation.pretrained import Pretrained
+from foundation.start import keys_of
 from tokenization.corpus.corpus import Corpus
 from tokenization.tokenizer.tokenizer import Tokenizer
 from training.errors import TrainingError
-from training.item_ages import item_ages
 from training.recipes import Recipe
-from training.training_set import TrainingSet, facet_configs, in_windows, item_config, recent_counts, select_users
+from training.training_set import TrainingSet, facet_configs, in_windows, item_config, kept, meetings, select_users
+
+WARMUP = 5  # steps
 
 
 @dataclass(frozen=True)
 class Update:
     """What a run goes on from.
 
-    base: model directory. since: epoch seconds until which that had learned. replay: rows that are asked for anything,
-    for each row that is asked for its news. held: share of the users whose news are not learned, and judge.
+    base: model directory. since: epoch seconds until which that had learned. rate: share of the recipe's rates. replay:
+    rows that are asked for anything, for each row that is asked for its news. held: share of the users whose news are
+    not learned, and judge.
     """
 
     base: str
     since: float
+    rate: float = 0.3
     replay: float = 1.0
     held: float = 0.1
 
     def __post_init__(self) -> None:
-        if not self.replay >= 0:
-            raise TrainingError(f"update: 'replay' must be at least 0, got {self.replay}")
+        for name in ("rate", "replay"):
+            if not getattr(self, name) >= 0:
+                raise TrainingError(f"update: {name!r} must be at least 0, got {getattr(self, name)}")
         if not 0 <= self.held < 1:
             raise TrainingError(f"update: 'held' is a share, from 0 to below 1, got {self.held}")
 
 
-def of_model(base: Path, replay: float = 1.0, held: float = 0.1) -> Update:
-    """An update of a model directory, from where it has learned until. Raises ModelError where it is none."""
-    return Update(str(base.resolve()), pretrained.load(base).space.as_of, replay, held)
+def of_model(base: Path, rate: float, replay: float, held: float) -> Update:
+    """An update of a model directory, from where it has learned until.
+
+    Raises ModelError where it is none, TrainingError where its log tells no times, by which news are told.
+    """
+    known = pretrained.load(base)
+    if known.tokenizer.schema.time is None:
+        raise TrainingError(f"the log of {known.space.name} has no times, so nothing says what is new: train it again")
+    return Update(str(base.resolve()), known.space.as_of, rate, replay, held)
 
 
-def recipe_after(recipe: Recipe, corpus: Corpus, rate: float, epochs: int) -> Recipe:
-    """The recipe of yesterday's run with the vocabularies of today, for so many passes at a share of its rates."""
-    moving = recipe.optimisation
-    gentle = replace(moving, rate=rate * moving.rate, table_rate=rate * moving.table_rate, warmup=min(moving.warmup, 5))
-    return replace(recipe, model=larger(recipe.model, corpus.tokenizer), optimisation=gentle, epochs=epochs)
+def recipe_after(recipe: Recipe, corpus: Corpus, epochs: int) -> Recipe:
+    """The recipe of yesterday's run with the vocabularies of today, for so many passes. Its rates stay those of the
+    first training, of which each update takes its own share: shares of shares would vanish in a week."""
+    return replace(recipe, model=larger(recipe.model, corpus.tokenizer), epochs=epochs)
+
+
+def gentle(recipe: Recipe, rate: float) -> Recipe:
+    """The recipe at a share of its rates, which are reached within a few steps."""
+    full = recipe.optimisation
+    warmup = min(full.warmup, WARMUP)
+    some = replace(full, rate=rate * full.rate, table_rate=rate * full.table_rate, warmup=warmup)
+    return replace(recipe, optimisation=some)
 
 
 def larger(config: ModelConfig, tokenizer: Tokenizer) -> ModelConfig:
@@ -70,27 +87,20 @@ def larger(config: ModelConfig, tokenizer: Tokenizer) -> ModelConfig:
     return replace(config, facets=facet_configs(tokenizer), item=item_config(tokenizer), attributes=sizes)
 
 
-def base_model(update: Update, training_set: TrainingSet, corpus: Corpus, config: ModelConfig) -> FoundationModel:
-    """Yesterday's model, grown. Raises ModelError where the corpus's tokenizer did not grow from the model's."""
-    column = config.item_column
-    recent_V = recent_counts(training_set, column)
-    ages = item_ages(training_set.events, training_set.end, recent_V, corpus.tokenizer, column)
-    content = item_content(corpus.tokenizer.items, recent_V, ages)
-    return grown(pretrained.load(Path(update.base)).model, config, content)
+def unjudged(training_set: TrainingSet, update: Update, held_B: NDArray[np.bool_], config: ModelConfig) -> TrainingSet:
+    """The same without the news of the users who judge, in what is counted as well. held_B: these, of all rows."""
+    events = training_set.events
+    judging_T = torch.from_numpy(held_B)[events.user_T] & ~_known(events, update)
+    events = kept(events, ~judging_T)
+    return replace(training_set, events=events, count_V=meetings(events, config))
 
 
-def news(training_set: TrainingSet, update: Update, tokens: int, held_B: NDArray[np.bool_], seed: int) -> TrainingSet:
-    """Rows with news, of which only these are asked for, and beside them rows of which anything is; none of users that
-    judge.
-
-    tokens: most of a row. held_B: users that judge, of all rows. Raises TrainingError where there is no news.
-    """
-    kept = torch.from_numpy(np.flatnonzero(~held_B))
-    known = replace(training_set, events=select_users(training_set.events, kept), fresh_B=training_set.fresh_B[kept])
-    cut = in_windows(known, tokens)
+def news(training_set: TrainingSet, update: Update, tokens: int, seed: int) -> TrainingSet:
+    """Rows with news, of which only these are asked for, and beside them rows of which anything is. tokens: most of a
+    row. Raises TrainingError where there is no news."""
+    cut = in_windows(training_set, tokens)
     events = cut.events
-    old_T = events.time_T + events.start_B[events.user_T] <= update.since
-    old_B = torch.bincount(events.user_T[old_T], minlength=events.users)
+    old_B = torch.bincount(events.user_T[_known(events, update)], minlength=events.users)
     asked = replace(cut, fresh_B=torch.maximum(cut.fresh_B, old_B))
     with_news = asked.trainable
     if not len(with_news):
@@ -104,13 +114,15 @@ def news(training_set: TrainingSet, update: Update, tokens: int, held_B: NDArray
 
 def judges(user_ids: pa.Array, share: float) -> NDArray[np.bool_]:
     """[B] whose news are not learned: the same users every day, by their ids."""
-    texts = user_ids.cast(pa.large_string()).to_pylist()
-    found = (hashlib.blake2b(f"judge {text}".encode(), digest_size=8).digest() for text in texts)
-    number_B = np.frombuffer(b"".join(found), dtype="<u8")
-    return np.asarray(number_B < share * 2.0**64)
+    return np.asarray(keys_of(user_ids) < share * 2.0**64)
 
 
 def save_grown(update: Update, model: FoundationModel, corpus: Corpus, path: Path, learned: str, as_of: float) -> None:
     """Write the model as a space of its own, with yesterday's as its lineage."""
     base = pretrained.load(Path(update.base))
     Pretrained(model, corpus.tokenizer, base.space, base.card).save_pretrained(path, learned, as_of)
+
+
+def _known(events: EventBatch, update: Update) -> Tensor:
+    """bool [T]: what the model had learned."""
+    return events.time_T + events.start_B[events.user_T] <= update.since

@@ -10,16 +10,16 @@ import pytest
 import torch
 
 from tests.conftest import DAY
+from tokenization.corpus.corpus import Corpus
 from training.asking import askable
 from training.errors import TrainingError
 from training.gate import Verdict
 from training.metrics import Interval
 from training.recipes import Recipe
 from training.training_set import TrainingSet
-from training.update import Update, judges, news
+from training.update import Update, gentle, judges, news, recipe_after, unjudged
 
 SINCE = 60 * DAY
-NOBODY = np.zeros(1_000, np.bool_)
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def asked_moments(training_set: TrainingSet) -> torch.Tensor:
 
 
 def test_without_replay_only_news_are_asked_for(training_set: TrainingSet, update: Update) -> None:
-    found = news(training_set, replace(update, replay=0.0), 10_000, NOBODY[: training_set.events.users], 0)
+    found = news(training_set, replace(update, replay=0.0), 10_000, 0)
     moments = asked_moments(found)
     assert len(moments)
     assert float(moments.min()) > SINCE
@@ -48,28 +48,38 @@ def test_without_replay_only_news_are_asked_for(training_set: TrainingSet, updat
 
 
 def test_rows_of_before_are_learned_again_beside_the_news(training_set: TrainingSet, update: Update) -> None:
-    rows = [
-        news(training_set, replace(update, replay=share), 40, NOBODY[: training_set.events.users], 0).events.users
-        for share in (0.0, 0.5, 1.0)
-    ]
+    rows = [news(training_set, replace(update, replay=share), 40, 0).events.users for share in (0.0, 0.5, 1.0)]
     assert rows[1] == pytest.approx(1.5 * rows[0], abs=1)
     assert rows[2] == pytest.approx(2 * rows[0], abs=1)
     assert rows[0] < rows[1] < rows[2]
-    old = news(training_set, replace(update, replay=1.0), 40, NOBODY[: training_set.events.users], 0)
+    old = news(training_set, replace(update, replay=1.0), 40, 0)
     assert (asked_moments(old) <= SINCE).any()
 
 
-def test_news_of_judging_users_are_not_learned(training_set: TrainingSet, update: Update) -> None:
-    held_B = NOBODY[: training_set.events.users].copy()
-    held_B[::2] = True
-    found = news(training_set, update, 10_000, held_B, 0)
-    starts = set(training_set.events.start_B[torch.from_numpy(np.flatnonzero(~held_B))].tolist())
-    assert set(found.events.start_B.tolist()) <= starts
+def test_news_of_judging_users_are_neither_learned_nor_counted(
+    training_set: TrainingSet, recipe: Recipe, update: Update
+) -> None:
+    held_B = np.arange(training_set.events.users) % 2 == 0
+    found = unjudged(training_set, update, held_B, recipe.model)
+    moment_T = found.events.time_T + found.events.start_B[found.events.user_T]
+    judging_T = torch.from_numpy(held_B)[found.events.user_T]
+    assert float(moment_T[judging_T].max()) <= SINCE < float(moment_T[~judging_T].max())
+    items = found.events.facet_TF[:, recipe.model.item_column]
+    assert found.count_V.sum() == int((items > 1).sum()) < training_set.count_V.sum()
+    asked = news(found, replace(update, replay=0.0), 10_000, 0)
+    starts = set(training_set.events.start_B[torch.from_numpy(~held_B)].tolist())
+    assert set(asked.events.start_B.tolist()) <= starts
+
+
+def test_an_update_of_an_update_learns_at_the_same_rates(kiosk_corpus: Corpus, recipe: Recipe) -> None:
+    tomorrow = recipe_after(recipe_after(recipe, kiosk_corpus, 1), kiosk_corpus, 1)
+    assert gentle(tomorrow, 0.3).optimisation == gentle(recipe, 0.3).optimisation
+    assert gentle(recipe, 0.3).optimisation.rate == pytest.approx(0.3 * recipe.optimisation.rate)
 
 
 def test_no_news_is_a_sentence(training_set: TrainingSet) -> None:
     with pytest.raises(TrainingError, match="nobody has done anything since the model was trained: append events"):
-        news(training_set, Update("yesterday", 1e12), 100, NOBODY[: training_set.events.users], 0)
+        news(training_set, Update("yesterday", 1e12), 100, 0)
 
 
 def test_the_same_users_judge_every_day() -> None:
@@ -96,6 +106,10 @@ def test_a_model_is_refused_that_is_surely_worse_or_by_more_than_is_allowed(gap:
 
 
 def test_shares_that_make_no_sense_are_a_sentence(recipe: Recipe) -> None:
-    for changes, words in (({"held": 1.0}, "'held' is a share"), ({"replay": -1.0}, "'replay' must be at least 0")):
+    for changes, words in (
+        ({"held": 1.0}, "'held' is a share"),
+        ({"replay": -1.0}, "'replay' must be at least 0"),
+        ({"rate": -1.0}, "'rate' must be at least 0"),
+    ):
         with pytest.raises(TrainingError, match=words):
             Update("yesterday", 0.0, **changes)

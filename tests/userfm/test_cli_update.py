@@ -21,7 +21,7 @@ from userfm.cli import main
 YESTERDAY = 100 * DAY
 NAMES = {
     *("schema.yaml", "events.parquet", "day.parquet", "items.parquet", "more.parquet"),
-    *("corpus", "run", "run-2", "run-3", "store"),
+    *("corpus", "run", "run-2", "run-3", "run-4", "store"),
 }
 
 
@@ -91,3 +91,8 @@ def test_a_model_that_is_worse_is_refused_and_nothing_of_it_is_served(
     assert run_command(shop, *worse) == 1
     assert "is worse than the old one" in capsys.readouterr().out
     assert EmbeddingStore(shop / "store").current() == served
+
+
+def test_nobody_to_judge_by_is_a_sentence_with_the_mend(shop: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command(shop, *updating("--out", "run-4", "--held", "0")) == 2
+    assert "none of the 0 users who judge has news after a past: raise --held" in capsys.readouterr().err

@@ -97,8 +97,9 @@ def _trained(before: Run, corpus: Corpus, out: Path, plan: tuple[int, float, flo
 
     epochs, rate, replay, held = plan
     console = progress_console()
-    recipe = recipe_after(before.recipe, corpus, rate, epochs)
-    run = start(corpus, out, recipe, Until.END, update=of_model(before.model, replay, held))
+    going_on = of_model(before.model, rate, replay, held)
+    recipe = recipe_after(before.recipe, corpus, epochs)
+    run = start(corpus, out, recipe, Until.END, update=going_on)
     with training(console, recipe.minutes) as on_step:
         if ray:
             pretrain(run, on_step=on_step)
