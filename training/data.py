@@ -27,7 +27,7 @@ from training.asking import askable, draw_groups, group_context, history_ends, s
 from training.dropout import IdDropout, hidden_rows, some_later, some_new, some_rows, some_told
 from training.errors import TrainingError
 from training.feedback import Feedback
-from training.negatives import Draws, Proposal, among_batch, asked_chances, drawn, uncorrected, whole_catalogue
+from training.negatives import Draws, Proposal, among_batch, asked_chances, uncorrected, whole_catalogue
 from training.targets import begun, targets_ahead, targets_in_window
 from training.training_set import TrainingSet, in_windows, select_users
 
@@ -245,11 +245,6 @@ def make_lesson(
         return Lesson(batch, requests, targets, negatives)
     future = targets_in_window(batch, groups, asked_R, config, objectives, feedback)
     return Lesson(batch, requests, targets, negatives, future)
-
-
-def draw_negatives(count_V: np.ndarray, sampling: Sampling, draw: np.random.Generator) -> Negatives:
-    """The negatives of one step."""
-    return drawn(count_V, sampling.negatives, sampling.negative_power, draw)
 
 
 def batch_proposal(training_set: TrainingSet, config: ModelConfig, sampling: Sampling, seed: int) -> Proposal:

@@ -70,11 +70,6 @@ class Draws:
         return Negatives(torch.from_numpy(code_M), torch.from_numpy(log_expected_M).float())
 
 
-def drawn(count_V: Floats, number: int, power: float, draw: np.random.Generator) -> Negatives:
-    """Distinct items drawn with replacement ∝ count ** power, with the log of their chance to be among the draws."""
-    return Draws.of(count_V, power).negatives(number, draw)
-
-
 def whole_catalogue(count_V: Floats) -> Negatives:
     """Every item that the log has, each with certainty: softmax over all of them, with nothing to correct.
 

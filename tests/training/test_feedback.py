@@ -22,10 +22,11 @@ from tokenization.corpus.corpus import Corpus, write_corpus
 from tokenization.schema.event_schema import EventSchema
 from tokenization.tokenizer.tokenizer import Tokenizer
 from training.baselines import personal_count
-from training.data import Position, Sampling, draw_negatives, lessons, make_lesson
+from training.data import Position, Sampling, lessons, make_lesson
 from training.errors import TrainingError
 from training.feedback import Feedback, feedback_of
 from training.holdout import Columns, hold_out
+from training.negatives import Draws
 from training.training_set import Until, facet_configs, item_config, read_training_set, recency
 
 HOUR = 3_600.0
@@ -87,7 +88,7 @@ def lesson_of(corpus: Corpus, feedback: Feedback | None = None) -> Lesson:
     training_set = read_training_set(corpus, config, Until.END)
     training_set = replace(training_set, feedback=feedback or training_set.feedback)
     sampling, draw = Sampling(tokens=10**6, requests=10**6, negatives=4, context_dropout=0.0), np.random.default_rng(0)
-    negatives = draw_negatives(training_set.count_V, sampling, draw)
+    negatives = Draws.of(training_set.count_V, sampling.negative_power).negatives(sampling.negatives, draw)
     objectives = Objectives(future=1.0)
     return make_lesson(training_set, config, sampling, training_set.trainable, negatives, draw, objectives)
 

@@ -18,8 +18,8 @@ from foundation.lesson import Lesson, Objectives
 from foundation.objectives.contests import wanted
 from tokenization.corpus.corpus import Corpus
 from training import pretrain
-from training.data import Position, Sampling, batch_proposal, batches, draw_negatives, lessons, make_lesson
-from training.negatives import Proposal, among_batch, drawn, whole_catalogue
+from training.data import Position, Sampling, batch_proposal, batches, lessons, make_lesson
+from training.negatives import Draws, Proposal, among_batch, whole_catalogue
 from training.recipes import Recipe
 from training.training_set import TrainingSet, in_windows
 
@@ -41,7 +41,7 @@ def stream(
 @given(st.lists(st.integers(0, 50), min_size=3, max_size=30), st.integers(1, 40), st.integers(0, 1000))
 def test_the_chances_of_drawn_items_are_those_of_the_proposal(counts: list[int], number: int, seed: int) -> None:
     count_V = np.array([0.0, 0.0, 1.0, *counts])
-    found = drawn(count_V, number, 0.75, np.random.default_rng(seed))
+    found = Draws.of(count_V, 0.75).negatives(number, np.random.default_rng(seed))
     same = Proposal.of_draws(count_V, number, 0.75).negatives(found.code_M.numpy())
     assert torch.equal(found.code_M, same.code_M)
     torch.testing.assert_close(found.log_expected_M, same.log_expected_M)
@@ -55,7 +55,7 @@ def test_an_item_is_among_the_targets_of_a_batch_as_often_as_counted(
     cut = in_windows(training_set, tokens)
     proposal = batch_proposal(cut, recipe.model, sampling, recipe.seed)
     draw = np.random.default_rng(0)
-    negatives = draw_negatives(training_set.count_V, sampling, draw)
+    negatives = Draws.of(training_set.count_V, sampling.negative_power).negatives(sampling.negatives, draw)
     there, seen = 0, np.zeros(len(training_set.count_V))
     for epoch in range(40):
         for rows in batches(cut, sampling, recipe.seed, epoch):

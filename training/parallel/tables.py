@@ -7,8 +7,6 @@ from dataclasses import replace
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.tensor import DTensor, Shard
 
 from foundation.embedding import ItemTower
 from training.parallel.exchange import Owned, exchanged, rows_of_owners
@@ -20,8 +18,8 @@ BLOCK = 1 << 16  # rows that are told at once when a table is cut
 class RowShards(nn.Embedding):
     """A rank's rows of a table; looks like the whole table to whoever asks for rows.
 
-    The weight is the local part of a DTensor that is cut by rows (`as_dtensor`), kept as a plain parameter because its
-    gradient is row-sparse, which DTensors know nothing of. Its gradient is complete when the backward pass is over:
+    The weight is what a DTensor cut by rows would hold here, as a plain parameter because its gradient is row-sparse,
+    which DTensors know nothing of. Its gradient is complete when the backward pass is over:
     it must not be added up over ranks.
     """
 
@@ -33,12 +31,6 @@ class RowShards(nn.Embedding):
     def forward(self, code: Tensor) -> Tensor:
         """float [..., D] of int64 codes."""
         return rows_of_owners(self.weight, code.flatten(), self.owned).view(*code.shape, self.embedding_dim)
-
-    def as_dtensor(self, value_OD: Tensor, mesh: DeviceMesh) -> DTensor:
-        """The rows of all ranks, of the weight or of something that is kept of it; nothing is sent."""
-        shape = torch.Size([self.owned.rows, *value_OD.shape[1:]])
-        stride = torch.empty(shape, device="meta").stride()
-        return DTensor.from_local(value_OD, mesh, [Shard(0)], run_check=False, shape=shape, stride=stride)
 
     def gathered(self, value_OD: Tensor) -> Tensor:
         """The rows of all ranks on rank 0, on the CPU, and none elsewhere; all ranks take part.

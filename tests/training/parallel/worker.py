@@ -15,7 +15,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed.tensor import DTensor
+from torch.distributed.tensor import DTensor, Shard
 
 from foundation.config import Switch
 from foundation.jagged import moved
@@ -93,7 +93,9 @@ def whole_gradients(placed: Placed) -> dict[str, Tensor]:
         slope = slope.to_dense() if slope.is_sparse else slope
         table = placed.shards.tables.get(id(weight))
         if table is not None and mesh is not None:
-            slope = table.as_dtensor(slope, mesh)
+            shape = torch.Size([table.owned.rows, *slope.shape[1:]])
+            stride = torch.empty(shape, device="meta").stride()
+            slope = DTensor.from_local(slope, mesh, [Shard(0)], run_check=False, shape=shape, stride=stride)
         found[name] = (slope.full_tensor() if isinstance(slope, DTensor) else slope).cpu()
     return found
 
