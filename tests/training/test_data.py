@@ -17,8 +17,9 @@ from foundation.lesson import Lesson
 from tokenization.corpus.corpus import Corpus, write_corpus
 from tokenization.tokenizer.split import Split
 from tokenization.tokenizer.tokenizer import Tokenizer
-from training.data import Position, Sampling, batches, draw_negatives, lessons, make_lesson
+from training.data import Position, Sampling, batches, lessons, make_lesson
 from training.errors import TrainingError
+from training.negatives import Draws
 from training.recipes import Recipe
 from training.training_set import (
     TrainingSet,
@@ -87,7 +88,9 @@ def test_long_histories_are_rows_of_windows_that_predict_each_group_once(
     sampling = replace(recipe.sampling, tokens=16, requests=100)
     asked: list[tuple[float, float, int]] = []
     for rows in batches(training_set, sampling, 0, 0):
-        negatives = draw_negatives(training_set.count_V, sampling, np.random.default_rng(0))
+        negatives = Draws.of(training_set.count_V, sampling.negative_power).negatives(
+            sampling.negatives, np.random.default_rng(0)
+        )
         lesson = make_lesson(cut, recipe.model, sampling, rows, negatives, np.random.default_rng(0))
         batch, requests = lesson.batch, lesson.requests
         for end, time, user in zip(requests.end_R, requests.time_R, requests.user_R, strict=True):
@@ -177,7 +180,7 @@ def test_targets_are_the_groups_that_came_next(training_set: TrainingSet, recipe
 def lesson_of(training_set: TrainingSet, recipe: Recipe, dropout: float, requests: int = 100) -> Lesson:
     sampling = replace(recipe.sampling, context_dropout=dropout, requests=requests)
     draw = np.random.default_rng(0)
-    negatives = draw_negatives(training_set.count_V, sampling, draw)
+    negatives = Draws.of(training_set.count_V, sampling.negative_power).negatives(sampling.negatives, draw)
     return make_lesson(training_set, recipe.model, sampling, training_set.trainable, negatives, draw)
 
 
@@ -208,12 +211,12 @@ def test_context_is_hidden_as_often_as_declared(
 
 def test_negatives_are_distinct_items_of_the_log_with_the_chance_they_had() -> None:
     count_V = np.array([0.0, 0, 50, 10, 0, 1, 3, 200, 0, 7])
-    sampling = Sampling(negatives=6, negative_power=0.75)
+    draws = Draws.of(count_V, 0.75)
     share = count_V**0.75 / (count_V**0.75).sum()
     chance = 1 - (1 - share) ** 6
     draw, seen = np.random.default_rng(0), np.zeros(10)
     for _ in range(3000):
-        negatives = draw_negatives(count_V, sampling, draw)
+        negatives = draws.negatives(6, draw)
         code_N = negatives.code_M.numpy()
         assert len(np.unique(code_N)) == len(code_N)
         np.testing.assert_allclose(np.exp(negatives.log_expected_M.numpy()), chance[code_N], rtol=1e-4)
@@ -223,7 +226,7 @@ def test_negatives_are_distinct_items_of_the_log_with_the_chance_they_had() -> N
 
 
 def test_a_single_item_in_the_log_is_always_its_own_negative() -> None:
-    negatives = draw_negatives(np.array([0.0, 0, 3]), Sampling(negatives=4), np.random.default_rng(0))
+    negatives = Draws.of(np.array([0.0, 0, 3]), 0.75).negatives(4, np.random.default_rng(0))
     assert negatives.code_M.tolist() == [2]
     assert negatives.log_expected_M.tolist() == [0.0]
 

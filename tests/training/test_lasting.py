@@ -19,10 +19,10 @@ from foundation.model import FoundationModel
 from tokenization.schema.event_schema import EventSchema
 from tokenization.tokenizer.split import Split
 from tokenization.tokenizer.tokenizer import Tokenizer
-from training import data
 from training.data import Sampling, make_lesson
 from training.errors import EvaluationError
 from training.holdout import Columns, Holdout, Part, hold_out
+from training.negatives import Draws
 from training.training_set import TrainingSet, Until, facet_configs, in_windows, item_config, trainable_events
 
 DAY = 86_400.0
@@ -118,7 +118,7 @@ def lesson_of(events: list[Event], tokenizer: Tokenizer, config: ModelConfig) ->
     batch = batch_of(events, tokenizer)
     counts = np.ones(len(tokenizer.items))
     training_set = TrainingSet(batch, counts, 0.0, torch.zeros(batch.users, dtype=torch.int64))
-    negatives = data.draw_negatives(counts, ALL, np.random.default_rng(0))
+    negatives = Draws.of(counts, ALL.negative_power).negatives(ALL.negatives, np.random.default_rng(0))
     return make_lesson(training_set, config, ALL, training_set.trainable, negatives, np.random.default_rng(0))
 
 
@@ -132,7 +132,7 @@ def test_windows_of_long_histories_keep_when_groups_began(
     assert cut.events.users > batch.users
     begun = set(zip(batch.begin_T.tolist(), batch.time_T.tolist(), strict=True))
     assert set(zip(cut.events.begin_T.tolist(), cut.events.time_T.tolist(), strict=True)) == begun
-    negatives = data.draw_negatives(counts, ALL, np.random.default_rng(0))
+    negatives = Draws.of(counts, ALL.negative_power).negatives(ALL.negatives, np.random.default_rng(0))
     lesson = make_lesson(cut, config, ALL, cut.trainable, negatives, np.random.default_rng(0))
     requests, times = lesson.requests, lesson.batch.time_T
     assert set(requests.user_R.tolist()) == set(range(len(cut.trainable)))  # in each something is asked

@@ -20,8 +20,9 @@ from foundation.lesson import Objectives
 from foundation.objectives.targets import Targets
 from tests.conftest import Kiosk
 from tokenization.corpus.corpus import Corpus, write_corpus
-from training.data import Position, Sampling, draw_negatives, lessons, make_lesson
+from training.data import Position, lessons, make_lesson
 from training.feedback import Feedback
+from training.negatives import Draws
 from training.recipes import Recipe
 from training.targets import begun, targets_in_window
 from training.training_set import TrainingSet, read_training_set
@@ -85,13 +86,13 @@ def test_the_window_holds_the_groups_that_begin_in_it_each_by_its_age(
 def window_of(training_set: TrainingSet, recipe: Recipe, objectives: Objectives) -> Targets:
     sampling = replace(recipe.sampling, requests=100)
     draw = np.random.default_rng(0)
-    negatives = draw_negatives(training_set.count_V, Sampling(), draw)
+    negatives = Draws.of(training_set.count_V, 0.75).negatives(2048, draw)
     return make_lesson(training_set, recipe.model, sampling, training_set.trainable, negatives, draw, objectives).future
 
 
 def test_a_window_of_an_instant_asks_for_what_the_first_horizon_does(training_set: TrainingSet, recipe: Recipe) -> None:
     draw = np.random.default_rng(0)
-    negatives = draw_negatives(training_set.count_V, Sampling(), draw)
+    negatives = Draws.of(training_set.count_V, 0.75).negatives(2048, draw)
     objectives = Objectives(future=1.0, future_seconds=1.0)
     lesson = make_lesson(
         training_set, recipe.model, recipe.sampling, training_set.trainable, negatives, draw, objectives
