@@ -20,7 +20,7 @@ from benchmarks.measure import Measured, at_most, estimate, in_turns
 from benchmarks.trials import Outcome, Progress, Trial, difference, run_trials, spread
 from foundation.jagged import EventBatch, requests_now
 from tokenization.corpus.corpus import Corpus
-from training.pretrain import initial_model
+from training.beginning import initial_model
 from training.training_set import read_training_set, select_users
 
 HISTORY, CANDIDATES = 2_048, 500

@@ -26,8 +26,8 @@ from benchmarks.train_step import step_on
 from foundation.lesson import Lesson
 from tokenization.corpus.corpus import Corpus
 from tokenization.job.pipeline import tokenize
+from training.beginning import initial_model
 from training.data import Position, lessons
-from training.pretrain import initial_model
 from training.recipes import Recipe, default
 from training.training_set import TrainingSet, read_training_set
 

@@ -19,10 +19,10 @@ from foundation.lesson import Lesson
 from foundation.model import FoundationModel
 from tokenization.corpus.corpus import Corpus
 from tokenization.job.pipeline import tokenize
+from training.beginning import initial_model
 from training.data import Position, lessons
 from training.optimisers import Optimisers
 from training.parallel import Ranks, global_loss
-from training.pretrain import initial_model
 from training.recipes import Recipe, default
 from training.training_set import read_training_set
 from userfm import complete_journey

@@ -14,11 +14,15 @@ from foundation.errors import ModelError
 from foundation.lesson import Lesson, Objectives
 from foundation.model import FoundationModel
 from foundation.objectives.contests import wanted
+from foundation.objectives.distillation import compared
 from foundation.objectives.gaps import gaps
 from foundation.objectives.targets import Targets
+from foundation.teaching import Teaching, teaches_layers
 
 
-def loss_weights(model: FoundationModel, lesson: Lesson, objectives: Objectives) -> dict[str, Tensor]:
+def loss_weights(
+    model: FoundationModel, lesson: Lesson, objectives: Objectives, teaching: Teaching | None = None
+) -> dict[str, Tensor]:
     """`Loss.weight` of everything that `losses` makes of the lesson, by name: float scalars.
 
     Raises ModelError for target-aware scores: which of their targets count is drawn while they are made.
@@ -40,7 +44,7 @@ def loss_weights(model: FoundationModel, lesson: Lesson, objectives: Objectives)
             found[f"intent.{name}"] = _known(first, first.facet_EF[:, facets.index(name)])
         else:
             found[f"intent.{name}"] = _of_category(model, name, first)
-    return found
+    return found if teaching is None else found | _of_teaching(model, lesson, teaching)
 
 
 def _of_items(model: FoundationModel, lesson: Lesson, objectives: Objectives) -> dict[str, Tensor]:
@@ -61,6 +65,16 @@ def _of_items(model: FoundationModel, lesson: Lesson, objectives: Objectives) ->
         if objectives.distill:
             found[f"distill_{depth}"] = first.new_tensor(float(len(lesson.requests.user_R)))
     return found | ({"codes": first} if objectives.codes else {})
+
+
+def _of_teaching(model: FoundationModel, lesson: Lesson, teaching: Teaching) -> dict[str, Tensor]:
+    requests = len(lesson.requests)
+    divergence, pairs = (model.empty_D.new_tensor(float(one)) for one in (requests, len(compared(requests)) ** 2))
+    found = dict.fromkeys(("taught", "taught_embedding"), divergence) if teaching.logits else {}
+    found |= {"taught_states": pairs} if teaching.states else {}
+    if teaches_layers(teaching, model.config):
+        found |= {f"taught_layer_{depth}": pairs for depth in range(1, model.config.layers)}
+    return found
 
 
 def _of_category(model: FoundationModel, name: str, target: Targets) -> Tensor:

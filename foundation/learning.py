@@ -13,7 +13,7 @@ from foundation.affinity import pair_lifts
 from foundation.candidates import TargetAttention
 from foundation.config import Switch
 from foundation.decoder import PATHS, copies_of
-from foundation.item_age import moments
+from foundation.item_age import NOTHING_HIDDEN, moments
 from foundation.lesson import Lesson, Loss, Objectives, check_decoder, check_layers
 from foundation.model import FoundationModel, UserStates
 from foundation.objectives.blocks import contest_sums
@@ -30,7 +30,7 @@ from foundation.objectives.contests import (
     shown_in_vain,
     wanted,
 )
-from foundation.objectives.distillation import contest_divergence
+from foundation.objectives.distillation import View, contest_divergence, likeness
 from foundation.objectives.facets import facet_cross_entropy
 from foundation.objectives.gaps import gap_bins, gaps
 from foundation.objectives.softmax import chunks, recomputed, set_softmax
@@ -38,6 +38,7 @@ from foundation.objectives.target_aware import Contenders, slate, slate_softmax,
 from foundation.objectives.targets import Targets
 from foundation.pooling import pooled_own
 from foundation.repeat import own_pairs
+from foundation.teaching import Teaching, teaches_layers
 
 Sums = Callable[[Tensor, Vectors, Contest, Bonus], tuple[Tensor, Tensor]]
 """What a state says of a contest, as `contest_sums` has it: float [R, K], whose log Σ exp over K is that of the
@@ -63,14 +64,21 @@ class _Said:
     sums: Sums
 
 
-def losses(model: FoundationModel, lesson: Lesson, objectives: Objectives, sums: Sums = contest_sums) -> list[Loss]:
+def losses(
+    model: FoundationModel,
+    lesson: Lesson,
+    objectives: Objectives,
+    sums: Sums = contest_sums,
+    teaching: Teaching | None = None,
+) -> list[Loss]:
     """Losses of the next items (conditioned and bare), the stored embedding, later horizons and facets.
 
-    sums: of contests, for whoever knows of more negatives than the lesson's.
+    sums: of contests, for whoever knows of more negatives than the lesson's. teaching: by a larger model.
     """
     first, *later = (wanted(target) for target in lesson.targets)
     future, vain = wanted(lesson.future), shown_in_vain(lesson.targets[0])
-    said = _said(model, lesson, (first, *later, future, vain), objectives, sums)
+    layers = bool(objectives.layerwise or objectives.distill) or teaches_layers(teaching, model.config)
+    said = _said(model, lesson, (first, *later, future, vain), objectives, sums, layers)
     now = contest(said.candidates, lesson.negatives, first, said.states.own)
     if objectives.impressions:
         now = against_impressions(said.candidates, now, vain, objectives.impressions)
@@ -93,14 +101,22 @@ def losses(model: FoundationModel, lesson: Lesson, objectives: Objectives, sums:
         found.append(Loss("codes", *_code_path_loss(model, said, first, objectives), share=objectives.codes))
     for others in (_facet_losses, _gap_losses, _intent_losses):
         found += others(model, lesson, said.states, objectives)
+    if teaching is not None:
+        found += _taught_losses(model, lesson, said, stored_RD, now, teaching)
     return found
 
 
 def _said(
-    model: FoundationModel, lesson: Lesson, targets: Sequence[Targets], objectives: Objectives, sums: Sums
+    model: FoundationModel,
+    lesson: Lesson,
+    targets: Sequence[Targets],
+    objectives: Objectives,
+    sums: Sums,
+    layers: bool,
 ) -> _Said:
+    """layers: whether something is learned of the earlier ones."""
     check_layers(model.config, objectives)
-    if objectives.layerwise or objectives.distill:
+    if layers:
         states, earlier = model.with_layers(lesson.batch, lesson.requests, lesson.hidden)
     else:
         states, earlier = model(lesson.batch, lesson.requests, lesson.hidden), ()
@@ -109,13 +125,18 @@ def _said(
     found = candidates(states.own.code_P, lesson.negatives, targets, model.tower.codes)
     code_N = found.code_N
     among, whole_ND = _vectors(model, lesson, code_N)
-    # As torch.unique has it, without sorting so many pairs.
     own_P = found.column_V[states.own.code_P]
-    own_N = torch.zeros(len(code_N), dtype=torch.bool, device=own_P.device)
-    own_N[own_P] = True
+    own_N = _own(own_P, len(code_N))
     place_P = (own_N.cumsum(0) - 1)[own_P]
     own_OD = whole_ND.index_select(0, own_N.nonzero().squeeze(1))
     return _Said(states, found, among, whole_ND, own_OD, place_P, earlier, sums)
+
+
+def _own(column_P: Tensor, number: int) -> Tensor:
+    """bool [N]: which candidates are somebody's own; as torch.unique has them, without sorting so many pairs."""
+    own_N = torch.zeros(number, dtype=torch.bool, device=column_P.device)
+    own_N[column_P] = True
+    return own_N
 
 
 def _vectors(model: FoundationModel, lesson: Lesson, code_N: Tensor) -> tuple[Vectors, Tensor]:
@@ -245,16 +266,58 @@ def _code_path_loss(
 
 def _layer_losses(model: FoundationModel, said: _Said, now: Contest, objectives: Objectives) -> list[Loss]:
     """What the earlier layers of the trunk say of the next items: beside what came, and beside the last layer."""
-    found, last_RD = [], model.horizons[0](said.states.bare_RD)
-    for depth, bare_RD in enumerate(said.earlier, start=1):
+    found, last_RD = list[Loss](), model.horizons[0](said.states.bare_RD)
+    earlier = said.earlier if objectives.layerwise or objectives.distill else ()
+    for depth, bare_RD in enumerate(earlier, start=1):
         state_RD = model.horizons[0](bare_RD)
         if objectives.layerwise:
             share = objectives.layerwise / len(said.earlier)
             found.append(Loss(f"layer_{depth}", *_item_loss(said, state_RD, now), share))
         if objectives.distill:
             share = objectives.distill / len(said.earlier)
-            found.append(Loss(f"distill_{depth}", *contest_divergence(last_RD, state_RD, said.among, now), share))
+            taught = contest_divergence(View(last_RD, said.among), View(state_RD, said.among), now)
+            found.append(Loss(f"distill_{depth}", *taught, share))
     return found
+
+
+def _taught_losses(
+    model: FoundationModel, lesson: Lesson, said: _Said, stored_RD: Tensor, now: Contest, teaching: Teaching
+) -> list[Loss]:
+    """What the teacher says of the same requests and candidates; it sees what is hidden from the student."""
+    teacher, found = teaching.teacher, list[Loss]()
+    with torch.no_grad():
+        known = _known_by(teacher, lesson, said)
+        told, told_stored = _whole_view(teacher, known, now), View(_stored(teacher, known), known.among)
+    if teaching.logits:
+        taught = contest_divergence(told, _whole_view(model, said, now), now)
+        found.append(Loss("taught", *taught, share=teaching.logits))
+        taught = contest_divergence(told_stored, View(stored_RD, said.among), now)
+        found.append(Loss("taught_embedding", *taught, share=teaching.logits))
+    if teaching.states:
+        taught = likeness(known.states.bare_RD, said.states.bare_RD)
+        found.append(Loss("taught_states", *taught, share=teaching.states))
+    if teaches_layers(teaching, model.config):
+        layers = (*known.earlier, known.states.bare_RD)
+        for depth, bare_RD in enumerate(said.earlier, start=1):
+            taught = likeness(layers[teaching.depth(depth, model.config.layers) - 1], bare_RD)
+            found.append(Loss(f"taught_layer_{depth}", *taught, share=teaching.layers / len(said.earlier)))
+    return found
+
+
+def _known_by(teacher: FoundationModel, lesson: Lesson, said: _Said) -> _Said:
+    """What a teacher says of a lesson, of the candidates that its student is asked about."""
+    states, earlier = teacher.with_layers(lesson.batch, lesson.requests)
+    if teacher.config.repeat_path is Switch.OFF:
+        states = replace(states, own=said.states.own)  # pairs alone, the same for both
+    among, whole_ND = _vectors(teacher, replace(lesson, hidden=NOTHING_HIDDEN), said.candidates.code_N)
+    own_N = _own(said.candidates.column_V[states.own.code_P], len(whole_ND))
+    own_OD = whole_ND.index_select(0, own_N.nonzero().squeeze(1))
+    return replace(said, states=states, among=among, whole_ND=whole_ND, own_OD=own_OD, earlier=earlier)
+
+
+def _whole_view(model: FoundationModel, said: _Said, now: Contest) -> View:
+    """A contest by whole scores, as `FoundationModel.scores` makes them."""
+    return View(model.horizons[0](said.states.told_RD), said.among, _told_bonus(model, said, now))
 
 
 def _facet_losses(model: FoundationModel, lesson: Lesson, states: UserStates, objectives: Objectives) -> list[Loss]:

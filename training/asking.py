@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
 
-from foundation.config import ModelConfig
 from foundation.jagged import EventBatch, segment_ids
 
 AFTER_CUT = 4
@@ -50,10 +51,10 @@ def draw_groups(owner_G: Tensor, askable_G: Tensor, per_user: int, draw: np.rand
     return torch.from_numpy(np.sort(candidate[order[rank < per_user]]))
 
 
-def group_context(batch: EventBatch, border_G1: Tensor, config: ModelConfig) -> Tensor:
+def context_of_groups(batch: EventBatch, border_G1: Tensor, columns: Sequence[int]) -> Tensor:
     """int64 [G, C] of the tokens that were there when the group began; 0 where these disagree: that is no property of
-    the request, as in `holdout`."""
-    code_TC = batch.facet_TF[:, list(config.context_columns)][batch.opening_T]
+    the request, as in `holdout`. columns: of the facets that are asked for."""
+    code_TC = batch.facet_TF[:, list(columns)][batch.opening_T]
     group_TC = segment_ids(border_G1)[batch.opening_T, None].expand_as(code_TC)
     nothing_GC = code_TC.new_zeros(len(border_G1) - 1, code_TC.shape[1])
     low_GC, high_GC = (

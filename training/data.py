@@ -23,11 +23,12 @@ from foundation.jagged import Requests, group_offsets
 from foundation.lesson import Lesson, Objectives
 from foundation.objectives.targets import Negatives
 from tokenization.corpus.packing import pack
-from training.asking import askable, draw_groups, group_context, history_ends, soon_after
+from training.asking import askable, context_of_groups, draw_groups, history_ends, soon_after
 from training.dropout import IdDropout, hidden_rows, some_later, some_new, some_rows, some_told
 from training.errors import TrainingError
 from training.feedback import Feedback
 from training.negatives import Draws, Proposal, among_batch, asked_chances, uncorrected, whole_catalogue
+from training.surface import on_surface
 from training.targets import begun, targets_ahead, targets_in_window
 from training.training_set import TrainingSet, in_windows, select_users
 
@@ -228,9 +229,10 @@ def make_lesson(
     first_G = border_G1[:-1]
     owner_G = batch.user_T[first_G]
     askable_G = askable(batch, first_G, owner_G, training_set.fresh_B[row_B] - skipped_B)
+    askable_G &= on_surface(training_set.surface, batch, border_G1)
     askable_G = soon_after(owner_G, askable_G, skipped_B > 0)
     asked_R = draw_groups(owner_G, askable_G, sampling.requests, draw)
-    context_RC = group_context(batch, border_G1, config)[asked_R]
+    context_RC = context_of_groups(batch, border_G1, config.context_columns)[asked_R]
     requests = Requests(
         user_R=owner_G[asked_R],
         end_R=history_ends(batch, first_G, owner_G)[asked_R],
@@ -253,8 +255,10 @@ def batch_proposal(training_set: TrainingSet, config: ModelConfig, sampling: Sam
     training_set: of `in_windows`. Counted in batches of the first epoch, so that whoever resumes counts the same.
     """
     events = training_set.events
-    first_G = group_offsets(events)[:-1]
+    border_G1 = group_offsets(events)
+    first_G = border_G1[:-1]
     askable_G = askable(events, first_G, events.user_T[first_G], training_set.fresh_B)
+    askable_G &= on_surface(training_set.surface, events, border_G1)
     reward_T = training_set.feedback.rewards(events.facet_TF)
     number, codes = len(batches(training_set, sampling, seed, 0)), len(training_set.count_V)
     asked_V = asked_chances(events, config.item_column, askable_G, reward_T, sampling.requests, number, codes)

@@ -9,7 +9,7 @@ import itertools
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +26,17 @@ from training.holdout import Columns, Part, Scorer, hold_out
 from training.ranking import Evaluation, Progress, Slice, evaluate
 from training.reading import tokens_for
 from training.scorers import model_scorers
+from training.surface import surface_of
 from training.training_set import Until
 
 
 def evaluate_run(
-    run: str | Path, corpus: Corpus, part: Part = Part.TEST, told: bool = True, progress: Progress | None = None
+    run: str | Path,
+    corpus: Corpus,
+    part: Part = Part.TEST,
+    told: bool = True,
+    progress: Progress | None = None,
+    surface: str | None = None,
 ) -> Evaluation:
     """Judge a trained run on the corpus it was trained on, beside the baselines: the rows `embedding`, `model`,
     `popularity`, `personal_count` and `personal_decayed`.
@@ -41,6 +47,7 @@ def evaluate_run(
         part: the test part, or the validation part to choose settings on.
         told: whether the model knows time and context of the group that it has to predict.
         progress: told "evaluate", users done, users in all.
+        surface: what alone is asked for, written `store=367`.
 
     Raises:
         EvaluationError: if the run has learned the part, or was trained with another split than the corpus has.
@@ -49,7 +56,8 @@ def evaluate_run(
     refuse_other_split(Path(run), corpus.split, part)
     subgraph = Subgraph.from_pretrained(Path(run) / "model")
     tokenizer = subgraph.tokenizer
-    tokens, columns, items = tokens_for(tokenizer, corpus), Columns.of(tokenizer), len(tokenizer.items)
+    tokens, items = tokens_for(tokenizer, corpus), len(tokenizer.items)
+    columns = Columns.of(tokenizer, None if surface is None else surface_of(surface, tokenizer))
     holdout = hold_out(tokens, columns, corpus.split, part, told)
     scorers = {
         **model_scorers(subgraph),
@@ -57,7 +65,7 @@ def evaluate_run(
     }
     found = evaluate(holdout, scorers, items, progress)
     found.protocol.update(split=asdict(corpus.split), part=part, told=list(columns.context) if told else [])
-    return found
+    return found if surface is None else replace(found, protocol={**found.protocol, "surface": surface})
 
 
 def note_on_card(run: Path, figures: Mapping[str, Any]) -> None:

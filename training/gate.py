@@ -1,7 +1,8 @@
-"""Whether today's model may take the place of yesterday's: both judged by users whose news neither has learned."""
+"""Whether a model may take the place of the one that it came from: both judged by what neither has learned."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,25 +15,30 @@ from tokenization.corpus.corpus import Corpus
 from tokenization.tokenizer.split import Split
 from tokenization.tokenizer.translation import translation
 from training.errors import EvaluationError
-from training.holdout import Columns, Requests, Scorer, hold_out
+from training.holdout import Columns, Holdout, Part, Requests, Scorer, hold_out
 from training.metrics import Interval, mean, paired_bootstrap
 from training.ranking import Slice, evaluate
 from training.scorers import model_scorers
+from training.surface import Surface
+from training.training_set import Until
 from training.update import Update, judges
 
 ALLOWED = 0.005
+UNLEARNED: Mapping[Until, Part | None] = {Until.VALIDATION: Part.VALIDATION, Until.TEST: Part.TEST, Until.END: None}
+"""The part of the log that a run has not learned, and comes first."""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """NDCG@10 of both models on the first new group of each judging user. gap: new − old, paired, with its interval.
-    allowed: loss of NDCG@10 that is no reason to refuse."""
+    """NDCG@10 of both models over the same users. gap: new − old, paired, with its interval. allowed: loss of NDCG@10
+    that is no reason to refuse. on: what they were judged by, in words."""
 
     users: int
     new: float
     old: float
     gap: Interval
     allowed: float
+    on: str = "the news"
 
     @property
     def passed(self) -> bool:
@@ -44,7 +50,7 @@ class Verdict:
         gap = f"{self.gap.mean:+.4f}, {self.gap.low:+.4f} to {self.gap.high:+.4f}"
         word = "may take the place of the old one" if self.passed else "is worse than the old one"
         return (
-            f"NDCG@10 on the news of {self.users:,} users, which it has not learned: {self.new:.4f}, the old model "
+            f"NDCG@10 on {self.on} of {self.users:,} users, which it has not learned: {self.new:.4f}, the old model "
             f"{self.old:.4f} ({gap}): the new model {word}"
         )
 
@@ -65,12 +71,27 @@ def verdict(update: Update, model: Path, corpus: Corpus, allowed: float = ALLOWE
         raise EvaluationError(
             f"none of the {held.num_rows:,} users who judge has news after a past: raise --held, or update less often"
         ) from error
+    return _beside(new, old, holdout, corpus, allowed, "the news")
+
+
+def verdict_of_part(base: str, model: Path, corpus: Corpus, part: Part, surface: Surface | None = None) -> Verdict:
+    """Judge a model beside the one that it was made from, on a part of the log that neither has learned.
+
+    surface: that alone is asked for. Raises EvaluationError where nobody comes to it in that part.
+    """
+    new, old = Subgraph.from_pretrained(model), Subgraph.from_pretrained(base)
+    holdout = hold_out(corpus.tokens(), Columns.of(corpus.tokenizer, surface), corpus.split, part)
+    on = f"the {part} part" + ("" if surface is None else f" of {surface}")
+    return _beside(new, old, holdout, corpus, ALLOWED, on)
+
+
+def _beside(new: Subgraph, old: Subgraph, holdout: Holdout, corpus: Corpus, allowed: float, on: str) -> Verdict:
     items = len(corpus.tokenizer.items)
     scorers = {"new": model_scorers(new)["model"], "old": as_before(old, corpus, items)}
     judged = evaluate(holdout, scorers, items).judged
     ndcg_U = {name: one.values[Slice.ALL]["ndcg@10"] for name, one in judged.items()}
     gap = paired_bootstrap(ndcg_U["new"], ndcg_U["old"])
-    return Verdict(len(holdout), mean(ndcg_U["new"]), mean(ndcg_U["old"]), gap, allowed)
+    return Verdict(len(holdout), mean(ndcg_U["new"]), mean(ndcg_U["old"]), gap, allowed, on)
 
 
 def as_before(old: Subgraph, corpus: Corpus, items: int) -> Scorer:

@@ -42,6 +42,7 @@ from training.errors import EvaluationError
 from training.feedback import Feedback, feedback_of
 from training.metrics import Codes, Floats, ItemSets
 from training.rows import list_values, prefixes, ranges, whole
+from training.surface import Surface
 
 Ints = NDArray[np.int64]
 UNKNOWN = 1  # item code of everything outside the vocabulary
@@ -89,22 +90,23 @@ class ItemEvents:
 @dataclass(frozen=True)
 class Columns:
     """Which columns of the token table hold the candidates, what a request knows of itself, and what events say of
-    interest: what met none (an action of weight 0) is no truth to be found."""
+    interest: what met none (an action of weight 0) is no truth to be found. surface: that alone is asked for."""
 
     item: str
     context: tuple[str, ...] = ()
     actions: tuple[str, ...] = ()
     feedback: Feedback = field(default_factory=Feedback)
+    surface: Surface | None = None
 
     @classmethod
-    def of(cls, tokenizer: Tokenizer) -> Columns:
+    def of(cls, tokenizer: Tokenizer, surface: Surface | None = None) -> Columns:
         """Those of a tokenizer."""
         names = [facet.name for facet in tokenizer.facets]
         feedback = feedback_of(tokenizer, names)
         actions = tuple(names[column] for column in feedback.columns)
         among = replace(feedback, columns=tuple(range(len(actions))))
         context = tuple(facet.name for facet in tokenizer.context_facets)
-        return cls(tokenizer.schema.candidates, context, actions, among)
+        return cls(tokenizer.schema.candidates, context, actions, among, surface)
 
     def wanted(self, tokens: pa.Table) -> NDArray[np.bool_]:
         """bool [T]: whether a token is a candidate's that met interest."""
@@ -202,6 +204,9 @@ def hold_out(tokens: pa.Table, columns: Columns, split: Split, part: Part = Part
     """
     tokens = tokens.combine_chunks()
     flat = _flatten(tokens, columns)
+    if columns.surface is not None:
+        code_G = _context(tokens, (columns.surface.facet,), flat, np.arange(len(flat.row_G)))[:, 0]
+        flat = replace(flat, judgeable_G=flat.judgeable_G & columns.surface.has(code_G))
     past_G, part_G = _parts(flat, split, part)
     past_T = past_G[flat.group_T]
     target_U = _first_with_items(flat, part_G)

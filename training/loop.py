@@ -14,6 +14,7 @@ import torch
 from foundation.jagged import moved
 from foundation.lesson import Lesson
 from foundation.model import FoundationModel
+from foundation.teaching import Teaching
 from training import checkpoint
 from training.averaging import Average
 from training.checkpoint import Saver
@@ -43,18 +44,21 @@ def train(
     on_step: Callable[[StepRecord], None],
     device: torch.device | None = None,
     stop: Wish = lambda: False,
+    teaching: Teaching | None = None,
 ) -> Progress:
     """Train to the end of the recipe, continuing from the newest checkpoint; returns where it ended.
 
     device: on which to learn; None: on which the model is. on_step is called on rank 0. stop: asked on every rank after
-    each step; where any of them wants to stop, all do, with a checkpoint. A run that keeps an average of its weights
-    ends with that. Of a run that cuts weights (`recipe.parallelism`) rank 0's model alone has them at the end. A step
-    whose loss is not finite moves nothing (training/setbacks.py). Raises TrainingError when too many in a row are not,
-    or the checkpoints are of another model, and OSError when the last checkpoint can't be written.
+    each step; where any of them wants to stop, all do, with a checkpoint. teaching: by another model.
+
+    A run that keeps an average of its weights ends with that. Of a run that cuts weights (`recipe.parallelism`) rank
+    0's model alone has them at the end. A step whose loss is not finite moves nothing (training/setbacks.py). Raises
+    TrainingError when too many in a row are not, or the checkpoints are of another model, and OSError when the last
+    checkpoint can't be written.
     """
     check(recipe)
     device = device or model.empty_D.device
-    placed = place(model.train(), recipe.parallelism, recipe.objectives, ranks, device)
+    placed = place(model.train(), recipe.parallelism, recipe.objectives, ranks, device, teaching)
     optimisers = Optimisers(placed.model, recipe.optimisation, recipe.seed)
     average = Average(placed.model, recipe.optimisation.average) if recipe.optimisation.average else None
     state = _State(placed, optimisers, average, checkpoints)

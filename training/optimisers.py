@@ -60,19 +60,20 @@ Slope = Callable[[], list[Tensor]]
 
 
 class Optimisers:
-    """The optimisers of a model's weights, each weight in exactly one; tables of items have row-sparse gradients."""
+    """The optimisers of a model's weights, each weight that learns in exactly one; tables of items have row-sparse
+    gradients."""
 
     def __init__(self, model: FoundationModel, config: Optimisation, seed: int = 0) -> None:
         """seed: of what the method draws (Sophia); equal on all ranks."""
-        modules = model.modules()
-        self.tables = [module.weight for module in modules if isinstance(module, nn.Embedding) and module.sparse]
-        ids = {id(weight) for weight in self.tables}
+        tables = [one.weight for one in model.modules() if isinstance(one, nn.Embedding) and one.sparse]
+        ids = {id(weight) for weight in tables}
         self.config = config
         self.seed = seed
-        self.dense = [weight for weight in model.parameters() if id(weight) not in ids]
+        self.tables = [weight for weight in tables if weight.requires_grad]
+        self.dense = [weight for weight in model.parameters() if weight.requires_grad and id(weight) not in ids]
         self.parameters = [*self.dense, *self.tables]
         self._of_dense = _dense_optimisers(config, self.dense, hidden_matrices(model))
-        self.sparse_adam = torch.optim.SparseAdam(self.tables, lr=config.table_rate)
+        self.sparse_adam = torch.optim.SparseAdam(self.tables, lr=config.table_rate) if self.tables else None
 
     def observe(self, slope: Slope) -> None:
         """Let a method that looks at the curvature do so before its next step, where it wants to.
@@ -109,10 +110,10 @@ class Optimisers:
         if not math.isfinite(norm):
             self.drop()
             return norm
-        rates = [(optimiser, self.config.rate) for optimiser in self._of_dense.values()]
-        for optimiser, rate in (*rates, (self.sparse_adam, self.config.table_rate)):
+        rates = dict.fromkeys(self._named, self.config.rate) | {"sparse_adam": self.config.table_rate}
+        for name, optimiser in self._named.items():
             for group in optimiser.param_groups:
-                group["lr"] = rate * factor
+                group["lr"] = rates[name] * factor
             optimiser.step()
             optimiser.zero_grad()
         return norm
@@ -136,8 +137,8 @@ class Optimisers:
 
     @property
     def _named(self) -> dict[str, torch.optim.Optimizer]:
-        of_dense = {str(method): optimiser for method, optimiser in self._of_dense.items()}
-        return {**of_dense, "sparse_adam": self.sparse_adam}
+        found: dict[str, torch.optim.Optimizer] = {str(method): one for method, one in self._of_dense.items()}
+        return found if self.sparse_adam is None else {**found, "sparse_adam": self.sparse_adam}
 
 
 def _weights(optimiser: torch.optim.Optimizer) -> dict[int, Tensor]:
@@ -175,7 +176,10 @@ def _dense_optimisers(
         return {Method.SOPHIA: Sophia(dense, rate=config.rate, weight_decay=config.weight_decay)}
     if config.method is Method.ADAMW:
         return {Method.ADAMW: _adamw(dense, config)}
+    hidden = [weight for weight in hidden if weight.requires_grad]
     ids = {id(weight) for weight in hidden}
+    if not hidden:
+        return {Method.ADAMW: _adamw(dense, config)}
     # Steps as long as AdamW's, so that one rate and one decay do for both.
     muon = torch.optim.Muon(hidden, lr=config.rate, weight_decay=config.weight_decay, adjust_lr_fn="match_rms_adamw")
     return {

@@ -12,29 +12,26 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from foundation import pretrained
 from foundation.card import Told, new_card
-from foundation.growth import grown
+from foundation.low_rank import merged
 from foundation.model import FoundationModel
 from foundation.space import Space
-from foundation.start import shared_start
 from tokenization.corpus.corpus import Corpus
 from training import attempts, checkpoint, stopping
-from training.data import row_tokens
+from training.beginning import begin
+from training.distill import Distillation, teacher_of
 from training.errors import Stopped, TrainingError
+from training.finetune import FineTuning, name_of
 from training.loop import train
 from training.parallel import Ranks, open_group, own_device
 from training.progress import Progress, StepRecord
-from training.recipes import Recipe, Start
 from training.run import Run
 from training.stopping import Wish
 from training.training_report import write_training_report
-from training.training_set import ALL, TrainingSet, content_of, joined, read_training_set
-from training.update import gentle, judges, news, save_grown, unjudged
-from training.user_shards import UserShards
+from training.update import Update, save_grown
 
 UNNUMBERED = 1  # version of a space that no store has given one yet
 POLL_SECONDS = 1.0
@@ -111,35 +108,11 @@ def pretrain_bare(run: Run, on_step: Callable[[StepRecord], None] = lambda recor
         return _train_here(run, open_group(own_device()), own_device(), on_step, stop)
 
 
-def initial_model(training_set: TrainingSet, corpus: Corpus, recipe: Recipe, ranks: Ranks = ALL) -> FoundationModel:
-    """A new model of the recipe, its weights drawn as the recipe's `start` says."""
-    tokenizer = corpus.tokenizer
-    content = content_of(training_set, tokenizer, recipe.model, ranks)
-    if recipe.start is Start.SHARED:
-        ids = tokenizer.items.ids
-        return shared_start(recipe.model, content, ids.decode(np.arange(len(tokenizer.items), dtype=np.int32)))
-    torch.manual_seed(recipe.seed)
-    return FoundationModel(recipe.model, content)
-
-
-def prepared(run: Run, corpus: Corpus, ranks: Ranks) -> tuple[FoundationModel, TrainingSet]:
-    """The model that a run begins with, on the CPU (the same on every device), and what this rank learns."""
-    shards = UserShards.of_rank(ranks.rank, ranks.count, run.recipe.sampling.shards)
-    known = joined(read_training_set(corpus, run.recipe.model, run.until, shards), ranks)
-    if run.update is None:
-        return initial_model(known, corpus, run.recipe, ranks), known
-    known = unjudged(known, run.update, judges(corpus.user_ids, run.update.held), run.recipe.model)
-    content = content_of(known, corpus.tokenizer, run.recipe.model)
-    fresh = news(known, run.update, row_tokens(run.recipe.sampling), run.recipe.seed)
-    return grown(pretrained.load(Path(run.update.base)).model, run.recipe.model, content), fresh
-
-
 def _train_here(
     run: Run, ranks: Ranks, device: torch.device, on_step: Callable[[StepRecord], None], stop: Wish
 ) -> Space:
     corpus = Corpus.open(run.corpus)
-    model, training_set = prepared(run, corpus, ranks)
-    recipe = run.recipe if run.update is None else gentle(run.recipe, run.update.rate)
+    began = begin(run, corpus, ranks)
     with _log(run, ranks) as write:
         if ranks.rank == 0:
             attempts.note(run.folder, checkpoint.newest_step(run.checkpoints), device, ranks.count)
@@ -148,21 +121,37 @@ def _train_here(
             write(record)
             on_step(record)
 
-        progress = train(model, training_set, recipe, run.checkpoints, ranks, logged, device, stop)
+        progress = train(
+            began.model,
+            began.training_set,
+            began.recipe,
+            run.checkpoints,
+            ranks,
+            logged,
+            device,
+            stop,
+            began.teaching,
+        )
     if progress.stopped:
         raise _stopped(run)
     if ranks.rank != 0:
         return Space(corpus.tokenizer.schema.name, UNNUMBERED, "", 0, 0.0)
-    _write_model(run, model, corpus, progress, training_set.end)
+    _write_model(run, began.model, corpus, progress, began.training_set.end)
     write_training_report(run.folder)
     return Space.from_json((run.model / "space.json").read_text())
 
 
 def _write_model(run: Run, model: FoundationModel, corpus: Corpus, progress: Progress, as_of: float) -> None:
     told = _told(run, corpus, progress)
-    if run.update is not None:
-        save_grown(run.update, model, corpus, run.model, f"{told.data[0]}; {told.training[0]}", as_of)
-        return
+    learned = f"{told.data[0]}; {told.training[0]}"
+    match run.origin:
+        case Update() as update:
+            save_grown(update.base, model, corpus, run.model, learned, as_of)
+            return
+        case FineTuning() as tuning:
+            merged(model)
+            save_grown(tuning.base, model, corpus, run.model, f"{name_of(tuning)}; {learned}", as_of)
+            return
     card = new_card(model, corpus.tokenizer, told)
     pretrained.save(model, corpus.tokenizer, run.model, corpus.tokenizer.schema.name, UNNUMBERED, as_of, card)
 
@@ -303,6 +292,7 @@ def _told(run: Run, corpus: Corpus, progress: Progress) -> Told:
         ],
         training=[
             f"{progress.step:,} steps, {progress.tokens:,} tokens, {progress.seconds:.0f} s",
+            *([f"taught by {teacher_of(run.origin).id}"] if isinstance(run.origin, Distillation) else []),
             f"seed {run.recipe.seed}; the whole recipe stands in run.json of the run",
             f"finished {time.strftime('%Y-%m-%d', time.gmtime())}",
         ],

@@ -17,24 +17,29 @@ from pathlib import Path
 from typing import Any
 
 from tokenization.corpus.corpus import Corpus
+from training.distill import Distillation, check_distillation
 from training.errors import RunError
+from training.finetune import FineTuning, check_fine_tuning
 from training.recipes import Name, Recipe, check, named
 from training.runs import differences
 from training.training_set import Until
 from training.update import Update
+
+Origin = Update | FineTuning | Distillation
+"""What a run goes on from, or learns from beside the log."""
 
 FORMAT = 1  # of run.json
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run directory and what it was asked for. update: what it goes on from; None: it begins anew."""
+    """A run directory and what it was asked for. origin: what it goes on from; None: it begins anew, from the log."""
 
     folder: Path
     corpus: Path
     recipe: Recipe
     until: Until
-    update: Update | None = None
+    origin: Origin | None = None
 
     @property
     def model(self) -> Path:
@@ -62,8 +67,7 @@ class Run:
         try:
             told = json.loads((Path(folder) / "run.json").read_text())
             recipe = Recipe.from_json(json.dumps(told["recipe"]))
-            update = Update(**told["update"]) if told.get("update") else None
-            return cls(Path(folder), Path(told["corpus"]), recipe, Until(told["until"]), update)
+            return cls(Path(folder), Path(told["corpus"]), recipe, Until(told["until"]), _origin(told))
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise RunError(f"{folder} is no training run (run.json: {error}); make one with `userfm train`") from error
 
@@ -74,17 +78,16 @@ def start(
     recipe: Recipe,
     until: Until = Until.VALIDATION,
     name: Name | None = None,
-    update: Update | None = None,
+    origin: Origin | None = None,
 ) -> Run:
     """Make a run directory, or find the same run there again, which may go on under another `parallelism`.
 
-    name: of the recipe that this one comes from, to note what it changes of that. update: what it goes on from.
+    name: of the recipe that this one comes from, to note what it changes of that. origin: what it goes on from.
     Raises RunError where the folder holds a run of another corpus, recipe or split, and whatever `check` raises where
     the recipe makes no run.
     """
     check(recipe)
-    if update is not None and recipe.sampling.shards > 1:
-        raise RunError("an update learns rows of all users: set `shards=1`")
+    _check_origin(origin, recipe)
     asked = {
         "format": FORMAT,
         "corpus": str(corpus.folder.resolve()),
@@ -92,7 +95,7 @@ def start(
         "split": asdict(corpus.split),
         "until": until,
         "recipe": json.loads(recipe.to_json()),
-        "update": None if update is None else asdict(update),
+        **{name: asdict(origin) if isinstance(origin, kind) else None for name, kind in _ORIGINS.items()},
     }
     path = folder / "run.json"
     if path.exists():
@@ -107,7 +110,28 @@ def start(
     fresh = path.with_suffix(".tmp")
     fresh.write_text(json.dumps(asked, indent=2))
     fresh.rename(path)
-    return Run(folder, corpus.folder, recipe, until, update)
+    return Run(folder, corpus.folder, recipe, until, origin)
+
+
+_ORIGINS: dict[str, type[Origin]] = {"update": Update, "finetune": FineTuning, "distill": Distillation}
+"""What each is called in run.json."""
+
+
+def _origin(told: dict[str, Any]) -> Origin | None:
+    for name, kind in _ORIGINS.items():
+        if told.get(name):
+            return kind.read(told[name])
+    return None
+
+
+def _check_origin(origin: Origin | None, recipe: Recipe) -> None:
+    match origin:
+        case Update() if recipe.sampling.shards > 1:
+            raise RunError("an update learns rows of all users: set `shards=1`")
+        case FineTuning():
+            check_fine_tuning(origin, recipe)
+        case Distillation():
+            check_distillation(recipe)
 
 
 def _to_compare(told: dict[str, Any], key: str) -> Any:

@@ -15,7 +15,6 @@ from torch import Tensor
 from foundation.foretold import loss_weights
 from foundation.learning import losses
 from foundation.lesson import Lesson, Loss
-from foundation.model import FoundationModel
 from training.optimisers import Optimisers
 from training.parallel import (
     Placed,
@@ -61,7 +60,7 @@ def make_step(
         if not math.isfinite(total) or anybody(not optimisers.finite_rows(), ranks):
             optimisers.drop()
             return Found(total, parts, math.nan, tokens, good=False)
-        optimisers.observe(partial(slope, placed.model, own[0], recipe, ranks, optimisers.dense))
+        optimisers.observe(partial(slope, placed, own[0], recipe, optimisers.dense))
         norm = optimisers.step(factor)
     return Found(total, parts, norm, tokens, good=math.isfinite(norm))
 
@@ -73,12 +72,11 @@ def learn(placed: Placed, own: tuple[Lesson, ...], recipe: Recipe, step: int) ->
     return found
 
 
-def slope(
-    model: FoundationModel, lesson: Lesson, recipe: Recipe, ranks: Ranks, weights: Sequence[Tensor]
-) -> list[Tensor]:
+def slope(placed: Placed, lesson: Lesson, recipe: Recipe, weights: Sequence[Tensor]) -> list[Tensor]:
     """Gradients of a lesson's loss by dense weights where they stand, summed over the ranks; leaves `.grad` alone."""
-    addend, _ = global_loss(losses(model, lesson, recipe.objectives), ranks)
-    return summed(torch.autograd.grad(addend, weights, allow_unused=True, materialize_grads=True), ranks)
+    found = losses(placed.model, lesson, recipe.objectives, teaching=placed.teaching)
+    addend, _ = global_loss(found, placed.ranks)
+    return summed(torch.autograd.grad(addend, weights, allow_unused=True, materialize_grads=True), placed.ranks)
 
 
 def _learn(placed: Placed, lesson: Lesson) -> tuple[float, dict[str, float]]:
@@ -92,7 +90,9 @@ def _learn_in_turns(
     placed: Placed, own: tuple[Lesson, ...], recipe: Recipe, step: int
 ) -> tuple[float, dict[str, float]]:
     """Several lessons a rank, of which one is held at a time, as if all were one."""
-    weights = global_weights([loss_weights(placed.model, lesson, recipe.objectives) for lesson in own], placed.ranks)
+    weights = global_weights(
+        [loss_weights(placed.model, lesson, recipe.objectives, placed.teaching) for lesson in own], placed.ranks
+    )
     found: list[list[Loss]] = []
     for lesson, name in zip(own, own_lessons(recipe, placed.ranks), strict=True):
         last = len(found) == len(own) - 1

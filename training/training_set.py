@@ -22,6 +22,7 @@ from training.errors import TrainingError
 from training.feedback import Feedback, feedback_of
 from training.item_ages import item_ages
 from training.parallel import Ranks, largest, total
+from training.surface import Surface, on_surface
 from training.user_shards import WHOLE, UserShards, read_shards
 
 ALL = Ranks.alone()  # one rank reads everything
@@ -43,6 +44,7 @@ class TrainingSet:
     event. fresh_B: int64 tokens at the beginning of each row that only remind, and are not predicted; 0 but in windows
     of long histories. feedback: what an event's action says of interest in its item. shards: what was read. shard_B:
     int64 shard of each row. per_shard: batches that a pass over a shard has; 0 for as many as there are.
+    surface: of which alone something is asked; None: of all.
     """
 
     events: EventBatch
@@ -54,6 +56,7 @@ class TrainingSet:
     shards: UserShards = WHOLE
     shard_B: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
     per_shard: int = 0
+    surface: Surface | None = None
 
     @property
     def whole(self) -> bool:
@@ -68,9 +71,11 @@ class TrainingSet:
     @property
     def trainable(self) -> np.ndarray:
         """int64 rows with a group that began after another was complete."""
-        first_G = group_offsets(self.events)[:-1]
+        border_G1 = group_offsets(self.events)
+        first_G = border_G1[:-1]
         owner_G = self.events.user_T[first_G]
-        return np.unique(owner_G[askable(self.events, first_G, owner_G, self.fresh_B)].numpy())
+        asked_G = askable(self.events, first_G, owner_G, self.fresh_B)
+        return np.unique(owner_G[asked_G & on_surface(self.surface, self.events, border_G1)].numpy())
 
 
 def read_training_set(
@@ -95,6 +100,14 @@ def read_training_set(
             "tokenize more events or move `split` in the schema to a later time"
         )
     return training_set
+
+
+def surfaced(training_set: TrainingSet, surface: Surface | None) -> TrainingSet:
+    """The same, asked for one surface alone. Raises TrainingError where nothing is asked there."""
+    found = replace(training_set, surface=surface)
+    if not found.users:
+        raise TrainingError(f"nobody comes to {surface} after anything else: take another surface")
+    return found
 
 
 def trainable_events(events: EventBatch, split: Split, until: Until) -> EventBatch:

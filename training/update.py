@@ -9,8 +9,10 @@ Shapes: B rows, T tokens.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
@@ -54,6 +56,11 @@ class Update:
                 raise TrainingError(f"update: {name!r} must be at least 0, got {getattr(self, name)}")
         if not 0 <= self.held < 1:
             raise TrainingError(f"update: 'held' is a share, from 0 to below 1, got {self.held}")
+
+    @classmethod
+    def read(cls, told: Mapping[str, Any]) -> Self:
+        """Of plain numbers and words, as `asdict` and JSON leave it."""
+        return cls(**told)
 
 
 def of_model(base: Path, rate: float, replay: float, held: float) -> Update:
@@ -117,9 +124,9 @@ def judges(user_ids: pa.Array, share: float) -> NDArray[np.bool_]:
     return np.asarray(keys_of(user_ids) < share * 2.0**64)
 
 
-def save_grown(update: Update, model: FoundationModel, corpus: Corpus, path: Path, learned: str, as_of: float) -> None:
-    """Write the model as a space of its own, with yesterday's as its lineage."""
-    base = pretrained.load(Path(update.base))
+def save_grown(base_of: str, model: FoundationModel, corpus: Corpus, path: Path, learned: str, as_of: float) -> None:
+    """Write the model as a space of its own, with that of the model directory `base_of` as its lineage."""
+    base = pretrained.load(Path(base_of))
     Pretrained(model, corpus.tokenizer, base.space, base.card).save_pretrained(path, learned, as_of)
 
 

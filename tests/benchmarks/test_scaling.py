@@ -10,8 +10,8 @@ from benchmarks.scaling import Law, Point, fit, losses, parameters
 from foundation.space import Space
 from foundation.subgraph import Subgraph
 from tokenization.corpus.corpus import Corpus
+from training.beginning import initial_model
 from training.holdout import Columns, Part, hold_out
-from training.pretrain import initial_model
 from training.recipes import small
 from training.training_set import read_training_set
 

@@ -10,7 +10,7 @@ from benchmarks.small import QUANTISERS, int8_weights, overlap, quantised
 from foundation.space import Space
 from foundation.subgraph import Subgraph
 from tokenization.corpus.corpus import Corpus
-from training.pretrain import initial_model
+from training.beginning import initial_model
 from training.recipes import small
 from training.training_set import read_training_set
 

@@ -15,6 +15,7 @@ from foundation.config import AttentionConfig, ModelConfig, RepeatConfig
 from foundation.model import FoundationModel
 from tokenization.corpus.corpus import Corpus
 from training import data, pretrain
+from training.beginning import initial_model
 from training.loop import train
 from training.optimisers import Optimisation
 from training.parallel import Ranks
@@ -127,7 +128,7 @@ def train_until(
     corpus: Corpus, training_set: TrainingSet, recipe: Recipe, checkpoints: Path, stop: int | None = None
 ) -> tuple[FoundationModel, list[StepRecord]]:
     """A model trained to the end of the recipe, or cut off within step `stop`; from the newest checkpoint if any."""
-    model = pretrain.initial_model(training_set, corpus, recipe)
+    model = initial_model(training_set, corpus, recipe)
     records: list[StepRecord] = []
 
     def on_step(record: StepRecord) -> None:

@@ -17,13 +17,13 @@ from foundation.space import Space
 from foundation.subgraph import Subgraph
 from tests.conftest import KINDS, Kiosk
 from tokenization.corpus.corpus import Corpus
+from training.beginning import initial_model
 from training.data import Position, batches, lessons
 from training.dropout import MEASURED, IdDropout, hidden_rows, some_later, some_told
 from training.errors import TrainingError
 from training.holdout import Columns, hold_out
 from training.item_ages import cold_rate
 from training.optimisers import Optimisers
-from training.pretrain import initial_model
 from training.recipes import Name, Recipe, named, with_overrides
 from training.scorers import inputs, model_scorers
 from training.training_set import TrainingSet, read_training_set, recent_counts, select_users

@@ -19,7 +19,7 @@ from foundation.repeat import FIRST_ITEM
 from foundation.repeat import own_pairs as pairs_met
 from foundation.transformer import Trunk
 from tokenization.corpus.corpus import Corpus
-from training import pretrain
+from training.beginning import initial_model
 from training.data import Position, lessons
 from training.flops import (
     FORWARD_AND_BACKWARD,
@@ -102,14 +102,14 @@ def test_only_what_a_token_sees_counts(lesson: Lesson, recipe: Recipe, attention
 def test_own_items_are_those_that_the_repeat_path_meets(
     lesson: Lesson, recipe: Recipe, training_set: TrainingSet, kiosk_corpus: Corpus
 ) -> None:
-    model = pretrain.initial_model(training_set, kiosk_corpus, recipe)
+    model = initial_model(training_set, kiosk_corpus, recipe)
     met = pairs_met(model.meetings(lesson.batch, lesson.requests))
     assert own_pairs(recipe.model, lesson) == int((met.code_P >= FIRST_ITEM).sum()) > 0
 
 
 def whole(training_set: TrainingSet, corpus: Corpus, recipe: Recipe) -> tuple[int, int]:
     """Of a whole lesson's losses and gradients: what we count, and what torch does."""
-    model, lesson = pretrain.initial_model(training_set, corpus, recipe), first_lesson(training_set, recipe)
+    model, lesson = initial_model(training_set, corpus, recipe), first_lesson(training_set, recipe)
     with FlopCounterMode(display=False) as counter:
         sum(loss.share * loss.total for loss in losses(model, lesson, recipe.objectives)).backward()  # type: ignore[union-attr]
     return lesson_flops(recipe.model, recipe.objectives, lesson).step, counter.get_total_flops()

@@ -11,7 +11,7 @@ import pytest
 from benchmarks.generated import write_long_log
 from tokenization.corpus.corpus import Corpus
 from tokenization.job.pipeline import tokenize
-from training import pretrain
+from training.beginning import initial_model
 from training.data import row_tokens
 from training.loop import train
 from training.parallel import Ranks
@@ -37,7 +37,7 @@ def recipe(corpus: Corpus) -> Recipe:
 def learned(corpus: Corpus, recipe: Recipe, folder: Path) -> list[StepRecord]:
     training_set = read_training_set(corpus, recipe.model)
     records: list[StepRecord] = []
-    model = pretrain.initial_model(training_set, corpus, recipe)
+    model = initial_model(training_set, corpus, recipe)
     train(model, training_set, recipe, folder, Ranks.alone(), records.append)
     return records
 

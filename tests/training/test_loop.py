@@ -25,7 +25,7 @@ from foundation.jagged import group_offsets
 from foundation.model import FoundationModel
 from tests.training.conftest import train_until
 from tokenization.corpus.corpus import Corpus
-from training import pretrain
+from training.beginning import initial_model
 from training.data import Position, lessons
 from training.errors import TrainingError
 from training.loop import schedule, total_batches, train
@@ -214,7 +214,7 @@ def test_a_batch_whose_loss_is_no_number_moves_nothing_and_the_rates_back_off(
     newest_T = (events.user_T == 0) & (events.group_T == events.group_T[last])
     time_T[newest_T] = begin_T[newest_T] = math.inf
     torn = replace(training_set, events=replace(events, time_T=time_T, begin_T=begin_T))
-    model, records = pretrain.initial_model(training_set, kiosk_corpus, recipe), []
+    model, records = initial_model(training_set, kiosk_corpus, recipe), []
     train(model, torn, recipe, tmp_path, Ranks.alone(), records.append)
     bad = [record for record in records if not math.isfinite(record.loss)]
     assert 0 < len(bad) < len(records)
@@ -229,7 +229,7 @@ def test_a_run_that_is_asked_to_stop_ends_as_if_it_had_not_been(
     straight: tuple[FoundationModel, list[StepRecord]], kiosk_corpus: Corpus, twenty: Recipe, tmp_path: Path
 ) -> None:
     quiet, steps = replace(twenty, checkpoint_seconds=math.inf), []
-    model = pretrain.initial_model(read_training_set(kiosk_corpus, quiet.model), kiosk_corpus, quiet)
+    model = initial_model(read_training_set(kiosk_corpus, quiet.model), kiosk_corpus, quiet)
     asked = (read_training_set(kiosk_corpus, quiet.model), quiet, tmp_path, Ranks.alone())
     progress = train(model, *asked, steps.append, stop=lambda: len(steps) >= 6)
     assert (progress.step, progress.stopped) == (7, True)

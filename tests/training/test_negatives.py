@@ -17,7 +17,7 @@ from foundation.learning import losses
 from foundation.lesson import Lesson, Objectives
 from foundation.objectives.contests import wanted
 from tokenization.corpus.corpus import Corpus
-from training import pretrain
+from training.beginning import initial_model
 from training.data import Position, Sampling, batch_proposal, batches, lessons, make_lesson
 from training.negatives import Draws, Proposal, among_batch, whole_catalogue
 from training.recipes import Recipe
@@ -98,7 +98,7 @@ def test_the_mixed_denominator_is_right_on_average(training_set: TrainingSet, re
 
 def test_a_request_is_never_its_own_negative(kiosk_corpus: Corpus, training_set: TrainingSet, recipe: Recipe) -> None:
     """Where its own targets and items are all the negatives there are, it is as if there were none."""
-    model = pretrain.initial_model(training_set, kiosk_corpus, recipe)
+    model = initial_model(training_set, kiosk_corpus, recipe)
     _, lesson = next(stream(training_set, recipe, IN_BATCH))
     row = int(lesson.targets[0].request_E[0])
     target = lesson.targets[0].picked(lesson.targets[0].request_E == row)

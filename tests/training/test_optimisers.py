@@ -12,7 +12,7 @@ import torch
 from foundation.model import FoundationModel
 from tests.training.conftest import train_until
 from tokenization.corpus.corpus import Corpus
-from training import pretrain
+from training.beginning import initial_model
 from training.errors import TrainingError
 from training.loop import train
 from training.optimisers import Method, Optimisers, hidden_matrices
@@ -32,7 +32,7 @@ def by(method: Method, recipe: Recipe) -> Recipe:
 
 @pytest.fixture
 def model(kiosk_corpus: Corpus, recipe: Recipe, training_set: TrainingSet) -> FoundationModel:
-    return pretrain.initial_model(training_set, kiosk_corpus, recipe)
+    return initial_model(training_set, kiosk_corpus, recipe)
 
 
 @pytest.mark.parametrize("method", list(Method))
@@ -106,7 +106,7 @@ def test_a_checkpoint_of_another_method_is_refused_with_a_sentence(
     train_until(kiosk_corpus, training_set, by(Method.ADAMW, recipe), tmp_path, stop=3)
     with pytest.raises(TrainingError, match="of another model or userfm than this: take a new run directory"):
         train(
-            pretrain.initial_model(training_set, kiosk_corpus, recipe),
+            initial_model(training_set, kiosk_corpus, recipe),
             training_set,
             by(other, recipe),
             tmp_path,

@@ -20,7 +20,7 @@ from foundation.learning import losses
 from foundation.lesson import Loss, Objectives
 from foundation.model import FoundationModel
 from tokenization.corpus.corpus import Corpus
-from training import pretrain
+from training.beginning import initial_model
 from training.data import Position, lessons
 from training.optimisers import Optimisers
 from training.parallel import Ranks, broadcast, global_loss, own_device, sum_gradients
@@ -65,7 +65,7 @@ WORKER = """
     training_set = read_training_set(corpus, recipe.model)
     found = {}
 
-    model = pretrain.initial_model(training_set, corpus, replace(recipe, seed=recipe.seed + rank))
+    model = initial_model(training_set, corpus, replace(recipe, seed=recipe.seed + rank))
     broadcast(model, ranks)
     found["broadcast"] = {name: weight.detach().clone() for name, weight in model.named_parameters()}
 
@@ -92,17 +92,17 @@ WORKER = """
     sum_gradients([table.weight, silent], ranks)
     found["table"], found["silent"] = table.weight.grad.to_dense(), silent.grad
 
-    model = pretrain.initial_model(training_set, corpus, replace(recipe, seed=recipe.seed + rank))
+    model = initial_model(training_set, corpus, replace(recipe, seed=recipe.seed + rank))
     steps = []
     progress = train(model, training_set, recipe, Path(folder) / "checkpoints", ranks, lambda r: steps.append(r.loss))
     found["trained"] = {name: weight.detach() for name, weight in model.named_parameters()}
     found["steps"], found["step"], found["tokens"] = steps, progress.step, progress.tokens
     for method in (Method.MUON, Method.SOPHIA):
-        model = pretrain.initial_model(training_set, corpus, recipe)
+        model = initial_model(training_set, corpus, recipe)
         by_it = replace(recipe, optimisation=replace(recipe.optimisation, method=method))
         train(model, training_set, by_it, Path(folder) / str(method), ranks, lambda r: None)
         found[f"by_{method}"] = {name: weight.detach() for name, weight in model.named_parameters()}
-    model, staged = pretrain.initial_model(training_set, corpus, recipe), []
+    model, staged = initial_model(training_set, corpus, recipe), []
     in_stages = replace(recipe, stages=(Stage(8, 0.5), Stage(16, 0.5)))
     train(model, training_set, in_stages, Path(folder) / "stages", ranks, lambda r: staged.append(r.stage))
     found["by_stages"] = {name: weight.detach() for name, weight in model.named_parameters()}
@@ -172,7 +172,7 @@ def together(kiosk_corpus: Corpus, recipe: Recipe, tmp_path_factory: pytest.Temp
 @pytest.fixture(scope="module")
 def alone(kiosk_corpus: Corpus, recipe: Recipe, training_set: TrainingSet) -> tuple[dict[str, float], FoundationModel]:
     """The same two lessons in one process: means of the losses, and the model with its gradients."""
-    model = pretrain.initial_model(training_set, kiosk_corpus, recipe)
+    model = initial_model(training_set, kiosk_corpus, recipe)
     addend, means = global_loss(union_losses(model, recipe, training_set), Ranks.alone())
     addend.backward()
     return means, model
@@ -231,8 +231,8 @@ def test_two_ranks_agree_with_one_in_the_curvature(
 def test_every_rank_starts_from_the_weights_of_the_first(
     together: Together, kiosk_corpus: Corpus, recipe: Recipe, training_set: TrainingSet
 ) -> None:
-    first = dict(pretrain.initial_model(training_set, kiosk_corpus, recipe).named_parameters())
-    other = dict(pretrain.initial_model(training_set, kiosk_corpus, replace(recipe, seed=4)).named_parameters())
+    first = dict(initial_model(training_set, kiosk_corpus, recipe).named_parameters())
+    other = dict(initial_model(training_set, kiosk_corpus, replace(recipe, seed=4)).named_parameters())
     assert not torch.equal(first["tower.id.weight"], other["tower.id.weight"])
     for rank in together.ranks:
         assert all(torch.equal(rank["broadcast"][name], weight) for name, weight in first.items())

@@ -14,6 +14,7 @@ from foundation.subgraph import Subgraph
 from tokenization.corpus.corpus import Corpus, write_corpus
 from tokenization.tokenizer.tokenizer import Tokenizer
 from training import pretrain
+from training.beginning import initial_model
 from training.errors import RunError, TrainingError
 from training.pretrain import Workers
 from training.progress import StepRecord
@@ -104,7 +105,7 @@ def test_item_vectors_are_of_the_last_event_that_training_read(trained: Run, kio
 
 def test_a_model_starts_from_the_recipes_seed(kiosk_corpus: Corpus, recipe: Recipe, training_set) -> None:
     def weights(seed: int) -> torch.Tensor:
-        model = pretrain.initial_model(training_set, kiosk_corpus, replace(recipe, seed=seed))
+        model = initial_model(training_set, kiosk_corpus, replace(recipe, seed=seed))
         return torch.cat([weight.detach().flatten() for weight in model.parameters()])
 
     assert torch.equal(weights(1), weights(1))
@@ -115,7 +116,7 @@ def test_runs_that_share_their_start_begin_alike_whatever_their_seed(
     kiosk_corpus: Corpus, recipe: Recipe, training_set
 ) -> None:
     shared = with_overrides(recipe, {"start": "shared"})
-    one, other = (pretrain.initial_model(training_set, kiosk_corpus, replace(shared, seed=seed)) for seed in (1, 2))
+    one, other = (initial_model(training_set, kiosk_corpus, replace(shared, seed=seed)) for seed in (1, 2))
     for (name, weight), again in zip(one.named_parameters(), other.parameters(), strict=True):
         assert torch.equal(weight, again), name
     assert Recipe.from_json(shared.to_json()) == shared

@@ -15,7 +15,8 @@ from foundation.config import Switch
 from foundation.jagged import Stream
 from foundation.transformer import Trunk
 from tokenization.corpus.corpus import Corpus
-from training import billion, pretrain
+from training import billion
+from training.beginning import initial_model
 from training.billion import GPU_BYTES, HUGE, LARGE, SCALES, TABLES, WORLD
 from training.data import Position, lessons
 from training.parallel import Parallelism, Precision, Ranks, place
@@ -111,7 +112,7 @@ def test_a_whole_step_holds_what_arithmetic_says_or_less(
 ) -> None:
     wide = replace(recipe.model, width=64, layers=2, repeat=replace(recipe.model.repeat, width=32))
     recipe = replace(recipe, model=wide, sampling=replace(recipe.sampling, tokens=1_000, requests=12))
-    model = pretrain.initial_model(training_set, kiosk_corpus, recipe)
+    model = initial_model(training_set, kiosk_corpus, recipe)
     placed = place(model, Parallelism(), recipe.objectives, Ranks.alone(), torch.device("cpu"))
     _, lesson = next(lessons(training_set, wide, recipe.sampling, recipe.seed, Position()))
     with held(placed.model) as count:

@@ -16,6 +16,7 @@ from foundation.heads import Heads
 from foundation.subgraph import Subgraph
 from tokenization.corpus.corpus import Corpus
 from training import pretrain
+from training.beginning import initial_model
 from training.evaluate import evaluate_run
 from training.holdout import Columns, Part, hold_out
 from training.recipes import Recipe
@@ -88,7 +89,7 @@ def test_a_run_that_is_resumed_learns_what_it_would_have_learned(
     for _ in range(2):
         torch.rand(7)  # whatever else draws in this process
         training_set = read_training_set(kiosk_corpus, aware.recipe.model)
-        model = pretrain.initial_model(training_set, kiosk_corpus, aware.recipe)
+        model = initial_model(training_set, kiosk_corpus, aware.recipe)
         torch.rand(3 + len(losses))
         records: list[float] = []
         pretrain.train(

@@ -16,6 +16,7 @@ from serving.store import EmbeddingStore
 from tests.conftest import DAY, DECLARATION, Kiosk
 from tokenization.corpus.corpus import Corpus
 from training.run import Run
+from training.update import Update
 from userfm.cli import main
 
 YESTERDAY = 100 * DAY
@@ -75,8 +76,8 @@ def test_a_day_of_events_makes_a_new_model_that_is_judged_aligned_and_served(
     assert after.space.aligned_to == before.space.origin
     assert after.space.lineage[-1] == before.space.origin
     run = Run.open(shop / "run-2")
-    assert run.update is not None
-    assert run.update.since == before.space.as_of < after.space.as_of
+    assert isinstance(run.origin, Update)
+    assert run.origin.since == before.space.as_of < after.space.as_of
     items = Corpus.open(shop / "corpus").tokenizer.items
     assert 900 in items.ids.decode(np.arange(2, len(items), dtype=np.int32)).to_pylist()
     assert json.loads((shop / "run-2" / "run.json").read_text())["until"] == "end"

@@ -16,6 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 from foundation.learning import losses
 from foundation.lesson import Lesson, Loss, Objectives
 from foundation.model import FoundationModel
+from foundation.teaching import Teaching
 from training.parallel.layers import lay_out_layers
 from training.parallel.plan import Parallelism, Scoring, Tables, Weights
 from training.parallel.ranks import Ranks
@@ -32,9 +33,12 @@ TABLES = ("model.tower.id.weight", "model.tower.bias.weight")
 class Learning(nn.Module):
     """The losses of a lesson as a module's forward pass: what DDP and FSDP2 hang their hooks on."""
 
-    def __init__(self, model: FoundationModel, objectives: Objectives, scoring: Scoring) -> None:
+    def __init__(
+        self, model: FoundationModel, objectives: Objectives, scoring: Scoring, teaching: Teaching | None = None
+    ) -> None:
         super().__init__()
         self.model, self._objectives, self._scoring = model, objectives, scoring
+        self._teaching = teaching  # no module: a teacher has nothing to learn, so nothing to be laid out or told
 
     def forward(self, lesson: Lesson) -> list[Told]:
         """Name, total, weight and share of each loss: in tuples, in which hooks look for tensors."""
@@ -44,7 +48,7 @@ class Learning(nn.Module):
             lesson, sums = owners_part(lesson, table.owned)
             found = losses(self.model, lesson, self._objectives, sums)
         else:
-            found = losses(self.model, lesson, self._objectives)
+            found = losses(self.model, lesson, self._objectives, teaching=self._teaching)
         return [(loss.name, loss.total, loss.weight, loss.share) for loss in found]
 
 
@@ -53,7 +57,7 @@ class Placed:
     """What `place` makes of a model.
 
     model: whose weights move. learn: a lesson's losses. apart: weights whose gradients are each rank's own when the
-    backward pass is over, and still to be added up.
+    backward pass is over, and still to be added up. teaching: by another model, whole on every rank.
     """
 
     model: FoundationModel
@@ -61,6 +65,7 @@ class Placed:
     apart: list[nn.Parameter]
     shards: Shards
     ranks: Ranks
+    teaching: Teaching | None
     _plain: FoundationModel
 
     def losses(self, lesson: Lesson) -> list[Loss]:
@@ -87,7 +92,12 @@ class Placed:
 
 
 def place(
-    model: FoundationModel, plan: Parallelism, objectives: Objectives, ranks: Ranks, device: torch.device
+    model: FoundationModel,
+    plan: Parallelism,
+    objectives: Objectives,
+    ranks: Ranks,
+    device: torch.device,
+    teaching: Teaching | None = None,
 ) -> Placed:
     """The model on this rank's device, its weights those of rank 0, laid out as the plan says.
 
@@ -102,7 +112,9 @@ def place(
         cut_tables(twin.tower, ranks, device)
     broadcast(twin.to(device), ranks)
     lay_out_layers(twin.trunk, plan)
-    learning = Learning(twin, objectives, plan.scoring)
+    if teaching is not None:
+        teaching.teacher.to(device)
+    learning = Learning(twin, objectives, plan.scoring, teaching)
     tables = {name: weight for name, weight in learning.named_parameters() if name in TABLES}
     apart = [] if plan.tables is Tables.ROWS else list(tables.values())
     learn: nn.Module = learning
@@ -114,7 +126,7 @@ def place(
     else:
         apart += [weight for name, weight in learning.named_parameters() if name not in tables]
     _give_away(model, twin)
-    return Placed(twin, learn, apart, Shards.of(twin, mesh), ranks, model)
+    return Placed(twin, learn, apart, Shards.of(twin, mesh), ranks, teaching, model)
 
 
 def shard(learning: Learning, mesh: DeviceMesh, tables: set[nn.Parameter]) -> None:

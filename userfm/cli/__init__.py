@@ -18,7 +18,9 @@ from userfm.cli import (
     align,
     append,
     demo,
+    distill,
     evaluate,
+    finetune,
     publish,
     push,
     query,
@@ -39,6 +41,8 @@ EXTRAS = {
     "append": "model,text",
     "train": "train,text",
     "update": "train,text",
+    "finetune": "train,text",
+    "distill": "train,text",
     "runs": "train",
     "evaluate": "train",
     "recommend": "train",
@@ -95,6 +99,8 @@ app.command("tokenize")(tokenize.tokenize)
 app.command("append")(append.append)
 app.command("train")(train.train)
 app.command("update")(update.update)
+app.command("finetune")(finetune.finetune)
+app.command("distill")(distill.distill)
 app.add_typer(runs.app, name="runs")
 app.command("evaluate")(evaluate.evaluate)
 app.command("recommend")(recommend.recommend)

@@ -9,6 +9,8 @@ from typing import Annotated
 
 import typer
 
+from userfm.cli.finetune import OfSurface
+
 
 class JudgedPart(StrEnum):
     """The parts of training.holdout, whose import would take seconds."""
@@ -32,6 +34,7 @@ def evaluate(
     part: Annotated[
         JudgedPart, typer.Option(help="test: what counts. validation: the part before it, to choose settings on.")
     ] = JudgedPart.TEST,
+    surface: OfSurface = None,
 ) -> None:
     """Judge a model on what its corpus holds out, beside popularity and two personal counts.
 
@@ -48,11 +51,12 @@ def evaluate(
       userfm evaluate run corpus
       userfm evaluate run corpus --json figures.json --not-told
       userfm evaluate run corpus --part validation
+      userfm evaluate run corpus --surface store=367
 
     A run that has learned the part, or was trained on another split, is
     refused. Figures are kept in RUN/evaluation.json, where `userfm runs`
     finds them; those of the test part are noted on the model card,
-    RUN/model/README.md, too.
+    RUN/model/README.md, too. Those of one --surface are only shown.
     """
     from tokenization.corpus.corpus import Corpus
     from training.evaluate import evaluate_run, note_on_card
@@ -63,11 +67,14 @@ def evaluate(
     from userfm.cli.console import progress_console, results, stages
 
     with stages(progress_console()) as progress:
-        found = evaluate_run(run, Corpus.open(corpus), Part(part.value), told, progress)
+        found = evaluate_run(run, Corpus.open(corpus), Part(part.value), told, progress, surface)
         figures = {"evaluation": found.figures()}
     if json_ is not None:
         json_.parent.mkdir(parents=True, exist_ok=True)
         json_.write_text(json.dumps(figures, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    if surface is not None:  # what is kept of a run is of everybody
+        print_figures(figures, results())
+        return
     note_evaluation(run, part.value, figures["evaluation"])
     # A list of metrics has no place for intervals.
     judged = {name: told for name, told in figures["evaluation"].items() if name != "intervals"}

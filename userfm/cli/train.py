@@ -128,6 +128,22 @@ def train(
     )
 
 
+def trained_to_end(run: Run, corpus: Corpus, ray: bool) -> None:
+    """Train a run that goes on from another, with its heads; as far as that is not done yet."""
+    from training.pretrain import pretrain, pretrain_bare
+    from userfm.cli.console import progress_console, stages, training
+
+    console = progress_console()
+    if not run.finished:
+        with training(console, run.recipe.minutes) as on_step:
+            if ray:
+                pretrain(run, on_step=on_step)
+            else:
+                pretrain_bare(run, on_step)
+    with stages(console) as progress:
+        fitted_heads(run, corpus, progress)
+
+
 def _each(*told: Callable[[StepRecord], None]) -> Callable[[StepRecord], None]:
     def tell(record: StepRecord) -> None:
         for one in told:

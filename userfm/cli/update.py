@@ -88,33 +88,25 @@ def _append(schema: Path, events: Path, corpus: Path, items: Path | None, progre
 
 def _trained(before: Run, corpus: Corpus, out: Path, plan: tuple[int, float, float, float], ray: bool) -> Run:
     """Today's run, trained to its end, with its heads."""
-    from training.pretrain import pretrain, pretrain_bare
     from training.run import start
     from training.training_set import Until
     from training.update import of_model, recipe_after
-    from userfm.cli.console import progress_console, stages, training
-    from userfm.cli.train import fitted_heads
+    from userfm.cli.train import trained_to_end
 
     epochs, rate, replay, held = plan
-    console = progress_console()
     going_on = of_model(before.model, rate, replay, held)
     recipe = recipe_after(before.recipe, corpus, epochs)
-    run = start(corpus, out, recipe, Until.END, update=going_on)
-    with training(console, recipe.minutes) as on_step:
-        if ray:
-            pretrain(run, on_step=on_step)
-        elif not run.finished:
-            pretrain_bare(run, on_step)
-    with stages(console) as progress:
-        fitted_heads(run, corpus, progress)
+    run = start(corpus, out, recipe, Until.END, origin=going_on)
+    trained_to_end(run, corpus, ray)
     return run
 
 
 def _judged(run: Run, corpus: Corpus, allowed: float) -> Verdict:
     from training.gate import verdict
+    from training.update import Update
 
-    assert run.update is not None
-    return verdict(run.update, run.model, corpus, allowed)
+    assert isinstance(run.origin, Update)
+    return verdict(run.origin, run.model, corpus, allowed)
 
 
 def _served(run: Run, before: Run, corpus: Corpus, store: Path | None, progress: Report) -> str:

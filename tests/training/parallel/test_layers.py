@@ -15,7 +15,7 @@ from foundation.lesson import Lesson
 from foundation.model import FoundationModel
 from foundation.transformer import Trunk
 from tokenization.corpus.corpus import Corpus
-from training import pretrain
+from training.beginning import initial_model
 from training.data import Position, lessons
 from training.parallel import Compiler, Parallelism, Placed, Precision, Ranks, place
 from training.parallel.layers import lay_out_layers
@@ -44,7 +44,7 @@ def learned(
     corpus: Corpus, training_set: TrainingSet, recipe: Recipe, plan: Parallelism, steps: int = 1
 ) -> tuple[float, dict[str, Tensor]]:
     """The loss of the last of some lessons, and the gradients of all."""
-    model = pretrain.initial_model(training_set, corpus, recipe)
+    model = initial_model(training_set, corpus, recipe)
     placed = place(model.train(), plan, recipe.objectives, Ranks.alone(), CPU)
     stream = lessons(training_set, recipe.model, recipe.sampling, recipe.seed, Position())
     loss = 0.0
@@ -82,7 +82,7 @@ def test_recomputed_layers_hold_less(kiosk_corpus: Corpus, training_set: Trainin
     _, lesson = next(lessons(training_set, wide.model, wide.sampling, wide.seed, Position()))
     held = []
     for switch in Switch:
-        model = pretrain.initial_model(training_set, kiosk_corpus, wide).train()
+        model = initial_model(training_set, kiosk_corpus, wide).train()
         plan = replace(PLAIN, recompute=switch)
         held.append(held_bytes(place(model, plan, wide.objectives, Ranks.alone(), CPU), lesson))
     assert held[0] < 0.6 * held[1]  # on, off
@@ -115,7 +115,7 @@ class Watched(nn.Module):
 def test_in_bfloat16_products_alone_are_half_and_times_stay_float64(
     kiosk_corpus: Corpus, training_set: TrainingSet, recipe: Recipe
 ) -> None:
-    model: FoundationModel = pretrain.initial_model(training_set, kiosk_corpus, recipe)
+    model: FoundationModel = initial_model(training_set, kiosk_corpus, recipe)
     placed = place(model, replace(PLAIN, precision=Precision.BFLOAT16), recipe.objectives, Ranks.alone(), CPU)
     _, lesson = next(lessons(training_set, recipe.model, recipe.sampling, recipe.seed, Position()))
     block, product = Watched(), Watched()
@@ -131,7 +131,7 @@ def test_in_bfloat16_products_alone_are_half_and_times_stay_float64(
 def test_the_model_itself_computes_as_before_when_it_is_trained_otherwise(
     kiosk_corpus: Corpus, training_set: TrainingSet, recipe: Recipe
 ) -> None:
-    model = pretrain.initial_model(training_set, kiosk_corpus, recipe).eval()
+    model = initial_model(training_set, kiosk_corpus, recipe).eval()
     _, lesson = next(lessons(training_set, recipe.model, recipe.sampling, recipe.seed, Position()))
     before = model(lesson.batch, lesson.requests).bare_RD
     placed = place(model, replace(PLAIN, precision=Precision.BFLOAT16), recipe.objectives, Ranks.alone(), CPU)

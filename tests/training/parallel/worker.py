@@ -20,7 +20,7 @@ from torch.distributed.tensor import DTensor, Shard
 from foundation.config import Switch
 from foundation.jagged import moved
 from tokenization.corpus.corpus import Corpus
-from training import pretrain
+from training.beginning import initial_model
 from training.data import Position, lessons_of_steps
 from training.loop import train
 from training.parallel import (
@@ -69,7 +69,7 @@ def step_of(
     corpus: Corpus, training_set: TrainingSet, recipe: Recipe, ranks: Ranks, device: torch.device = CPU
 ) -> tuple[Placed, float, dict[str, float]]:
     """The first step of a recipe, without moving anything: who has the gradients, the loss and its parts."""
-    model = pretrain.initial_model(training_set, corpus, replace(recipe, seed=recipe.seed + ranks.rank))
+    model = initial_model(training_set, corpus, replace(recipe, seed=recipe.seed + ranks.rank))
     placed = place(model.train(), recipe.parallelism, recipe.objectives, ranks, device)
     own = own_lessons(recipe, ranks)
     stream = lessons_of_steps(
@@ -132,7 +132,7 @@ def trained(
     corpus: Corpus, training_set: TrainingSet, recipe: Recipe, checkpoints: Path, ranks: Ranks
 ) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
     """The weights of a run at its end, and its records."""
-    model = pretrain.initial_model(training_set, corpus, recipe)
+    model = initial_model(training_set, corpus, recipe)
     records: list[StepRecord] = []
     train(model, training_set, recipe, checkpoints, ranks, records.append)
     weights = {name: weight.detach() for name, weight in model.named_parameters() if not weight.is_meta}

@@ -1,0 +1,70 @@
+"""A run whose model learns from the log and from a larger model, so that a small one serves nearly as well.
+
+Hinton et al., Distilling the Knowledge in a Neural Network, arXiv:1503.02531; what is taught: foundation/teaching.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from foundation import pretrained
+from foundation.space import Space
+from foundation.teaching import Teaching, check_teaching
+from tokenization.tokenizer.tokenizer import Tokenizer
+from training.errors import TrainingError
+from training.parallel import Scoring
+from training.recipes import Recipe
+
+
+@dataclass(frozen=True)
+class Distillation:
+    """Whom a run learns from, beside the log.
+
+    teacher: model directory. logits, states, layers: shares in the loss of what `Teaching` calls so.
+    """
+
+    teacher: str
+    logits: float = 1.0
+    states: float = 1.0
+    layers: float = 1.0
+
+    def __post_init__(self) -> None:
+        shares = (self.logits, self.states, self.layers)
+        if not (min(shares) >= 0 and max(shares) > 0):
+            raise TrainingError(f"distillation: shares must be at least 0 and one of them above, got {shares}")
+
+    @classmethod
+    def read(cls, told: Mapping[str, Any]) -> Self:
+        """Of plain numbers and words, as `asdict` and JSON leave it."""
+        return cls(**told)
+
+
+def teacher_of(distillation: Distillation) -> Space:
+    """The teacher's space."""
+    return Space.from_json((Path(distillation.teacher) / "space.json").read_text(encoding="utf-8"))
+
+
+def parameters(model: Path) -> int:
+    """Numbers that the model of a model directory has learned."""
+    return sum(weight.numel() for weight in pretrained.load(model).model.parameters())
+
+
+def check_distillation(recipe: Recipe) -> None:
+    """Raises TrainingError where the recipe has no place for a teacher."""
+    if recipe.parallelism.scoring is Scoring.OWNERS:
+        raise TrainingError("a teacher scores what each rank scores itself: set `parallelism.scoring=local`")
+
+
+def teaching_of(distillation: Distillation, tokenizer: Tokenizer, recipe: Recipe) -> Teaching:
+    """The teacher, ready to teach. Raises ModelError or TrainingError where it knows other events or items."""
+    known = pretrained.load(Path(distillation.teacher))
+    if known.tokenizer.fingerprint != tokenizer.fingerprint:
+        raise TrainingError(
+            f"{known.space.id} was trained with another tokenizer than this corpus has: teach with a model of it"
+        )
+    teaching = Teaching(known.model, distillation.logits, distillation.states, distillation.layers)
+    check_teaching(teaching, recipe.model)
+    return teaching
