@@ -40,6 +40,7 @@ MODULES = {
     "staleness": "benchmarks.staleness",
     "tokenize": "benchmarks.tokenize",
     "train_step": "benchmarks.train_step",
+    "updates": "benchmarks.updates",
     "window_sizes": "benchmarks.window_sizes",
 }
 """Each has `run(progress) -> Measured`. Only the one asked for is imported: a machine that only trains has no gRPC."""
