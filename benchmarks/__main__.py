@@ -27,6 +27,7 @@ MODULES = {
     "attention": "benchmarks.attention",
     "candidates": "benchmarks.candidates",
     "cold_start": "benchmarks.cold_start",
+    "distillation": "benchmarks.distillation",
     "generation": "benchmarks.generation",
     "long_histories": "benchmarks.long_histories",
     "merging": "benchmarks.merging",

@@ -82,14 +82,15 @@ def pretrain(
     stopping.take_back(run.folder)
     with session(workers.address), stopping.on_sigterm() as stop:
         wanted = (workers.least, workers.most) if 0 < workers.least < workers.most else workers.most
+        gpu = on_gpus()
         trainer = TorchTrainer(
             _work,
-            train_loop_config={"folder": str(run.folder.resolve()), "threads": _threads(workers.most)},
+            train_loop_config={"folder": str(run.folder.resolve())},
             scaling_config=ScalingConfig(
                 num_workers=wanted,  # type: ignore[arg-type]  # typed as before workers could come and go
-                use_gpu=torch.cuda.is_available(),
+                use_gpu=gpu,
                 # A share of a CPU: workers that claim every CPU would starve whatever else runs on Ray.
-                resources_per_worker={"CPU": 0.5, **({"GPU": 1} if torch.cuda.is_available() else {})},
+                resources_per_worker={"CPU": 0.5, **({"GPU": 1} if gpu else {})},
             ),
             run_config=RunConfig(
                 name="ray",
@@ -99,6 +100,13 @@ def pretrain(
         )
         _fit_watched(trainer, run, on_step, stop)
     return _space(run)
+
+
+def on_gpus() -> bool:
+    """Whether workers of the Ray cluster that is connected to have a GPU each; the driver's machine may have none."""
+    import ray
+
+    return float(ray.cluster_resources().get("GPU", 0)) >= 1  # type: ignore[no-untyped-call]
 
 
 def pretrain_bare(run: Run, on_step: Callable[[StepRecord], None] = lambda record: None) -> Space:
@@ -158,9 +166,10 @@ def _write_model(run: Run, model: FoundationModel, corpus: Corpus, progress: Pro
 
 def _work(config: dict[str, Any]) -> None:
     """What each Ray worker runs."""
+    from ray.train import get_context
     from ray.train.torch import get_device
 
-    torch.set_num_threads(config["threads"])
+    torch.set_num_threads(threads_of(os.cpu_count() or 1, get_context().get_local_world_size()))
     run = Run.open(config["folder"])
     try:
         _train_here(run, Ranks.joined(), get_device(), lambda record: None, stopping.passed_on(run.folder))
@@ -274,10 +283,10 @@ class _Tail:
                         yield record
 
 
-def _threads(workers: int) -> int:
-    """Threads of each worker. One core is left for Ray, the driver and the system: the threads of an operation wait for
-    one another, so one of them that has to share its core holds up all."""
-    return max(((os.cpu_count() or 1) - 1) // workers, 1)
+def threads_of(cores: int, workers: int) -> int:
+    """Threads of each of so many workers on one machine. One core is left for Ray, the driver and the system: the
+    threads of an operation wait for one another, so one of them that has to share its core holds up all."""
+    return max((cores - 1) // workers, 1)
 
 
 def _told(run: Run, corpus: Corpus, progress: Progress) -> Told:
