@@ -3,6 +3,8 @@ from __future__ import annotations
 import json
 import math
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -21,6 +23,9 @@ from training.progress import StepRecord
 from training.recipes import Recipe, with_overrides
 from training.run import Run, start
 from training.training_set import Until
+from training.update import of_model, recipe_after
+
+ROOT = Path(__file__).parents[2]
 
 
 def logged(run: Run) -> list[StepRecord]:
@@ -242,3 +247,30 @@ def test_ray_trains_on_two_workers(ray_session: None, kiosk_corpus: Corpus, reci
     assert [record.step for record in heard] == list(range(1, heard[-1].steps + 1))
     assert heard[-1].steps < 2 * len(heard)
     assert sum(record.loss for record in heard[-4:]) < sum(record.loss for record in heard[:4])
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_an_update_is_trained_on_two_workers(
+    ray_session: None, trained: Run, kiosk_corpus: Corpus, tmp_path: Path
+) -> None:
+    update = of_model(trained.model, rate=0.3, replay=1.0, held=0.1)
+    recipe = recipe_after(trained.recipe, kiosk_corpus, 2)
+    run = start(kiosk_corpus, tmp_path / "run", recipe, Until.END, origin=update)
+    heard: list[StepRecord] = []
+    space = pretrain.pretrain(run, Workers(2), heard.append)
+    assert space.lineage[-1] == Subgraph.from_pretrained(trained.model).space.origin
+    assert all(math.isfinite(record.loss) for record in heard)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("gpus", [0, 2])
+def test_workers_have_gpus_where_the_cluster_has_whatever_the_driver_has(gpus: int) -> None:
+    asked = f"import ray; ray.init(num_cpus=1, num_gpus={gpus}, include_dashboard=False, log_to_driver=False); "
+    asked += "from training.pretrain import on_gpus; print(on_gpus())"
+    told = subprocess.run([sys.executable, "-c", asked], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert told.stdout.split()[-1] == str(gpus > 0)
+
+
+def test_workers_on_one_machine_share_its_cores_and_leave_one() -> None:
+    assert [pretrain.threads_of(cores, workers) for cores, workers in ((8, 1), (9, 2), (2, 2), (1, 1))] == [7, 4, 1, 1]
