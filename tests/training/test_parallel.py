@@ -45,14 +45,14 @@ WORKER = """
 
     from foundation.learning import losses
     from tokenization.corpus.corpus import Corpus
-    from training import pretrain
+    from training.beginning import initial_model
     from training.data import Position, lessons
     from training.training_set import read_training_set
     from training.loop import train
     from training.step import slope
     from training.optimisers import Method, Optimisers
     from training.run import Run
-    from training.parallel import Ranks, broadcast, global_loss, sum_gradients
+    from training.parallel import Ranks, broadcast, global_loss, place, sum_gradients
     from training.sophia import hessian_diagonal
     from training.stages import Stage
 
@@ -79,9 +79,10 @@ WORKER = """
     found["weights"] = [float(part.weight) for part in parts]
     found["sparse"] = [name for name, weight in model.named_parameters() if weight.grad.is_sparse]
     found["gradients"] = {name: weight.grad.to_dense() for name, weight in model.named_parameters()}
-    dense = Optimisers(model, recipe.optimisation).dense
+    placed = place(model, recipe.parallelism, recipe.objectives, ranks, torch.device("cpu"))
+    dense = Optimisers(placed.model, recipe.optimisation).dense
     found["curvature"] = hessian_diagonal(
-        partial(slope, model, lesson, recipe, ranks, dense), dense, torch.Generator().manual_seed(0)
+        partial(slope, placed, lesson, recipe, dense), dense, torch.Generator().manual_seed(0)
     )
 
     table = torch.nn.Embedding(6, 2, sparse=True)
