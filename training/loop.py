@@ -22,7 +22,7 @@ from training.data import Position, epoch_order, fewest_batches, lessons_of_step
 from training.errors import TrainingError
 from training.meter import Measured, Meter
 from training.optimisers import Optimisers
-from training.parallel import Placed, Ranks, anybody, largest, of_first, place
+from training.parallel import Placed, Ranks, agree, largest, place
 from training.prefetch import Prefetched
 from training.progress import Progress, StepRecord
 from training.recipes import Recipe, check
@@ -72,8 +72,6 @@ def train(
         Saver(checkpoints, ranks.rank == 0) as saver,
     ):
         while progress.batches < total and not progress.stopped:
-            # The clock of rank 0 decides for all: when to stop, at which rate, in which stage.
-            progress = replace(progress, seconds=of_first(progress.seconds, ranks, device))
             if progress.seconds >= 60 * recipe.minutes:
                 break
             position, own = course.next(stage_at(recipe.stages, part_done(progress, total, recipe)))
@@ -86,19 +84,22 @@ def train(
                 raise diverged(setbacks, progress.step + 1, keep_lessons(own, checkpoints, progress.step + 1))
             seconds = time.monotonic() - clock
             clock += seconds
+            # The clock of rank 0 decides for all: when to stop and to save, at which rate, in which stage.
+            own_clock = progress.seconds + seconds, clock - saved
+            spent, unsaved, tokens, wishes = agree(own_clock, (found.tokens, stop()), ranks, device)
             progress = Progress(
                 progress.step + 1,
                 progress.batches + together(recipe, ranks),
                 position,
-                progress.seconds + seconds,
-                progress.tokens + found.tokens,
+                spent,
+                progress.tokens + round(tokens),
                 setbacks,
-                anybody(stop(), ranks),
+                wishes > 0,
             )
             if ranks.rank == 0:
                 on_step(_record(progress, total, found, recipe, ranks, factor, meter.step(own, course.waited, seconds)))
             # All ranks take part, since each may have a part of what is saved.
-            if of_first(clock - saved, ranks, device) > recipe.checkpoint_seconds:
+            if unsaved > recipe.checkpoint_seconds:
                 saver.begin(progress.step, state.taken(progress))
                 saved = clock
         saver.last(progress.step, state.taken(progress))

@@ -21,7 +21,6 @@ from training.parallel import (
     Ranks,
     addend_of,
     anybody,
-    global_count,
     global_loss,
     global_means,
     global_weights,
@@ -32,7 +31,7 @@ from training.recipes import Recipe
 
 @dataclass(frozen=True)
 class Found:
-    """What a step found: the loss and its parts, the norm of the gradient, tokens of all ranks; good: all of them are
+    """What a step found: the loss and its parts, the norm of the gradient, tokens of this rank; good: all of them are
     finite numbers, so that weights were moved."""
 
     loss: float
@@ -54,7 +53,7 @@ def make_step(
     """Learn this rank's lessons of a step with those of all others, at `factor` of the full rates. Where the loss or a
     gradient is no finite number, on any rank, nothing moves on all of them."""
     ranks, first = placed.ranks, own_lessons(recipe, placed.ranks).start
-    tokens = global_count(sum(lesson.batch.tokens for lesson in own), ranks, placed.model.empty_D.device)
+    tokens = sum(lesson.batch.tokens for lesson in own)
     with _drawing(recipe.seed, step, first):
         total, parts = learn(placed, own, recipe, step)
         if not math.isfinite(total) or anybody(not optimisers.finite_rows(), ranks):

@@ -7,7 +7,7 @@ Its files are the way of a step: who is there (`ranks`), what was asked for (`pl
 
 from training.parallel.placed import Placed, place
 from training.parallel.plan import Compiler, Parallelism, Precision, Scoring, Tables, Weights, check_parallelism
-from training.parallel.ranks import Ranks, anybody, global_count, largest, of_first, open_group, own_device, total
+from training.parallel.ranks import Ranks, agree, anybody, largest, open_group, own_device, total
 from training.parallel.sums import (
     addend_of,
     broadcast,
@@ -28,15 +28,14 @@ __all__ = [
     "Tables",
     "Weights",
     "addend_of",
+    "agree",
     "anybody",
     "broadcast",
     "check_parallelism",
-    "global_count",
     "global_loss",
     "global_means",
     "global_weights",
     "largest",
-    "of_first",
     "open_group",
     "own_device",
     "place",

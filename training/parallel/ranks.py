@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -56,13 +57,16 @@ def open_group(device: torch.device) -> Ranks:
     return Ranks.joined()
 
 
-def of_first(value: float, ranks: Ranks, device: torch.device) -> float:
-    """Rank 0's value, for what all must decide alike: ranks that stop at different steps would wait forever."""
+def agree(own: Sequence[float], added: Sequence[float], ranks: Ranks, device: torch.device) -> list[float]:
+    """Rank 0's numbers, and after them those that are added up over the ranks, in one message.
+
+    For what all must decide alike: ranks that stop at different steps would wait forever.
+    """
     if ranks.count == 1:
-        return value
-    told = torch.tensor([value], dtype=torch.float64, device=device)
-    dist.broadcast(told, src=0)
-    return float(told)
+        return [*own, *added]
+    told = torch.tensor([*(own if ranks.rank == 0 else [0.0] * len(own)), *added], dtype=torch.float64, device=device)
+    dist.all_reduce(told)
+    return [float(one) for one in told.tolist()]
 
 
 def largest(value: float, ranks: Ranks) -> float:
@@ -91,15 +95,6 @@ def _where_ranks_meet() -> torch.device:
 def anybody(wish: bool, ranks: Ranks) -> bool:
     """Whether any rank wishes it, so that all do alike."""
     return largest(float(wish), ranks) > 0
-
-
-def global_count(count: int, ranks: Ranks, device: torch.device) -> int:
-    """Σ over the ranks."""
-    if ranks.count == 1:
-        return count
-    total = torch.tensor([count], device=device)
-    dist.all_reduce(total)
-    return int(total)
 
 
 def counts_of_all(count: int, ranks: Ranks, device: torch.device) -> list[int]:
