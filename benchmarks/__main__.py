@@ -9,12 +9,14 @@ import os
 import platform
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
 
+import torch
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
@@ -53,14 +55,16 @@ ALL = {**MODULES, **ON_A_LOG}
 def main(arguments: list[str]) -> None:
     """Run one benchmark. A bar that is missed is printed as missed; it is no error."""
     chosen = _parser().parse_args(arguments)
-    console = Console()
+    console, began = Console(), time.monotonic()
     if chosen.name in ON_A_LOG:
-        _write(chosen.json, chosen.name, arguments, {"figures": _run_on_a_log(chosen, console)})
+        found = _run_on_a_log(chosen, console)
+        _write(chosen.json, arguments, time.monotonic() - began, {"figures": found})
         console.print_json(data=json.loads(chosen.json.read_text(encoding="utf-8"))["figures"])
         return
     measured = _run(chosen.name, console)
     bars = [asdict(bar) for bar in measured.bars]
-    _write(chosen.json, chosen.name, arguments, {"figures": dict(measured.figures), "bars": bars})
+    seconds = time.monotonic() - began
+    _write(chosen.json, arguments, seconds, {"figures": dict(measured.figures), "bars": bars})
     console.print(table(chosen.name, measured))
 
 
@@ -79,12 +83,14 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _write(path: Path, name: str, arguments: list[str], found: dict[str, object]) -> None:
+def _write(path: Path, arguments: list[str], seconds: float, found: dict[str, object]) -> None:
+    """seconds: of the clock on the wall, with what was found in caches not made again."""
     report = {
-        "name": name,
+        "name": arguments[0],
         "command": f"python -m benchmarks {' '.join(arguments)}",
         "commit": commit(),
         "machine": machine(),
+        "seconds": round(seconds),
         **found,
     }
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -155,6 +161,7 @@ def machine() -> dict[str, object]:
         "system": f"{platform.system()} {platform.machine()}",
         "processor": _processor(),
         "cores": cores,
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
         "python": platform.python_version(),
     }
