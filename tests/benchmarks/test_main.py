@@ -35,5 +35,5 @@ def test_what_is_missed_is_printed_as_missed() -> None:
 def test_figures_say_what_they_were_taken_on() -> None:
     assert commit()
     told = machine()
-    assert set(told) == {"system", "processor", "cores", "memory_gib", "python"}
+    assert set(told) == {"system", "processor", "cores", "device", "memory_gib", "python"}
     assert isinstance(told["cores"], int)
