@@ -42,8 +42,8 @@ PLANS: Mapping[Log, Plan] = {
         (
             ({"batch": 32}, {"layers": "ligr"}, {"loss": "sampled_softmax", "negatives": 128}),
             ({"length": 50}, {"dropout": 0.1}),
+            ({"dropout": 0.1}, {"layers": "ligr"}, {"loss": "sampled_softmax", "negatives": 256}),
             ({"width": 128},),
-            ({"layers": "ligr"}, {"loss": "sampled_softmax", "negatives": 256}),
         ),
         trial=450.0,
         final=1800.0,
