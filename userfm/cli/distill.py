@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from userfm.cli.train import Settings, overrides
+from userfm.cli.train import Address, OnRay, Processes, Settings, on_ray, overrides, trained_to_end
 
 Share = Annotated[float, typer.Option(min=0, help="Share in the loss: who wins, and who comes how near.")]
 States = Annotated[float, typer.Option(min=0, help="Share in the loss: which users are alike.")]
@@ -21,7 +21,9 @@ def distill(
     logits: Share = 1.0,
     states: States = 1.0,
     layers: Layers = 1.0,
-    ray: Annotated[bool, typer.Option("--ray/--no-ray", help="On Ray Train, or in this very process.")] = False,
+    ray: OnRay = False,
+    workers: Processes = 1,
+    address: Address = None,
 ) -> None:
     """Train a small model on the log and on what a large one says of it.
 
@@ -46,14 +48,13 @@ def distill(
     from training.recipes import with_overrides
     from training.run import Run, start
     from userfm.cli.console import results
-    from userfm.cli.train import trained_to_end
 
     large = Run.open(teacher)
     corpus = Corpus.open(large.corpus)
     recipe = with_overrides(large.recipe, overrides(set_ or []))
     distillation = Distillation(str(large.model.resolve()), logits, states, layers)
     small = start(corpus, out, recipe, large.until, origin=distillation)
-    trained_to_end(small, corpus, ray)
+    trained_to_end(small, corpus, on_ray(ray, workers, address))
     part = UNLEARNED[large.until]
     if part is None:
         results().print(f"{small.model} has learned all of the log, as {teacher} had: nothing is left to judge it on")

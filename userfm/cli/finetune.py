@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from userfm.cli.train import Address, OnRay, Processes, on_ray, trained_to_end
+
 
 class PartsName(StrEnum):
     """The parts of training.finetune, whose import would take seconds."""
@@ -42,7 +44,9 @@ def finetune(
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the rows that are asked for.")] = 1,
     rate: Annotated[float, typer.Option(min=0, help="Share of the run's learning rates.")] = 0.3,
     rank: Annotated[int, typer.Option(min=1, help="Of what low-rank adds to each matrix.")] = 8,
-    ray: Annotated[bool, typer.Option("--ray/--no-ray", help="On Ray Train, or in this very process.")] = False,
+    ray: OnRay = False,
+    workers: Processes = 1,
+    address: Address = None,
 ) -> None:
     """Go on from a trained model for one surface, or for one company of several that share a log.
 
@@ -68,7 +72,6 @@ def finetune(
     from training.surface import surface_of
     from training.update import recipe_after
     from userfm.cli.console import results
-    from userfm.cli.train import trained_to_end
 
     before = Run.open(run)
     corpus = Corpus.open(before.corpus)
@@ -76,7 +79,7 @@ def finetune(
     tuning = FineTuning(str(before.model.resolve()), Parts(parts.value), asked, rate, rank)
     recipe = recipe_after(before.recipe, corpus, epochs)
     tuned = start(corpus, out, recipe, before.until, origin=tuning)
-    trained_to_end(tuned, corpus, ray)
+    trained_to_end(tuned, corpus, on_ray(ray, workers, address))
     part = UNLEARNED[before.until]
     if part is None:
         results().print(f"{tuned.model} has learned all of the log, as {run} had: nothing is left to judge it on")

@@ -14,7 +14,9 @@ import typer
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from foundation.space import Space
     from tokenization.corpus.corpus import Corpus
+    from training.pretrain import Workers
     from training.progress import StepRecord
     from training.run import Run
     from training.training_set import Until
@@ -43,6 +45,10 @@ Settings = Annotated[
     typer.Option("--set", metavar="NAME=VALUE", help="Change one setting of the recipe; may be repeated."),
 ]
 Minutes = Annotated[float | None, typer.Option(help="End the schedule after so many minutes.", show_default=False)]
+OnRay = Annotated[bool, typer.Option("--ray/--no-ray", help="On Ray Train, or in this very process.")]
+Processes = Annotated[
+    int, typer.Option(min=1, help="Processes, each with a GPU where there is one; more than one: on Ray.")
+]
 Address = Annotated[str | None, typer.Option(help="A running Ray cluster that shares the folder.", show_default=False)]
 MinWorkers = Annotated[
     int, typer.Option(help="Begin, and go on after losses, with so many of --workers.", show_default="all")
@@ -62,11 +68,11 @@ def train(
     recipe: OfRecipe = RecipeName.DEFAULT,
     set_: Settings = None,
     minutes: Minutes = None,
-    workers: Annotated[int, typer.Option(min=1, help="Processes, each with a GPU where there is one.")] = 1,
+    workers: Processes = 1,
     min_workers: MinWorkers = 0,
     failures: Failures = 3,
     address: Address = None,
-    ray: Annotated[bool, typer.Option("--ray/--no-ray", help="On Ray Train, or in this very process.")] = True,
+    ray: OnRay = True,
     refit: Refit = False,
     all_data: AllData = False,
     restart: Annotated[bool, typer.Option("--restart", help="Throw away a run that is in the folder.")] = False,
@@ -95,11 +101,10 @@ def train(
     Then: userfm evaluate run corpus
     """
     from tokenization.corpus.corpus import Corpus
-    from training.pretrain import Workers, pretrain, pretrain_bare
+    from training.pretrain import Workers
     from training.recipes import Name, named, with_overrides
     from training.run import start
-    from training.tracking import track_figures, tracking
-    from userfm.cli.console import progress_console, results, stages, training
+    from userfm.cli.console import progress_console, results
 
     console, wanted = progress_console(), Workers(workers, min_workers, failures, address)
     opened = Corpus.open(corpus)
@@ -112,36 +117,41 @@ def train(
     run = start(opened, out, chosen, until(refit, all_data), name)
     if run.finished:
         console.print(f"{out} is trained already; --restart trains it again")
-    else:
-        with tracking(run.folder, console.print) as tell, training(console, chosen.minutes) as show:
-            on_step = _each(show, tell)
-            if ray:
-                pretrain(run, wanted, on_step)
-            else:
-                pretrain_bare(run, on_step)
-    space = pretrain(run)  # as it is now
-    with stages(console) as progress:
-        heads = fitted_heads(run, opened, progress)
-    track_figures(run.folder, "heads", heads, console.print)
+    space = trained_to_end(run, opened, wanted if ray else None)
     results().print(
         f"{run.model} is a model of {space.name}: vectors of width {space.width}, fingerprint {space.fingerprint[:12]}"
     )
 
 
-def trained_to_end(run: Run, corpus: Corpus, ray: bool) -> None:
-    """Train a run that goes on from another, with its heads; as far as that is not done yet."""
+def on_ray(ray: bool, workers: int, address: str | None) -> Workers | None:
+    """Whom a run that goes on from another is trained by: by Ray where it is asked for, or where one process won't do;
+    None: by this very process."""
+    from training.pretrain import Workers
+
+    return Workers(workers, address=address) if ray or workers > 1 or address is not None else None
+
+
+def trained_to_end(run: Run, corpus: Corpus, workers: Workers | None) -> Space:
+    """Train a run and its heads, as far as that is not done yet, while people, MLflow and the log are told of it.
+
+    workers: of Ray; None: this very process.
+    """
     from training.pretrain import pretrain, pretrain_bare
+    from training.tracking import track_figures, tracking
     from userfm.cli.console import progress_console, stages, training
 
     console = progress_console()
     if not run.finished:
-        with training(console, run.recipe.minutes) as on_step:
-            if ray:
-                pretrain(run, on_step=on_step)
-            else:
+        with tracking(run.folder, console.print) as tell, training(console, run.recipe.minutes) as show:
+            on_step = _each(show, tell)
+            if workers is None:
                 pretrain_bare(run, on_step)
+            else:
+                pretrain(run, workers, on_step)
     with stages(console) as progress:
-        fitted_heads(run, corpus, progress)
+        heads = fitted_heads(run, corpus, progress)
+    track_figures(run.folder, "heads", heads, console.print)
+    return pretrain(run)  # as it is now
 
 
 def _each(*told: Callable[[StepRecord], None]) -> Callable[[StepRecord], None]:

@@ -7,9 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from userfm.cli.train import Address, OnRay, Processes, on_ray, trained_to_end
+
 if TYPE_CHECKING:
     from tokenization.corpus.corpus import Corpus
     from training.gate import Verdict
+    from training.pretrain import Workers
     from training.run import Run
     from userfm.cli.console import Report
 
@@ -39,7 +42,9 @@ def update(
     rate: Rate = 0.3,
     held: Held = 0.1,
     allowed: Allowed = 0.005,
-    ray: Annotated[bool, typer.Option("--ray/--no-ray", help="On Ray Train, or in this very process.")] = False,
+    ray: OnRay = False,
+    workers: Processes = 1,
+    address: Address = None,
 ) -> None:
     """Go on from yesterday's model with what happened since.
 
@@ -69,7 +74,7 @@ def update(
         if events is not None and schema is not None:
             _append(schema, events, before.corpus, items, progress)
         corpus = Corpus.open(before.corpus)
-    today = _trained(before, corpus, out, (epochs, rate, replay, held), ray)
+    today = _trained(before, corpus, out, (epochs, rate, replay, held), on_ray(ray, workers, address))
     found = _judged(today, corpus, allowed)
     results().print(found.sentence())
     if not found.passed:
@@ -86,18 +91,19 @@ def _append(schema: Path, events: Path, corpus: Path, items: Path | None, progre
     append(schema, events, corpus, progress, items_path=items)
 
 
-def _trained(before: Run, corpus: Corpus, out: Path, plan: tuple[int, float, float, float], ray: bool) -> Run:
+def _trained(
+    before: Run, corpus: Corpus, out: Path, plan: tuple[int, float, float, float], workers: Workers | None
+) -> Run:
     """Today's run, trained to its end, with its heads."""
     from training.run import start
     from training.training_set import Until
     from training.update import of_model, recipe_after
-    from userfm.cli.train import trained_to_end
 
     epochs, rate, replay, held = plan
     going_on = of_model(before.model, rate, replay, held)
     recipe = recipe_after(before.recipe, corpus, epochs)
     run = start(corpus, out, recipe, Until.END, origin=going_on)
-    trained_to_end(run, corpus, ray)
+    trained_to_end(run, corpus, workers)
     return run
 
 
