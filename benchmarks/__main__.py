@@ -30,6 +30,7 @@ MODULES = {
     "candidates": "benchmarks.candidates",
     "cold_start": "benchmarks.cold_start",
     "distillation": "benchmarks.distillation",
+    "finetuning": "benchmarks.finetuning",
     "generation": "benchmarks.generation",
     "long_histories": "benchmarks.long_histories",
     "merging": "benchmarks.merging",
