@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -44,6 +44,12 @@ class Measured:
     bars: tuple[Bar, ...]
 
 
+def joined(parts: Sequence[Measured]) -> Measured:
+    """What several benchmarks found, as one."""
+    figures = {name: value for part in parts for name, value in part.figures.items()}
+    return Measured(figures, tuple(bar for part in parts for bar in part.bars))
+
+
 def in_turns(
     first: Callable[[], object],
     second: Callable[[], object],
@@ -62,17 +68,35 @@ def in_turns(
     Raises:
         ValueError: fewer than 9 pairs.
     """
+    seconds = readings_in_turns((_timed(first), _timed(second)), pairs, progress)
+    return seconds[0], seconds[1]
+
+
+def readings_in_turns(
+    readings: Sequence[Callable[[], float]],
+    pairs: int = PAIRS,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Floats:
+    """`in_turns` of any number of things, each of which says itself what it measured: float64 [things, pairs]."""
     if pairs < PAIRS:
         raise ValueError(f"{pairs} pairs are too few to judge by; take at least {PAIRS}")
-    first(), second()
-    seconds = np.zeros((2, pairs))
+    for reading in readings:
+        reading()
+    found = np.zeros((len(readings), pairs))
     for pair in range(pairs):
-        for side, work in enumerate((first, second)):
-            start = time.perf_counter()
-            work()
-            seconds[side, pair] = time.perf_counter() - start
+        for place, reading in enumerate(readings):
+            found[place, pair] = reading()
         progress(pair + 1, pairs)
-    return seconds[0], seconds[1]
+    return found
+
+
+def _timed(work: Callable[[], object]) -> Callable[[], float]:
+    def seconds() -> float:
+        start = time.perf_counter()
+        work()
+        return time.perf_counter() - start
+
+    return seconds
 
 
 def estimate(values: Floats, seed: int = 0) -> Estimate:

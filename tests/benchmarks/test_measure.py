@@ -3,7 +3,17 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from benchmarks.measure import Estimate, at_least, at_most, estimate, in_turns
+from benchmarks.measure import (
+    Bar,
+    Estimate,
+    Measured,
+    at_least,
+    at_most,
+    estimate,
+    in_turns,
+    joined,
+    readings_in_turns,
+)
 from training.verdicts import Outcome
 
 
@@ -17,6 +27,24 @@ def test_two_things_take_turns_after_one_that_does_not_count() -> None:
     assert first.shape == second.shape == (9,)
     assert (first > 0).all()
     assert told[-1] == (9, 9)
+
+
+def test_any_number_of_things_take_turns_and_say_what_they_measured() -> None:
+    said: dict[str, list[float]] = {name: [float(number) for number in range(10)] for name in "ABC"}
+    order: list[str] = []
+
+    def reading(name: str) -> float:
+        order.append(name)
+        return said[name][order.count(name) - 1]
+
+    found = readings_in_turns([lambda name=name: reading(name) for name in "ABC"])  # type: ignore[misc]
+    assert "".join(order) == "ABC" * 10
+    assert found.tolist() == [[1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0]] * 3
+
+
+def test_what_several_found_is_one_in_their_order() -> None:
+    bar = Bar("b", 1.0, 2.0, Outcome.MISSED)
+    assert joined([Measured({"a": 1.0}, ()), Measured({"b": 1.0}, (bar,))]) == Measured({"a": 1.0, "b": 1.0}, (bar,))
 
 
 def test_few_pairs_are_refused() -> None:
