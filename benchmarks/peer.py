@@ -17,6 +17,7 @@ from typing import Any
 
 from benchmarks.logs import Log, corpus_of
 from benchmarks.peers import rectools
+from benchmarks.peers.environments import Peer, environment
 from benchmarks.peers.rectools import Course, Settings, Trained
 from benchmarks.quality import ENDLESS, HOME
 from tokenization.corpus.corpus import Corpus
@@ -65,7 +66,7 @@ def run(progress: Progress, log: Log) -> dict[str, Any]:
     """The best settings with the pass to stop at, and every trial."""
     if log not in PLANS:
         raise SystemExit(f"the peer of {log} is a count: there is nothing to tune here")
-    plan, corpus, python = PLANS[log], corpus_of(log, HOME, progress), rectools.environment(HOME.parent / "peers")
+    plan, corpus, python = PLANS[log], corpus_of(log, HOME, progress), environment(Peer.RECTOOLS, HOME.parent / "peers")
     trial, final = (Course(ENDLESS, seconds, patience=PATIENCE) for seconds in (plan.trial, plan.final))
     found: dict[Settings, Trained] = {}
     best = plan.start

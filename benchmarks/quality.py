@@ -35,6 +35,7 @@ from benchmarks.lists import Lists, held_out, of_scorer, ranks, scorer_of
 from benchmarks.logs import Log, corpus_of
 from benchmarks.models import trained
 from benchmarks.peers import rectools
+from benchmarks.peers.environments import Peer, environment
 from benchmarks.trials import Trial
 from foundation.subgraph import Subgraph
 from tokenization.corpus.corpus import Corpus
@@ -157,7 +158,7 @@ def _others(log: Log, corpus: Corpus, seeds: int, progress: Progress, minutes: f
     if log is Log.JOURNEY:
         return {"peer": counted["personal_decayed"], "popularity": counted["popularity"]}
     settings, course = _peer_course(log, minutes)
-    python, found = rectools.environment(HOME.parent / "peers"), []
+    python, found = environment(Peer.RECTOOLS, HOME.parent / "peers"), []
     with ThreadPoolExecutor(max(len(os.sched_getaffinity(0)) // course.threads, 1)) as pool:
         trainings = pool.map(
             lambda seed: rectools.train(python, corpus, Part.TEST, settings, course, seed, HOME), range(seeds)

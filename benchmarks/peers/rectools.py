@@ -1,4 +1,4 @@
-"""RecTools' SASRec family as a peer: an environment for it, the log as it reads it, and its lists.
+"""RecTools' SASRec family as a peer: the log as it reads it, and its lists.
 
 `sasrec.py` is what runs in there. Whatever was trained is kept under a name made of its task, so that a series that was
 cut off goes on where it stopped.
@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import subprocess
-import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,6 @@ from training.rows import list_values
 
 HERE = Path(__file__).parent
 SCRIPT = HERE / "sasrec.py"
-REQUIREMENTS = HERE / "requirements-rectools.txt"
 
 
 @dataclass(frozen=True)
@@ -78,17 +76,6 @@ class Trained:
     def looks(self) -> list[tuple[int, float, float]]:
         """The epochs after which validation was looked at."""
         return [(epoch, seconds, found) for epoch, seconds, found in self.epochs if found is not None]
-
-
-def environment(home: Path) -> Path:
-    """The interpreter of the peer's environment under `home`, made where it is not there yet."""
-    stamp, told = home / "rectools" / "installed.txt", REQUIREMENTS.read_text(encoding="utf-8")
-    python = home / "rectools" / "bin" / "python"
-    if not stamp.exists() or stamp.read_text(encoding="utf-8") != told:
-        subprocess.run([sys.executable, "-m", "venv", str(home / "rectools")], check=True)
-        subprocess.run([str(python), "-m", "pip", "install", "-q", "--no-input", "-r", str(REQUIREMENTS)], check=True)
-        stamp.write_text(told, encoding="utf-8")
-    return python
 
 
 def train(
