@@ -34,6 +34,7 @@ MODULES = {
     "generation": "benchmarks.generation",
     "long_histories": "benchmarks.long_histories",
     "merging": "benchmarks.merging",
+    "mfu": "benchmarks.mfu",
     "optimisers": "benchmarks.optimisers",
     "representation": "benchmarks.representation",
     "scaling": "benchmarks.scaling",

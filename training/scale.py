@@ -45,7 +45,7 @@ class Scale:
     def model(self) -> FoundationModel:
         """The model, without memory."""
         with torch.device("meta"):
-            return FoundationModel(self.recipe.model, _content(self.recipe.model.item))
+            return FoundationModel(self.recipe.model, content_of_nothing(self.recipe.model.item))
 
     @property
     def requests(self) -> int:
@@ -187,8 +187,8 @@ def imagined(items: int) -> Recipe:
     return Recipe(model, objectives=Objectives(future=0.3))
 
 
-def _content(item: ItemConfig) -> ItemContent:
-    """Of a vocabulary, on whatever device is the default."""
+def content_of_nothing(item: ItemConfig) -> ItemContent:
+    """A vocabulary of which nothing is known, on whatever device is the default."""
     return ItemContent(
         category_VC=torch.zeros(item.codes, len(item.categories), dtype=torch.int64),
         text_UX=torch.zeros(1, item.text_width),
