@@ -1,11 +1,17 @@
-"""One training step of the default recipe on Complete Journey.
+"""One training step: what it waits for, what it costs over its floor, beside the peers' steps, on Ray, and on a GPU.
 
-How long the step waits for its lesson, and how many times as long it takes as the trunk's matrix products alone,
-forward and backward: what attention, the repeat path, the losses and the optimisers add to that floor.
+`USERFM_DATA=data python -m benchmarks train_step --json benchmarks/results/train_step.json`
+
+Of the default recipe on Complete Journey: how long the step waits for its lesson, and how many times as long it takes
+as the trunk's matrix products alone, forward and backward: what attention, the repeat path, the losses and the
+optimisers add to that floor. Then what the same step loses inside a Ray Train worker (benchmarks/ray_step.py), events a
+second beside RecTools and RePlay on the research logs that are here (benchmarks/peer_steps.py), and, on a CUDA device,
+how much of it a large step uses (benchmarks/mfu.py).
 """
 
 from __future__ import annotations
 
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +19,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from benchmarks.measure import Measured, at_most, estimate, in_turns
+from benchmarks import mfu, peer_steps, ray_step
+from benchmarks.logs import Log, research_folder
+from benchmarks.measure import Measured, at_most, estimate, in_turns, joined
 from foundation.learning import losses
 from foundation.lesson import Lesson
 from foundation.model import FoundationModel
@@ -28,17 +36,33 @@ from training.training_set import read_training_set
 from userfm import complete_journey
 
 DATA_WAIT = 0.05
+PEERS = Path("out") / "peers"
 
 
 def run(progress: Callable[[str, int, int], None]) -> Measured:
-    """Figures: step_seconds, tokens_per_second, data_wait and time_over_floor with their intervals."""
-    with tempfile.TemporaryDirectory() as folder:
-        events, items = complete_journey.prepare(Path(folder), progress)
-        corpus = tokenize(complete_journey.schema_path(), events, items, Path(folder) / "corpus")
-        return _measured(corpus, progress)
+    """Figures: step_seconds, tokens_per_second, data_wait and time_over_floor with their intervals; those of the other
+    modules that are named above."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        events, items = complete_journey.prepare(folder, progress)
+        corpus = tokenize(complete_journey.schema_path(), events, items, folder / "corpus")
+        parts = [measured(corpus, progress), ray_step.measured(corpus, folder / "runs", progress)]
+        parts += [peer_steps.measured(log, folder, PEERS, progress) for log in peer_steps.SETTINGS if is_here(log)]
+    return joined([*parts, mfu.run(progress)] if torch.cuda.is_available() else parts)
 
 
-def _measured(corpus: Corpus, progress: Callable[[str, int, int], None]) -> Measured:
+def is_here(log: Log) -> bool:
+    """Whether a research log can be measured; says loudly where it can't, and what is left out for that."""
+    try:
+        research_folder(log)
+    except SystemExit as missing:
+        print(f"LEFT OUT: {peer_steps.SETTINGS[log].name}_speedup. {missing}", file=sys.stderr)
+        return False
+    return True
+
+
+def measured(corpus: Corpus, progress: Callable[[str, int, int], None]) -> Measured:
+    """The default recipe's step by itself."""
     recipe = default(corpus)
     training_set = read_training_set(corpus, recipe.model)
     stream = lessons(training_set, recipe.model, recipe.sampling, recipe.seed, Position())
