@@ -7,7 +7,8 @@ household's products weighing alike. Parameters are those of the model without i
 arXiv:2001.08361), data are tokens.
 
 The law is L = E + A / N^a + B / D^b (Hoffmann et al., arXiv:2203.15556), least squares over all points; E, what no
-size and no log would take away, with its 95 % interval, and the exponents, over resampled households. Draws
+size and no log would take away and which is no less than 0, with its 95 % interval, and the exponents, over resampled
+households: where the points bend too little, that interval says that they tell nothing of it. Draws
 docs/figures/scaling.svg.
 """
 
@@ -137,7 +138,8 @@ def fit(points: Sequence[Point], rows: NDArray[np.int64] | None) -> Law:
 
     spread = max(float(np.ptp(loss)), 1e-6)
     begin = [float(loss.min()) - spread, np.log(spread / 2), np.log(0.3), np.log(spread / 2), np.log(0.3)]
-    return law(least_squares(off, begin, max_nfev=2000).x)
+    least = [0.0, *[-np.inf] * 4]  # a cross-entropy is never below 0
+    return law(least_squares(off, begin, bounds=(least, np.inf), max_nfev=2000).x)
 
 
 def law(told: Floats) -> Law:

@@ -30,6 +30,14 @@ def test_a_law_that_holds_is_found_again() -> None:
     assert found.of_data == pytest.approx(0.7, abs=0.05)
 
 
+def test_a_loss_that_falls_on_and_on_has_no_offset_below_zero() -> None:
+    shares = [1 / 8, 1 / 4, 1 / 2, 1.0]
+    points = [Point(1_000, 1e6 * share, np.full(9, 8.3 - 0.1 * np.log2(share))) for share in shares]
+    found = fit(points, None)
+    assert 0.0 <= found.offset < 8.3
+    assert float(found(np.array(1.0), np.array(0.125))) == pytest.approx(8.6, abs=0.02)
+
+
 def test_a_loss_is_the_mean_over_a_users_products_of_the_whole_softmax(kiosk_corpus: Corpus) -> None:
     recipe = small(kiosk_corpus)
     model = initial_model(read_training_set(kiosk_corpus, recipe.model), kiosk_corpus, recipe)
