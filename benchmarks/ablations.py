@@ -314,6 +314,8 @@ def _slices() -> list[Slice]:
 
 def corpus_of(slice_: Slice, folder: Path, progress: Progress) -> Path:
     out = folder / slice_
+    if (out / "corpus.json").exists():
+        return out
     if slice_ in (Slice.JOURNEY, Slice.UNMERGED):
         return _journey(slice_, folder, out, progress)
     return _films(slice_, folder, out)

@@ -15,7 +15,6 @@ docs/figures/scaling.svg.
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,16 +82,15 @@ class Law:
 
 def run(progress: Progress) -> Measured:
     """Losses by size and by share, and the law with its intervals."""
-    with tempfile.TemporaryDirectory() as folder:
-        corpus = Corpus.open(corpus_of(Slice.JOURNEY, Path(folder), progress))
-        asked = [(size, 1.0) for size in range(len(SIZES))] + [(DEFAULT, share) for share in SHARES[:-1]]
-        trials = {
-            (size, share, seed): Trial(corpus.folder, recipe_of(corpus, {**SIZES[size], "users": str(share)}, seed))
-            for size, share in asked
-            for seed in SEEDS
-        }
-        models = trained(list(trials.values()), CACHE, len(os.sched_getaffinity(0)), progress)
-        points = [point([models[trials[size, share, seed]] for seed in SEEDS], corpus, share) for size, share in asked]
+    corpus = Corpus.open(corpus_of(Slice.JOURNEY, CACHE / "log", progress))
+    asked = [(size, 1.0) for size in range(len(SIZES))] + [(DEFAULT, share) for share in SHARES[:-1]]
+    trials = {
+        (size, share, seed): Trial(corpus.folder, recipe_of(corpus, {**SIZES[size], "users": str(share)}, seed))
+        for size, share in asked
+        for seed in SEEDS
+    }
+    models = trained(list(trials.values()), CACHE, len(os.sched_getaffinity(0)), progress)
+    points = [point([models[trials[size, share, seed]] for seed in SEEDS], corpus, share) for size, share in asked]
     sizes, shares = points[: len(SIZES)], [*points[len(SIZES) :], points[DEFAULT]]
     fitted, resampled = fit(points, None), _resampled(points)
     _draw(sizes, shares, fitted)

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import copy
 import os
-import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -52,19 +51,18 @@ Change = Callable[[Tensor, Tensor], Vectors]
 
 def run(progress: Progress) -> Measured:
     """Figures by what was made small: NDCG@10, what is lost beside whole vectors with its interval, overlap."""
-    with tempfile.TemporaryDirectory() as folder:
-        corpus = Corpus.open(corpus_of(Slice.JOURNEY, Path(folder), progress))
-        trials = {
-            (bands, seed): Trial(corpus.folder, recipe_of(corpus, {"bands": bands, "future": "0.3"}, seed))
-            for bands in ("", ",".join(map(str, BANDS)))
-            for seed in SEEDS
-        }
-        models = trained(list(trials.values()), CACHE, len(os.sched_getaffinity(0)), progress)
-        found: dict[str, list[dict[str, Floats]]] = {}
-        for (bands, _), trial in trials.items():
-            subgraph = Subgraph.from_pretrained(models[trial])
-            found.setdefault("bands" if bands else "plain", []).append(judged(subgraph, corpus, not bands))
-            progress("judged", sum(map(len, found.values())), len(trials))
+    corpus = Corpus.open(corpus_of(Slice.JOURNEY, CACHE / "log", progress))
+    trials = {
+        (bands, seed): Trial(corpus.folder, recipe_of(corpus, {"bands": bands, "future": "0.3"}, seed))
+        for bands in ("", ",".join(map(str, BANDS)))
+        for seed in SEEDS
+    }
+    models = trained(list(trials.values()), CACHE, len(os.sched_getaffinity(0)), progress)
+    found: dict[str, list[dict[str, Floats]]] = {}
+    for (bands, _), trial in trials.items():
+        subgraph = Subgraph.from_pretrained(models[trial])
+        found.setdefault("bands" if bands else "plain", []).append(judged(subgraph, corpus, not bands))
+        progress("judged", sum(map(len, found.values())), len(trials))
     return Measured(_figures(found), ())
 
 
