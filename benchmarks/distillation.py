@@ -24,7 +24,7 @@ from benchmarks.trials import Progress
 from foundation.subgraph import Subgraph
 from tokenization.corpus.corpus import Corpus
 from training import metrics
-from training.distill import Distillation, parameters
+from training.distill import Distillation, distillation_of, parameters
 from training.holdout import Columns, Part, hold_out
 from training.metrics import Floats
 from training.pretrain import pretrain_bare
@@ -48,7 +48,7 @@ def run(progress: Progress) -> Measured:
         home = Path(folder)
         corpus = corpus_of(Log.JOURNEY, home / "logs", progress)
         teacher = _trained(corpus, home / "teacher", _recipe(corpus, LARGE, "teacher", 0), None, progress)
-        taught = Distillation(str(teacher.model))
+        taught = distillation_of(teacher.model)
         alone, distilled = [], []
         for seed in range(SEEDS):
             recipe = _recipe(corpus, SMALL, "student", seed)

@@ -26,7 +26,7 @@ from foundation.subgraph import Subgraph
 from tokenization.codes.vocabulary import FIRST
 from tokenization.corpus.corpus import Corpus
 from training import metrics
-from training.finetune import FineTuning, Parts
+from training.finetune import Learns, tuning_of
 from training.holdout import Columns, Part, hold_out
 from training.metrics import Floats
 from training.pretrain import pretrain_bare
@@ -49,15 +49,15 @@ def run(progress: Progress) -> Measured:
         home = Path(folder)
         corpus = corpus_of(Log.JOURNEY, home / "logs", progress)
         surface = busiest(corpus, STORES)
-        runs: dict[str, list[Run]] = {UNTUNED: [], **{str(parts): [] for parts in Parts}}
+        runs: dict[str, list[Run]] = {UNTUNED: [], **{str(learns): [] for learns in Learns}}
         for seed in range(SEEDS):
             recipe = replace(default(corpus), epochs=EPOCHS, seed=seed)
             base = _trained(start(corpus, home / f"base-{seed}", recipe), progress)
             runs[UNTUNED].append(base)
-            for parts in Parts:
-                tuning = FineTuning(str(base.model), parts, surface)
-                tuned = start(corpus, home / f"{parts}-{seed}", recipe_after(recipe, corpus, 1), origin=tuning)
-                runs[parts].append(_trained(tuned, progress))
+            for learns in Learns:
+                tuning = tuning_of(base.model, learns, surface)
+                tuned = start(corpus, home / f"{learns}-{seed}", recipe_after(recipe, corpus, 1), origin=tuning)
+                runs[learns].append(_trained(tuned, progress))
         there = {way: _judged(some, corpus, surface) for way, some in runs.items()}
         everywhere = {way: _judged(some, corpus, None) for way, some in runs.items()}
     return Measured({**figures("there", there), **figures("everywhere", everywhere)}, ())

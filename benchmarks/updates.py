@@ -3,9 +3,9 @@ every day and one that never is.
 
 Complete Journey until December 2017 trains the first model. Then each day comes as it would: all three are asked for
 the first basket of whoever shops that day, with everything known that happened before it; then the day is appended,
-and tomorrow's models learn it. The update is `userfm update` as it stands, gate and all: a tenth of the households is
-not learned and judges, and where a model is refused, yesterday's goes on and the next one learns two days. What is
-appended is known to all three as history, the model that is never trained reads it too.
+and tomorrow's models learn it. The update is `userfm update`, gate and all: a tenth of the households is not learned
+and judges, and where a model is refused, yesterday's goes on and the next one learns two days; where nobody can judge,
+it is taken. What is appended is known to all three as history, the model that is never trained reads it too.
 
 Differences are paired over households and days, with intervals over households. Seconds are of processor time, of
 training alone. Draws docs/figures/updates.svg.
@@ -44,7 +44,7 @@ from training.metrics import Floats, Interval
 from training.pretrain import pretrain_bare
 from training.ranking import Slice, evaluate
 from training.recipes import default
-from training.run import start
+from training.run import Run, start
 from training.training_set import Until
 from training.update import Update, of_model, recipe_after
 from userfm import complete_journey
@@ -111,7 +111,7 @@ def simulated(
             update = of_model(models["update"], RATE, REPLAY, HELD)
             fresh, spent = _trained(home / f"update-{number}", corpus, update)
             seconds["update"].append(spent)
-            if _accepted(update, fresh, corpus):
+            if _accepted(Run.open(fresh.parent), update, corpus):
                 models["update"] = fresh
             else:
                 refused += 1
@@ -143,10 +143,10 @@ def _trained(folder: Path, corpus: Corpus, update: Update | None) -> tuple[Path,
     return run.model, time.process_time() - began
 
 
-def _accepted(update: Update, model: Path, corpus: Corpus) -> bool:
+def _accepted(run: Run, update: Update, corpus: Corpus) -> bool:
     """What the gate says; a day on which none of the judging households shopped says nothing against it."""
     try:
-        return verdict(update, model, corpus).passed
+        return verdict(run, update, corpus).passed
     except EvaluationError:
         return True
 

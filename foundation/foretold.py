@@ -44,7 +44,7 @@ def loss_weights(
             found[f"intent.{name}"] = _known(first, first.facet_EF[:, facets.index(name)])
         else:
             found[f"intent.{name}"] = _of_category(model, name, first)
-    return found if teaching is None else found | _of_teaching(model, lesson, teaching)
+    return found if teaching is None else found | _of_teaching(model, lesson, objectives, teaching)
 
 
 def _of_items(model: FoundationModel, lesson: Lesson, objectives: Objectives) -> dict[str, Tensor]:
@@ -67,10 +67,13 @@ def _of_items(model: FoundationModel, lesson: Lesson, objectives: Objectives) ->
     return found | ({"codes": first} if objectives.codes else {})
 
 
-def _of_teaching(model: FoundationModel, lesson: Lesson, teaching: Teaching) -> dict[str, Tensor]:
+def _of_teaching(
+    model: FoundationModel, lesson: Lesson, objectives: Objectives, teaching: Teaching
+) -> dict[str, Tensor]:
     requests = len(lesson.requests)
     divergence, pairs = (model.empty_D.new_tensor(float(one)) for one in (requests, len(compared(requests)) ** 2))
-    found = dict.fromkeys(("taught", "taught_embedding"), divergence) if teaching.logits else {}
+    found = {"taught": divergence} if teaching.logits and objectives.next else {}
+    found |= {"taught_embedding": divergence} if teaching.logits else {}
     found |= {"taught_states": pairs} if teaching.states else {}
     if teaches_layers(teaching, model.config):
         found |= {f"taught_layer_{depth}": pairs for depth in range(1, model.config.layers)}

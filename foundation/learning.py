@@ -102,7 +102,7 @@ def losses(
     for others in (_facet_losses, _gap_losses, _intent_losses):
         found += others(model, lesson, said.states, objectives)
     if teaching is not None:
-        found += _taught_losses(model, lesson, said, stored_RD, now, teaching)
+        found += _taught_losses(model, lesson, said, stored_RD, now, teaching, told=bool(objectives.next))
     return found
 
 
@@ -281,17 +281,25 @@ def _layer_losses(model: FoundationModel, said: _Said, now: Contest, objectives:
 
 
 def _taught_losses(
-    model: FoundationModel, lesson: Lesson, said: _Said, stored_RD: Tensor, now: Contest, teaching: Teaching
+    model: FoundationModel,
+    lesson: Lesson,
+    said: _Said,
+    stored_RD: Tensor,
+    now: Contest,
+    teaching: Teaching,
+    told: bool,
 ) -> list[Loss]:
-    """What the teacher says of the same requests and candidates; it sees what is hidden from the student."""
+    """What the teacher says of the same requests and candidates; it sees what is hidden from the student. told: whether
+    models answer by whole scores, and not by stored vectors alone."""
     teacher, found = teaching.teacher, list[Loss]()
     with torch.no_grad():
         known = _known_by(teacher, lesson, said)
-        told, told_stored = _whole_view(teacher, known, now), View(_stored(teacher, known), known.among)
-    if teaching.logits:
-        taught = contest_divergence(told, _whole_view(model, said, now), now)
+        whole, stored = _whole_view(teacher, known, now), View(_stored(teacher, known), known.among)
+    if teaching.logits and told:
+        taught = contest_divergence(whole, _whole_view(model, said, now), now)
         found.append(Loss("taught", *taught, share=teaching.logits))
-        taught = contest_divergence(told_stored, View(stored_RD, said.among), now)
+    if teaching.logits:
+        taught = contest_divergence(stored, View(stored_RD, said.among), now)
         found.append(Loss("taught_embedding", *taught, share=teaching.logits))
     if teaching.states:
         taught = likeness(known.states.bare_RD, said.states.bare_RD)

@@ -1,7 +1,7 @@
 """A trained model whose matrices change by little: what is learned is a product of two thin ones, added to each.
 
 Hu et al., LoRA, arXiv:2106.09685: what a trained model learns of a new task is of low rank. The trained weights stay
-where they are, a few hundredths of their number learn, and `merged` leaves an ordinary model behind.
+where they are, a few hundredths of their number learn, and `merge` leaves an ordinary model behind.
 
 Shapes: O outputs and I inputs of a matrix, K its rank.
 """
@@ -24,10 +24,7 @@ class LowRank(nn.Module):
         """Raises ModelError for a rank that the matrix has not."""
         super().__init__()
         outputs, inputs = weight_OI.shape
-        if not 1 <= rank <= min(outputs, inputs):
-            raise ModelError(
-                f"a matrix of {outputs} × {inputs} has no rank {rank}: take one from 1 to {min(outputs, inputs)}"
-            )
+        check_rank(rank, outputs, inputs)
         self.down_KI = nn.Parameter(torch.randn(rank, inputs) / math.sqrt(inputs))
         self.up_OK = nn.Parameter(torch.zeros(outputs, rank))
 
@@ -36,7 +33,15 @@ class LowRank(nn.Module):
         return weight_OI + self.up_OK @ self.down_KI
 
 
-def loosened(module: nn.Module, rank: int) -> None:
+def check_rank(rank: int, outputs: int, inputs: int) -> None:
+    """Raises ModelError for a rank that such a matrix has not."""
+    if not 1 <= rank <= min(outputs, inputs):
+        raise ModelError(
+            f"a matrix of {outputs} × {inputs} has no rank {rank}: take one from 1 to {min(outputs, inputs)}"
+        )
+
+
+def loosen(module: nn.Module, rank: int) -> None:
     """Let every matrix of the module's linear layers learn by a product of this rank, and by nothing else.
 
     Raises ModelError for a rank that one of them has not.
@@ -46,7 +51,7 @@ def loosened(module: nn.Module, rank: int) -> None:
         parametrize.register_parametrization(layer, "weight", LowRank(layer.weight, rank))
 
 
-def merged(module: nn.Module) -> None:
+def merge(module: nn.Module) -> None:
     """Put what the products have come to into the matrices, which are plain weights again."""
     for layer in _linear_layers(module):
         if parametrize.is_parametrized(layer, "weight"):

@@ -44,6 +44,7 @@ def check_teaching(teaching: Teaching, student: ModelConfig) -> None:
         ("items", teacher.item.codes, student.item.codes),
         ("repeat_path", teacher.repeat_path, student.repeat_path),
         ("groups", teacher.groups, student.groups),
+        ("attributes", teacher.attributes, student.attributes),
     ):
         if theirs != ours:
             raise ModelError(f"teacher and student differ in `{name}`: they must read the same events and candidates")

@@ -11,11 +11,14 @@ import torch
 from foundation import pretrained
 from foundation.growth import grown
 from foundation.model import FoundationModel
+from foundation.pretrained import Pretrained
 from foundation.start import shared_start
 from foundation.teaching import Teaching
 from tokenization.corpus.corpus import Corpus
+from tokenization.tokenizer.translation import translation
 from training.data import row_tokens
 from training.distill import Distillation, teaching_of
+from training.errors import TrainingError
 from training.finetune import FineTuning, let_learn
 from training.parallel import Ranks
 from training.recipes import Recipe, Start
@@ -40,7 +43,11 @@ class Beginning:
 
 
 def begin(run: Run, corpus: Corpus, ranks: Ranks) -> Beginning:
-    """What a run begins with, whatever it goes on from. Raises ModelError or TrainingError where it can't."""
+    """What a run begins with, whatever it goes on from.
+
+    Raises ModelError, TrainingError or SchemaError where that is no longer what it was, or means other things by its
+    codes than the corpus does.
+    """
     recipe = run.recipe
     shards = UserShards.of_rank(ranks.rank, ranks.count, recipe.sampling.shards)
     known = joined(read_training_set(corpus, recipe.model, run.until, shards), ranks)
@@ -50,8 +57,7 @@ def begin(run: Run, corpus: Corpus, ranks: Ranks) -> Beginning:
         case FineTuning() as tuning:
             return _tuned(tuning, known, corpus, recipe, ranks)
         case Distillation() as distillation:
-            model = initial_model(known, corpus, recipe, ranks)
-            return Beginning(model, known, recipe, teaching_of(distillation, corpus.tokenizer, recipe))
+            return _taught(distillation, known, corpus, recipe, ranks)
     return Beginning(initial_model(known, corpus, recipe, ranks), known, recipe)
 
 
@@ -68,19 +74,39 @@ def initial_model(training_set: TrainingSet, corpus: Corpus, recipe: Recipe, ran
 
 def _updated(update: Update, known: TrainingSet, corpus: Corpus, recipe: Recipe) -> Beginning:
     known = unjudged(known, update, judges(corpus.user_ids, update.held), recipe.model)
-    model = _grown(update.base, known, corpus, recipe, ALL)
+    model = _grown(_as_told(update.base, update.fingerprint), known, corpus, recipe, ALL)
     fresh = news(known, update, row_tokens(recipe.sampling), recipe.seed)
     return Beginning(model, fresh, gentle(recipe, update.rate))
 
 
 def _tuned(tuning: FineTuning, known: TrainingSet, corpus: Corpus, recipe: Recipe, ranks: Ranks) -> Beginning:
-    model = _grown(tuning.base, known, corpus, recipe, ranks)
+    model = _grown(_as_told(tuning.base, tuning.fingerprint), known, corpus, recipe, ranks)
     torch.manual_seed(recipe.seed)
     let_learn(model, tuning)
     return Beginning(model, surfaced(known, tuning.surface), gentle(recipe, tuning.rate))
 
 
-def _grown(base: str, known: TrainingSet, corpus: Corpus, recipe: Recipe, ranks: Ranks) -> FoundationModel:
+def _taught(distillation: Distillation, known: TrainingSet, corpus: Corpus, recipe: Recipe, ranks: Ranks) -> Beginning:
+    teacher = _as_told(distillation.teacher, distillation.fingerprint)
+    if teacher.tokenizer.fingerprint != corpus.tokenizer.fingerprint:
+        raise TrainingError(
+            f"{teacher.space.origin} was trained with another tokenizer than this corpus has: teach with a model of it"
+        )
+    return Beginning(initial_model(known, corpus, recipe, ranks), known, recipe, teaching_of(distillation))
+
+
+def _as_told(base: str, fingerprint: str) -> Pretrained:
+    """A model directory with the model that the run was begun with. (Updates of earlier versions did not note it.)"""
+    found = pretrained.load(Path(base))
+    if fingerprint and found.space.fingerprint != fingerprint:
+        raise TrainingError(
+            f"{base} holds {found.space.origin} now, and this run began with {fingerprint[:12]}: "
+            "bring that back, or --restart"
+        )
+    return found
+
+
+def _grown(base: Pretrained, known: TrainingSet, corpus: Corpus, recipe: Recipe, ranks: Ranks) -> FoundationModel:
     """The trained model, with room for what the corpus has had since."""
-    content = content_of(known, corpus.tokenizer, recipe.model, ranks)
-    return grown(pretrained.load(Path(base)).model, recipe.model, content)
+    translation(corpus.tokenizer, base.tokenizer)  # names a facet whose codes mean something else
+    return grown(base.model, recipe.model, content_of(known, corpus.tokenizer, recipe.model, ranks))

@@ -13,7 +13,6 @@ from typing import Any, Self
 from foundation import pretrained
 from foundation.space import Space
 from foundation.teaching import Teaching, check_teaching
-from tokenization.tokenizer.tokenizer import Tokenizer
 from training.errors import TrainingError
 from training.parallel import Scoring
 from training.recipes import Recipe
@@ -23,10 +22,12 @@ from training.recipes import Recipe
 class Distillation:
     """Whom a run learns from, beside the log.
 
-    teacher: model directory. logits, states, layers: shares in the loss of what `Teaching` calls so.
+    teacher: model directory, fingerprint: of the model in it. logits, states, layers: shares in the loss of what
+    `Teaching` calls so.
     """
 
     teacher: str
+    fingerprint: str
     logits: float = 1.0
     states: float = 1.0
     layers: float = 1.0
@@ -42,6 +43,12 @@ class Distillation:
         return cls(**told)
 
 
+def distillation_of(teacher: Path, logits: float = 1.0, states: float = 1.0, layers: float = 1.0) -> Distillation:
+    """A distillation of a model directory. Raises ModelError where it is none."""
+    fingerprint = pretrained.load(teacher).space.fingerprint
+    return Distillation(str(teacher.resolve()), fingerprint, logits, states, layers)
+
+
 def teacher_of(distillation: Distillation) -> Space:
     """The teacher's space."""
     return Space.from_json((Path(distillation.teacher) / "space.json").read_text(encoding="utf-8"))
@@ -52,19 +59,14 @@ def parameters(model: Path) -> int:
     return sum(weight.numel() for weight in pretrained.load(model).model.parameters())
 
 
-def check_distillation(recipe: Recipe) -> None:
-    """Raises TrainingError where the recipe has no place for a teacher."""
+def check_distillation(distillation: Distillation, recipe: Recipe) -> None:
+    """Raises TrainingError or ModelError where the recipe has no place for the teacher."""
     if recipe.parallelism.scoring is Scoring.OWNERS:
         raise TrainingError("a teacher scores what each rank scores itself: set `parallelism.scoring=local`")
+    check_teaching(teaching_of(distillation), recipe.model)
 
 
-def teaching_of(distillation: Distillation, tokenizer: Tokenizer, recipe: Recipe) -> Teaching:
-    """The teacher, ready to teach. Raises ModelError or TrainingError where it knows other events or items."""
-    known = pretrained.load(Path(distillation.teacher))
-    if known.tokenizer.fingerprint != tokenizer.fingerprint:
-        raise TrainingError(
-            f"{known.space.id} was trained with another tokenizer than this corpus has: teach with a model of it"
-        )
-    teaching = Teaching(known.model, distillation.logits, distillation.states, distillation.layers)
-    check_teaching(teaching, recipe.model)
-    return teaching
+def teaching_of(distillation: Distillation) -> Teaching:
+    """The teacher, ready to teach. Raises ModelError where there is none."""
+    teacher = pretrained.load(Path(distillation.teacher)).model
+    return Teaching(teacher, distillation.logits, distillation.states, distillation.layers)

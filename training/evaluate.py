@@ -137,7 +137,7 @@ def standard_baselines(
 
 
 def _tuned_half_life(tokens: pa.Table, columns: Columns, split: Split, items: int) -> float:
-    validation = hold_out(tokens, columns, split, Part.VALIDATION)
+    validation = hold_out(tokens, replace(columns, surface=None), split, Part.VALIDATION)
     popular_V = baselines.item_popularity(validation.before, items, math.inf, math.inf)
 
     def judge(half_life: float) -> float:

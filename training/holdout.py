@@ -15,7 +15,8 @@ A group may last, and overlap with others where the log declares groups. It belo
 and took effect in that part. One that is open at a cut belongs to neither side: nothing is learned from it, as that
 would show what happened after requests of the later part were made, and nobody is asked for it, as that would show what
 the earlier part may know. Where groups are instants there is none such, and between cut and request there is no group
-with candidates, so baselines that count candidates see the same events either way.
+with candidates, so baselines that count candidates see the same events either way; but where one surface alone is asked
+for, what happened on others may lie between.
 
 Users without a candidate in their history are not judged but counted (`cold`): for them every personal method is
 popularity by definition.
@@ -213,6 +214,8 @@ def hold_out(tokens: pa.Table, columns: Columns, split: Split, part: Part = Part
     known_U = _known(flat, target_U, _complete(flat, target_U) if told else past_T)
     warm_U = _has_items(flat, target_U, known_U)
     if not warm_U.any():
+        if columns.surface is not None:
+            raise EvaluationError(f"nobody comes to {columns.surface} in the {part} part: take another surface")
         raise EvaluationError(f"nobody has candidates both before and in the {part} part; split the log elsewhere")
     cold = int((~warm_U).sum())
     target_U, known_U = target_U[warm_U], known_U[warm_U]

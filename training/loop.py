@@ -65,7 +65,7 @@ def train(
     progress = state.resume() or Progress()
     training_set = agreed(training_set, recipe, ranks)
     total = total_batches(training_set, recipe, ranks)
-    meter = Meter(recipe.model, recipe.objectives, device)
+    meter = Meter(recipe.model, recipe.objectives, device, taught=teaching is not None)
     saved, clock = time.monotonic(), time.monotonic()
     with (
         _Course(training_set, recipe, ranks, progress.position) as course,

@@ -38,9 +38,10 @@ class Meter:
     short, only some are counted, and those between have as many a token as the last one that was.
     """
 
-    def __init__(self, config: ModelConfig, objectives: Objectives, device: torch.device) -> None:
+    def __init__(self, config: ModelConfig, objectives: Objectives, device: torch.device, taught: bool = False) -> None:
+        """taught: by another model, whose operations nobody counts: then the utilisation is not known."""
         self._config, self._objectives, self._device = config, objectives, device
-        self._peak = peak_flops(device)
+        self._peak = None if taught else peak_flops(device)
         self._flops_per_token, self._counting, self._stepping = 0.0, 0.0, 0.0
 
     def step(self, own: Sequence[Lesson], waited: float, seconds: float) -> Measured:

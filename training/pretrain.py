@@ -16,7 +16,7 @@ import torch
 
 from foundation import pretrained
 from foundation.card import Told, new_card
-from foundation.low_rank import merged
+from foundation.low_rank import merge
 from foundation.model import FoundationModel
 from foundation.space import Space
 from tokenization.corpus.corpus import Corpus
@@ -24,7 +24,7 @@ from training import attempts, checkpoint, stopping
 from training.beginning import begin
 from training.distill import Distillation, teacher_of
 from training.errors import Stopped, TrainingError
-from training.finetune import FineTuning, name_of
+from training.finetune import FineTuning, Learns, keep_directions, name_of
 from training.loop import train
 from training.parallel import Ranks, open_group, own_device
 from training.progress import Progress, StepRecord
@@ -157,8 +157,10 @@ def _write_model(run: Run, model: FoundationModel, corpus: Corpus, progress: Pro
             save_grown(update.base, model, corpus, run.model, learned, as_of)
             return
         case FineTuning() as tuning:
-            merged(model)
+            merge(model)
             save_grown(tuning.base, model, corpus, run.model, f"{name_of(tuning)}; {learned}", as_of)
+            if tuning.learns is Learns.ANSWERS:
+                keep_directions(run.model, tuning)
             return
     card = new_card(model, corpus.tokenizer, told)
     pretrained.save(model, corpus.tokenizer, run.model, corpus.tokenizer.schema.name, UNNUMBERED, as_of, card)
@@ -301,7 +303,7 @@ def _told(run: Run, corpus: Corpus, progress: Progress) -> Told:
         ],
         training=[
             f"{progress.step:,} steps, {progress.tokens:,} tokens, {progress.seconds:.0f} s",
-            *([f"taught by {teacher_of(run.origin).id}"] if isinstance(run.origin, Distillation) else []),
+            *([f"taught by {teacher_of(run.origin).origin}"] if isinstance(run.origin, Distillation) else []),
             f"seed {run.recipe.seed}; the whole recipe stands in run.json of the run",
             f"finished {time.strftime('%Y-%m-%d', time.gmtime())}",
         ],

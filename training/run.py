@@ -29,6 +29,8 @@ Origin = Update | FineTuning | Distillation
 """What a run goes on from, or learns from beside the log."""
 
 FORMAT = 1  # of run.json
+BEGUN = ("training.jsonl", "checkpoints", "model")
+"""What a run has once anything was learned in it; until then it may become another run."""
 
 
 @dataclass(frozen=True)
@@ -83,8 +85,8 @@ def start(
     """Make a run directory, or find the same run there again, which may go on under another `parallelism`.
 
     name: of the recipe that this one comes from, to note what it changes of that. origin: what it goes on from.
-    Raises RunError where the folder holds a run of another corpus, recipe or split, and whatever `check` raises where
-    the recipe makes no run.
+    Raises RunError where in the folder a run of another corpus, recipe or split has begun, and whatever `check` raises
+    where the recipe makes no run.
     """
     check(recipe)
     _check_origin(origin, recipe)
@@ -101,7 +103,7 @@ def start(
     if path.exists():
         found = json.loads(path.read_text())
         other = next((key for key in asked if _to_compare(found, key) != _to_compare(asked, key)), None)
-        if other is not None:
+        if other is not None and any((folder / name).exists() for name in BEGUN):
             raise RunError(f"{folder} holds a run with another {other}: choose another --out, or --restart")
     folder.mkdir(parents=True, exist_ok=True)
     if name is not None:
@@ -131,7 +133,7 @@ def _check_origin(origin: Origin | None, recipe: Recipe) -> None:
         case FineTuning():
             check_fine_tuning(origin, recipe)
         case Distillation():
-            check_distillation(recipe)
+            check_distillation(origin, recipe)
 
 
 def _to_compare(told: dict[str, Any], key: str) -> Any:

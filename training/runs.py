@@ -127,7 +127,9 @@ def read_asked(folder: Path) -> Asked:
     """What run.json says. Raises RunError where there is none, or another program's."""
     try:
         told = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-        settings = {"corpus": told["corpus"], "until": told["until"], **dict(flatten(told["recipe"]))}
+        settings: dict[str, Any] = {"corpus": told["corpus"], "until": told["until"], **dict(flatten(told["recipe"]))}
+        for name in ("update", "finetune", "distill"):
+            settings |= {f"{name}.{path}": value for path, value in flatten(told.get(name) or {})}
         return Asked(settings, told.get("name", ""), told.get("changes", {}), told["split"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise RunError(f"{folder} is no training run (run.json: {error}); make one with `userfm train`") from error

@@ -39,9 +39,9 @@ WARMUP = 5  # steps
 class Update:
     """What a run goes on from.
 
-    base: model directory. since: epoch seconds until which that had learned. rate: share of the recipe's rates. replay:
-    rows that are asked for anything, for each row that is asked for its news. held: share of the users whose news are
-    not learned, and judge.
+    base: model directory; fingerprint: of the model in it; since: epoch seconds until which that had learned. rate:
+    share of the recipe's rates. replay: rows that are asked for anything, for each row that is asked for its news.
+    held: share of the users whose news are not learned, and judge.
     """
 
     base: str
@@ -49,6 +49,7 @@ class Update:
     rate: float = 0.3
     replay: float = 1.0
     held: float = 0.1
+    fingerprint: str = ""
 
     def __post_init__(self) -> None:
         for name in ("rate", "replay"):
@@ -71,7 +72,7 @@ def of_model(base: Path, rate: float, replay: float, held: float) -> Update:
     known = pretrained.load(base)
     if known.tokenizer.schema.time is None:
         raise TrainingError(f"the log of {known.space.name} has no times, so nothing says what is new: train it again")
-    return Update(str(base.resolve()), known.space.as_of, rate, replay, held)
+    return Update(str(base.resolve()), known.space.as_of, rate, replay, held, known.space.fingerprint)
 
 
 def recipe_after(recipe: Recipe, corpus: Corpus, epochs: int) -> Recipe:

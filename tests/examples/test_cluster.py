@@ -19,8 +19,9 @@ EXAMPLES = Path(__file__).parents[2] / "examples" / "cluster"
 
 @pytest.fixture(scope="module")
 def manifests() -> dict[str, dict[str, Any]]:
-    """What the manifest asks Kubernetes for, by kind."""
-    return {one["kind"]: one for one in yaml.safe_load_all((EXAMPLES / "rayjob.yaml").read_text())}
+    """What the manifests ask Kubernetes for, by kind."""
+    files = [EXAMPLES / "rayjob.yaml", EXAMPLES / "storage.yaml"]
+    return {one["kind"]: one for one in (yaml.safe_load(file.read_text()) for file in files)}
 
 
 @pytest.fixture(scope="module")

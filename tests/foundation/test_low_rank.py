@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from foundation.errors import ModelError
-from foundation.low_rank import loosened, merged
+from foundation.low_rank import loosen, merge
 
 
 @pytest.fixture
@@ -33,16 +33,16 @@ def learn(net: nn.Sequential, x_TD: Tensor) -> None:
 
 def test_nothing_changes_before_anything_is_learned(net: nn.Sequential, x_TD: Tensor) -> None:
     before = net(x_TD)
-    loosened(net, 2)
+    loosen(net, 2)
     assert torch.equal(net(x_TD), before)
 
 
-def test_what_is_learned_is_of_the_rank_and_stays_when_it_is_merged(net: nn.Sequential, x_TD: Tensor) -> None:
+def test_what_is_learned_is_of_the_rank_and_stays_when_it_is_merge(net: nn.Sequential, x_TD: Tensor) -> None:
     known = copy.deepcopy(net)
-    loosened(net, 2)
+    loosen(net, 2)
     learn(net, x_TD)
     learned = net(x_TD)
-    merged(net)
+    merge(net)
     torch.testing.assert_close(net(x_TD), learned)
     assert list(net.state_dict()) == list(known.state_dict())
     for now, before in zip((net[0], net[2]), (known[0], known[2]), strict=True):
@@ -50,7 +50,7 @@ def test_what_is_learned_is_of_the_rank_and_stays_when_it_is_merged(net: nn.Sequ
 
 
 def test_a_copy_learns_for_itself(net: nn.Sequential, x_TD: Tensor) -> None:
-    loosened(net, 1)
+    loosen(net, 1)
     other = copy.deepcopy(net)
     before = net(x_TD)
     learn(other, x_TD)
@@ -61,10 +61,10 @@ def test_a_copy_learns_for_itself(net: nn.Sequential, x_TD: Tensor) -> None:
 @pytest.mark.parametrize("rank", [0, 7])
 def test_a_rank_that_a_matrix_has_not_is_a_sentence(net: nn.Sequential, rank: int) -> None:
     with pytest.raises(ModelError, match=rf"a matrix of 8 × 6 has no rank {rank}: take one from 1 to 6"):
-        loosened(net, rank)
+        loosen(net, rank)
 
 
 def test_what_was_never_loosened_is_merged_already(net: nn.Sequential, x_TD: Tensor) -> None:
     before = net(x_TD)
-    merged(net)
+    merge(net)
     assert torch.equal(net(x_TD), before)

@@ -13,7 +13,7 @@ from tests.conftest import DAY
 from tokenization.corpus.corpus import Corpus
 from training.asking import askable
 from training.errors import TrainingError
-from training.gate import Verdict
+from training.gate import Beside, Verdict
 from training.metrics import Interval
 from training.recipes import Recipe
 from training.training_set import TrainingSet
@@ -100,7 +100,7 @@ def test_the_same_users_judge_every_day() -> None:
     ],
 )
 def test_a_model_is_refused_that_is_surely_worse_or_by_more_than_is_allowed(gap: Interval, passed: bool) -> None:
-    verdict = Verdict(100, 0.2 + gap.mean, 0.2, gap, allowed=0.005)
+    verdict = Verdict(Beside(100, 0.2 + gap.mean, 0.2, gap), allowed=0.005)
     assert verdict.passed is passed
     assert ("may take the place" in verdict.sentence()) is passed
 

@@ -116,7 +116,7 @@ def place(
         teaching.teacher.to(device)
     learning = Learning(twin, objectives, plan.scoring, teaching)
     tables = {name: weight for name, weight in learning.named_parameters() if name in TABLES}
-    apart = [] if plan.tables is Tables.ROWS else list(tables.values())
+    apart = [] if plan.tables is Tables.ROWS else [weight for weight in tables.values() if weight.requires_grad]
     learn: nn.Module = learning
     if plan.weights is Weights.DDP:
         learn = overlapped(learning, list(tables))
@@ -124,7 +124,8 @@ def place(
         assert mesh is not None
         shard(learning, mesh, set(tables.values()))
     else:
-        apart += [weight for name, weight in learning.named_parameters() if name not in tables]
+        dense = [weight for name, weight in learning.named_parameters() if name not in tables]
+        apart += [weight for weight in dense if weight.requires_grad]
     _give_away(model, twin)
     return Placed(twin, learn, apart, Shards.of(twin, mesh), ranks, teaching, model)
 

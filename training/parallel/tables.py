@@ -23,8 +23,9 @@ class RowShards(nn.Embedding):
     it must not be added up over ranks.
     """
 
-    def __init__(self, row_OD: Tensor, owned: Owned) -> None:
+    def __init__(self, row_OD: Tensor, owned: Owned, learns: bool) -> None:
         super().__init__(len(owned.own), row_OD.shape[1], sparse=True, _weight=row_OD)
+        self.weight.requires_grad_(learns)
         self.num_embeddings = owned.rows  # what codes are compared with
         self.owned = owned
 
@@ -58,7 +59,8 @@ def cut_tables(tower: ItemTower, ranks: Ranks, device: torch.device) -> None:
         table = getattr(tower, name)
         assert isinstance(table, nn.Embedding)
         owned = Owned(ranks, table.num_embeddings)
-        setattr(tower, name, RowShards(_own_rows(table.weight.detach(), owned, device), owned))
+        own_OD = _own_rows(table.weight.detach(), owned, device)
+        setattr(tower, name, RowShards(own_OD, owned, learns=table.weight.requires_grad))
 
 
 def _own_rows(row_VD: Tensor, owned: Owned, device: torch.device) -> Tensor:

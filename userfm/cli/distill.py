@@ -7,9 +7,20 @@ from typing import Annotated
 
 import typer
 
-from userfm.cli.train import Address, OnRay, Processes, Settings, on_ray, overrides, trained_to_end
+from userfm.cli.train import (
+    Address,
+    OnRay,
+    Processes,
+    Restart,
+    Settings,
+    nothing_left,
+    on_ray,
+    overrides,
+    thrown_away,
+    trained_to_end,
+)
 
-Share = Annotated[float, typer.Option(min=0, help="Share in the loss: who wins, and who comes how near.")]
+Logits = Annotated[float, typer.Option(min=0, help="Share in the loss: who wins, and who comes how near.")]
 States = Annotated[float, typer.Option(min=0, help="Share in the loss: which users are alike.")]
 Layers = Annotated[float, typer.Option(min=0, help="Share in the loss: the same, layer by layer.")]
 
@@ -18,12 +29,13 @@ def distill(
     teacher: Annotated[Path, typer.Argument(help="Run of the large model.", show_default=False)],
     out: Annotated[Path, typer.Option(help="Folder of the small one's run.", show_default=False)],
     set_: Settings = None,
-    logits: Share = 1.0,
+    logits: Logits = 1.0,
     states: States = 1.0,
     layers: Layers = 1.0,
     ray: OnRay = False,
     workers: Processes = 1,
     address: Address = None,
+    restart: Restart = False,
 ) -> None:
     """Train a small model on the log and on what a large one says of it.
 
@@ -43,27 +55,25 @@ def distill(
     Then: userfm evaluate small corpus
     """
     from tokenization.corpus.corpus import Corpus
-    from training.distill import Distillation, parameters
-    from training.gate import UNLEARNED, verdict_of_part
+    from training.distill import distillation_of, parameters
+    from training.gate import beside, unlearned_part
     from training.recipes import with_overrides
     from training.run import Run, start
     from userfm.cli.console import results
 
     large = Run.open(teacher)
     corpus = Corpus.open(large.corpus)
+    part = unlearned_part(large, corpus)
     recipe = with_overrides(large.recipe, overrides(set_ or []))
-    distillation = Distillation(str(large.model.resolve()), logits, states, layers)
+    distillation = distillation_of(large.model, logits, states, layers)
+    thrown_away(out, restart)
     small = start(corpus, out, recipe, large.until, origin=distillation)
     trained_to_end(small, corpus, on_ray(ray, workers, address))
-    part = UNLEARNED[large.until]
-    if part is None:
-        results().print(f"{small.model} has learned all of the log, as {teacher} had: nothing is left to judge it on")
-        return
-    kept = verdict_of_part(distillation.teacher, small.model, corpus, part)
     number, of_teacher = parameters(small.model), parameters(large.model)
-    gap = f"{kept.gap.mean:+.4f}, {kept.gap.low:+.4f} to {kept.gap.high:+.4f}"
-    results().print(
-        f"{small.model} has {number:,} parameters, 1 for {of_teacher / number:.1f} of its teacher's; NDCG@10 on "
-        f"{kept.on} of {kept.users:,} users: {kept.new:.4f}, the teacher {kept.old:.4f} ({gap}): it keeps "
-        f"{100 * kept.new / kept.old:.1f} %"
-    )
+    results().print(f"{number:,} parameters, 1 for {of_teacher / number:.1f} of its teacher's")
+    if part is None:
+        results().print(nothing_left(small, large))
+        return
+    kept = beside(small, distillation.teacher, corpus, part)
+    share = f": it keeps {100 * kept.new / kept.old:.1f} %" if kept.old else ""
+    results().print(f"{kept.sentence()}{share}")

@@ -46,14 +46,13 @@ Settings = Annotated[
 ]
 Minutes = Annotated[float | None, typer.Option(help="End the schedule after so many minutes.", show_default=False)]
 OnRay = Annotated[bool, typer.Option("--ray/--no-ray", help="On Ray Train, or in this very process.")]
-Processes = Annotated[
-    int, typer.Option(min=1, help="Processes, each with a GPU where there is one; more than one: on Ray.")
-]
+Processes = Annotated[int, typer.Option(min=1, help="Processes of Ray, each with a GPU where there is one.")]
 Address = Annotated[str | None, typer.Option(help="A running Ray cluster that shares the folder.", show_default=False)]
 MinWorkers = Annotated[
     int, typer.Option(help="Begin, and go on after losses, with so many of --workers.", show_default="all")
 ]
 Failures = Annotated[int, typer.Option(min=0, help="Lost workers or machines that the run survives.")]
+Restart = Annotated[bool, typer.Option("--restart", help="Throw away a run that is in the folder.")]
 Refit = Annotated[
     bool, typer.Option("--refit", help="Learn the validation part too, once settings are chosen; the test part judges.")
 ]
@@ -75,7 +74,7 @@ def train(
     ray: OnRay = True,
     refit: Refit = False,
     all_data: AllData = False,
-    restart: Annotated[bool, typer.Option("--restart", help="Throw away a run that is in the folder.")] = False,
+    restart: Restart = False,
 ) -> None:
     """Train the foundation model on a corpus, and the heads on the model.
 
@@ -106,14 +105,15 @@ def train(
     from training.run import start
     from userfm.cli.console import progress_console, results
 
+    if not ray and (workers > 1 or address is not None):
+        raise typer.BadParameter("this very process is one: --workers and --address are of Ray", param_hint="--no-ray")
     console, wanted = progress_console(), Workers(workers, min_workers, failures, address)
     opened = Corpus.open(corpus)
     name = Name(recipe.value)
     chosen = with_overrides(named(name, opened), overrides(set_ or []))
     if minutes is not None:
         chosen = replace(chosen, minutes=minutes)
-    if restart and (out / "run.json").exists():
-        shutil.rmtree(out)
+    thrown_away(out, restart)
     run = start(opened, out, chosen, until(refit, all_data), name)
     if run.finished:
         console.print(f"{out} is trained already; --restart trains it again")
@@ -121,6 +121,17 @@ def train(
     results().print(
         f"{run.model} is a model of {space.name}: vectors of width {space.width}, fingerprint {space.fingerprint[:12]}"
     )
+
+
+def thrown_away(out: Path, restart: bool) -> None:
+    """Throw away a run that is in the folder, where that is wished."""
+    if restart and (out / "run.json").exists():
+        shutil.rmtree(out)
+
+
+def nothing_left(run: Run, before: Run) -> str:
+    """What is said of a run that can't be judged beside the one that it came from."""
+    return f"{run.model} has learned all of the log, as {before.folder} had: nothing is left to judge it on"
 
 
 def on_ray(ray: bool, workers: int, address: str | None) -> Workers | None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from userfm.cli.train import Address, OnRay, Processes, on_ray, trained_to_end
+from userfm.cli.train import Address, OnRay, Processes, Restart, on_ray, thrown_away, trained_to_end
 
 if TYPE_CHECKING:
     from tokenization.corpus.corpus import Corpus
@@ -45,6 +45,7 @@ def update(
     ray: OnRay = False,
     workers: Processes = 1,
     address: Address = None,
+    restart: Restart = False,
 ) -> None:
     """Go on from yesterday's model with what happened since.
 
@@ -74,6 +75,7 @@ def update(
         if events is not None and schema is not None:
             _append(schema, events, before.corpus, items, progress)
         corpus = Corpus.open(before.corpus)
+    thrown_away(out, restart)
     today = _trained(before, corpus, out, (epochs, rate, replay, held), on_ray(ray, workers, address))
     found = _judged(today, corpus, allowed)
     results().print(found.sentence())
@@ -112,7 +114,7 @@ def _judged(run: Run, corpus: Corpus, allowed: float) -> Verdict:
     from training.update import Update
 
     assert isinstance(run.origin, Update)
-    return verdict(run.origin, run.model, corpus, allowed)
+    return verdict(run, run.origin, corpus, allowed)
 
 
 def _served(run: Run, before: Run, corpus: Corpus, store: Path | None, progress: Report) -> str:

@@ -17,6 +17,8 @@ import torch
 from foundation.lesson import Objectives
 from tests.training.parallel import worker
 from tokenization.corpus.corpus import Corpus
+from training.beginning import initial_model
+from training.finetune import ANSWERS
 from training.parallel import Parallelism, Precision, Ranks
 from training.parallel.tables import BLOCK
 from training.recipes import Recipe
@@ -126,6 +128,29 @@ def test_two_ranks_agree_with_one_in_every_loss_and_gradient(
 ) -> None:
     for rank in together:
         assert_agrees(rank["steps"][f"{plan} x{each}"], alone[2 * each])
+
+
+@pytest.mark.parametrize("plan", worker.TAUGHT)
+def test_two_ranks_that_are_taught_agree_with_one(
+    together: tuple[Found, Found], kiosk_corpus: Corpus, recipe: Recipe, training_set: TrainingSet, plan: str
+) -> None:
+    teaching = worker.teaching_of(kiosk_corpus, training_set, recipe)
+    both = worker.under(recipe, Parallelism(), 2)
+    placed, loss, parts = worker.step_of(kiosk_corpus, training_set, both, ALONE, teaching=teaching)
+    assert {"taught", "taught_embedding", "taught_states", "taught_layer_1"} <= set(parts)
+    for rank in together:
+        assert_agrees(rank["taught"][plan], (loss, parts, worker.whole_gradients(placed)))
+
+
+@pytest.mark.parametrize("plan", ["replicated", "sharded, owners, recomputed"])
+def test_what_does_not_learn_stays_however_it_is_spread(
+    together: tuple[Found, Found], kiosk_corpus: Corpus, recipe: Recipe, training_set: TrainingSet, plan: str
+) -> None:
+    tuned, _ = together[0][f"tuned {plan}"]
+    before = dict(initial_model(training_set, kiosk_corpus, recipe).named_parameters())
+    changed = {name for name, weight in tuned.items() if not torch.equal(weight, before[name])}
+    assert changed
+    assert all(name.startswith(ANSWERS) for name in changed)
 
 
 def test_two_ranks_in_bfloat16_agree_with_one_in_bfloat16(

@@ -19,9 +19,11 @@ from torch.distributed.tensor import DTensor, Shard
 
 from foundation.config import Switch
 from foundation.jagged import moved
+from foundation.teaching import Teaching
 from tokenization.corpus.corpus import Corpus
 from training.beginning import initial_model
 from training.data import Position, lessons_of_steps
+from training.finetune import FineTuning, Learns, let_learn
 from training.loop import train
 from training.parallel import (
     Compiler,
@@ -62,15 +64,22 @@ OTHERS: Mapping[str, Parallelism] = {
     COMPILED: replace(PLANS["sharded, owners, recomputed"], compile=Compiler.INDUCTOR),
 }
 EVERYTHING = PLANS["sharded, owners, recomputed"]
+TAUGHT = ("ddp", "sharded", "rows")
+ANSWERS_ALONE = FineTuning("", "", Learns.ANSWERS)
 LESSONS = 4  # of a step that is learned in turns
 
 
 def step_of(
-    corpus: Corpus, training_set: TrainingSet, recipe: Recipe, ranks: Ranks, device: torch.device = CPU
+    corpus: Corpus,
+    training_set: TrainingSet,
+    recipe: Recipe,
+    ranks: Ranks,
+    device: torch.device = CPU,
+    teaching: Teaching | None = None,
 ) -> tuple[Placed, float, dict[str, float]]:
     """The first step of a recipe, without moving anything: who has the gradients, the loss and its parts."""
     model = initial_model(training_set, corpus, replace(recipe, seed=recipe.seed + ranks.rank))
-    placed = place(model.train(), recipe.parallelism, recipe.objectives, ranks, device)
+    placed = place(model.train(), recipe.parallelism, recipe.objectives, ranks, device, teaching)
     own = own_lessons(recipe, ranks)
     stream = lessons_of_steps(
         training_set,
@@ -128,11 +137,34 @@ def first_steps(
     return found
 
 
+def teaching_of(corpus: Corpus, training_set: TrainingSet, recipe: Recipe) -> Teaching:
+    """A teacher twice as wide as its student."""
+    wide = replace(recipe, model=replace(recipe.model, width=2 * recipe.model.width), seed=11)
+    return Teaching(initial_model(training_set, corpus, wide))
+
+
+def taught_steps(corpus: Corpus, training_set: TrainingSet, recipe: Recipe, ranks: Ranks) -> dict[str, Any]:
+    """What plans make of the first step where somebody teaches."""
+    found = {}
+    for name in TAUGHT:
+        one, teaching = under(recipe, PLANS[name], 1), teaching_of(corpus, training_set, recipe)
+        placed, loss, parts = step_of(corpus, training_set, one, ranks, teaching=teaching)
+        found[name] = {"loss": loss, "parts": parts, "gradients": whole_gradients(placed)}
+    return found
+
+
 def trained(
-    corpus: Corpus, training_set: TrainingSet, recipe: Recipe, checkpoints: Path, ranks: Ranks
+    corpus: Corpus,
+    training_set: TrainingSet,
+    recipe: Recipe,
+    checkpoints: Path,
+    ranks: Ranks,
+    tuning: FineTuning | None = None,
 ) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
-    """The weights of a run at its end, and its records."""
+    """The weights of a run at its end, and its records. tuning: what of them learns."""
     model = initial_model(training_set, corpus, recipe)
+    if tuning is not None:
+        let_learn(model, tuning)
     records: list[StepRecord] = []
     train(model, training_set, recipe, checkpoints, ranks, records.append)
     weights = {name: weight.detach() for name, weight in model.named_parameters() if not weight.is_meta}
@@ -164,7 +196,8 @@ def runs(corpus: Corpus, training_set: TrainingSet, recipe: Recipe, folder: Path
     for name in ("replicated", "sharded, owners, recomputed"):
         one = under(recipe, PLANS[name], 1)
         found[f"trained {name}"] = trained(corpus, training_set, one, folder / name, ranks)
-    return found
+        found[f"tuned {name}"] = trained(corpus, training_set, one, folder / f"tuned {name}", ranks, ANSWERS_ALONE)
+    return found | {"taught": taught_steps(corpus, training_set, recipe, ranks)}
 
 
 def main(rank: int, port: str, folder: Path, out: Path, kind: str, names: Sequence[str]) -> None:
