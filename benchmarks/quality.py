@@ -56,7 +56,7 @@ METRICS = {"hr@10": "recall@10", "ndcg@10": "ndcg@10", "hr@50": "recall@50"}
 """Of one item, recall is the hit rate; of a basket it stays recall."""
 
 OURS: Mapping[Log, Mapping[str, str]] = {
-    Log.ML_1M: {"width": "128", "heads": "4", "dropout": "0.2", "epochs": "10"},
+    Log.ML_1M: {"width": "128", "heads": "4", "dropout": "0.1", "epochs": "8"},
     Log.BEAUTY: {"width": "128", "heads": "4", "dropout": "0.2", "epochs": "6"},
     Log.JOURNEY: {"epochs": "2"},
 }
