@@ -31,6 +31,8 @@ COMMANDS = [
     "append",
     "train",
     "update",
+    "finetune",
+    "distill",
     "runs",
     "evaluate",
     "recommend",
