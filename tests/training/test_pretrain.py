@@ -55,7 +55,7 @@ def test_another_recipe_corpus_or_split_needs_another_folder(
     kiosk, kiosk_corpus: Corpus, recipe: Recipe, tmp_path: Path
 ) -> None:
     folder = tmp_path / "run"
-    start(kiosk_corpus, folder, recipe)
+    start(kiosk_corpus, folder, recipe).log.touch()  # something was learned in it
     with pytest.raises(RunError, match="holds a run with another recipe: choose another --out, or --restart"):
         start(kiosk_corpus, folder, replace(recipe, seed=4))
     with pytest.raises(RunError, match="another until"):
