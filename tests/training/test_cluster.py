@@ -55,9 +55,9 @@ def long_run(corpus: Corpus, folder: Path) -> Run:
     return start(corpus, folder, replace(small(corpus), epochs=EPOCHS, checkpoint_seconds=0.0))
 
 
-def driver(corpus: Corpus, out: Path, *more: str) -> subprocess.Popen[str]:
-    """`userfm train` of the same run, in a process of its own."""
-    settings = ("--recipe", "small", "--set", f"epochs={EPOCHS}", "--set", "checkpoint_seconds=0")
+def driver(corpus: Corpus, out: Path, *more: str, epochs: int = EPOCHS) -> subprocess.Popen[str]:
+    """`userfm train` of such a run, in a process of its own."""
+    settings = ("--recipe", "small", "--set", f"epochs={epochs}", "--set", "checkpoint_seconds=0")
     command = [sys.executable, "-m", "userfm", "train", str(corpus.folder), "--out", str(out), *settings, *more]
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
@@ -140,7 +140,8 @@ def test_a_killed_driver_leaves_a_run_that_the_same_command_ends_even_from_a_tor
     kiosk_corpus: Corpus, tmp_path: Path
 ) -> None:
     out = tmp_path / "run"
-    made = driver(kiosk_corpus, out)
+    epochs = 10 * EPOCHS  # workers that are orphans for a while must not come to the end of it
+    made = driver(kiosk_corpus, out, epochs=epochs)
     wait_for(out, LOST)
     os.kill(made.pid, signal.SIGKILL)
     made.wait(10)
@@ -152,7 +153,7 @@ def test_a_killed_driver_leaves_a_run_that_the_same_command_ends_even_from_a_tor
     newest = checkpoint.newest_step(out / "checkpoints")
     tear(out / "checkpoints", newest)
     assert checkpoint.newest_step(out / "checkpoints") < newest
-    again = driver(kiosk_corpus, out)
+    again = driver(kiosk_corpus, out, epochs=epochs)
     told, _ = again.communicate(timeout=240)
     assert again.returncode == 0, told
     assert_whole(out)
