@@ -27,7 +27,9 @@ class Pretrained:
     card: str = ""
     alignment: Alignment = UNALIGNED
 
-    def save_pretrained(self, path: str | Path, learned: str = "", as_of: float | None = None) -> Pretrained:
+    def save_pretrained(
+        self, path: str | Path, learned: str = "", as_of: float | None = None, alignment: Alignment = UNALIGNED
+    ) -> Pretrained:
         """Write a model directory and return what it holds; of many processes one saves.
 
         Weights that have changed since they were read are another space: a fingerprint of its own, version 1 until a
@@ -35,7 +37,8 @@ class Pretrained:
         keep its alignment; changed ones are aligned to nothing, since the map was fitted to what they were.
 
         learned: what changed them (data, steps, ...), a paragraph of the model card. as_of: epoch seconds of the last
-        event that they could learn from; None: they saw none later than before.
+        event that they could learn from; None: they saw none later than before. alignment: of weights that changed, for
+        whoever knows what their vectors became.
         Raises ModelError where the place holds anything else than a model, or the weights are spread over processes.
         """
 
@@ -51,7 +54,7 @@ class Pretrained:
                 as_of=moment,
                 lineage=(*self.space.lineage, self.space.origin),
             )
-            return Identity(space, grown_card(self.model, self.tokenizer, space, learned, self.card))
+            return Identity(space, grown_card(self.model, self.tokenizer, space, learned, self.card), alignment)
 
         folder = write(Path(path), self.model.config, self.model.state_dict(), self.tokenizer, about)
         return replace(self, space=folder.space, card=folder.card, alignment=folder.alignment)

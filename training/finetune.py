@@ -20,11 +20,9 @@ from typing import Any, Self
 import torch
 
 from foundation import pretrained
-from foundation.alignment import Alignment
-from foundation.folder import Identity, identify
+from foundation.alignment import UNALIGNED, Alignment
 from foundation.low_rank import check_rank, loosen
 from foundation.model import FoundationModel
-from foundation.space import Space
 from training.errors import TrainingError
 from training.optimisers import Method
 from training.parallel import Weights
@@ -110,14 +108,15 @@ def let_learn(model: FoundationModel, tuning: FineTuning) -> None:
         loosen(model.trunk, tuning.rank)
 
 
-def keep_directions(tuned: Path, tuning: FineTuning) -> Space:
-    """Say of a model directory whose vectors are those of its base that they are: aligned to it, by a map that changes
-    nothing, or the one that the base had. Returns the space in which they leave."""
-    base, held = pretrained.load(Path(tuning.base)), pretrained.load(tuned)
+def directions_of(tuning: FineTuning) -> Alignment:
+    """How the tuned vectors leave: where answers alone learned they are those of the base, and so aligned to it, by a
+    map that changes nothing, or the one that the base had; else they are aligned to nothing yet."""
+    if tuning.learns is not Learns.ANSWERS:
+        return UNALIGNED
+    base = pretrained.load(Path(tuning.base))
     known = base.alignment.space(base.space)
     blocks = base.alignment.blocks or (torch.eye(base.model.config.width),)
-    alignment = Alignment(blocks, known.origin, (*known.frames, known.fingerprint))
-    return identify(tuned, Identity(held.space, held.card, alignment))
+    return Alignment(blocks, known.origin, (*known.frames, known.fingerprint))
 
 
 def name_of(tuning: FineTuning) -> str:

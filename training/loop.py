@@ -26,7 +26,7 @@ from training.parallel import Placed, Ranks, agree, largest, place
 from training.prefetch import Prefetched
 from training.progress import Progress, StepRecord
 from training.recipes import Recipe, check
-from training.setbacks import IN_A_ROW, diverged, keep_lessons
+from training.setbacks import IN_A_ROW, Setbacks, diverged, keep_lessons
 from training.stages import stage_at
 from training.step import Found, make_step, own_lessons
 from training.stopping import Wish
@@ -48,54 +48,34 @@ def train(
 ) -> Progress:
     """Train to the end of the recipe, continuing from the newest checkpoint; returns where it ended.
 
-    device: on which to learn; None: on which the model is. on_step is called on rank 0. stop: asked on every rank after
-    each step; where any of them wants to stop, all do, with a checkpoint. teaching: by another model.
-
-    A run that keeps an average of its weights ends with that. Of a run that cuts weights (`recipe.parallelism`) rank
-    0's model alone has them at the end. A step whose loss is not finite moves nothing (training/setbacks.py). Raises
-    TrainingError when too many in a row are not, or the checkpoints are of another model, and OSError when the last
-    checkpoint can't be written.
+    device: on which to learn; None: where the model is. on_step: called on rank 0. stop: asked on every rank after each
+    step; where any wants to stop, all do, with a checkpoint. teaching: by another model. Of weights that were cut rank
+    0's model alone has all at the end. Raises TrainingError when too many steps in a row are not finite, or the
+    checkpoints are of another model, and OSError when the last one can't be written.
     """
     check(recipe)
     device = device or model.empty_D.device
     placed = place(model.train(), recipe.parallelism, recipe.objectives, ranks, device, teaching)
-    optimisers = Optimisers(placed.model, recipe.optimisation, recipe.seed)
-    average = Average(placed.model, recipe.optimisation.average) if recipe.optimisation.average else None
-    state = _State(placed, optimisers, average, checkpoints)
+    state = _State.of(placed, recipe, checkpoints)
     progress = state.resume() or Progress()
     training_set = agreed(training_set, recipe, ranks)
     total = total_batches(training_set, recipe, ranks)
     meter = Meter(recipe.model, recipe.objectives, device, taught=teaching is not None)
     saved, clock = time.monotonic(), time.monotonic()
-    with (
-        _Course(training_set, recipe, ranks, progress.position) as course,
-        Saver(checkpoints, ranks.rank == 0) as saver,
-    ):
-        while progress.batches < total and not progress.stopped:
-            if progress.seconds >= 60 * recipe.minutes:
-                break
-            position, own = course.next(stage_at(recipe.stages, part_done(progress, total, recipe)))
+    lessons, saving = _Course(training_set, recipe, ranks, progress.position), Saver(checkpoints, ranks.rank == 0)
+    with lessons as course, saving as saver:
+        while not progress.stopped and (done := part_done(progress, total, recipe)) < 1:
+            position, own = course.next(stage_at(recipe.stages, done))
             factor = schedule(progress, total, recipe) * progress.setbacks.factor
-            found = make_step(placed, optimisers, moved(own, device), recipe, progress.step, factor)
-            if average is not None and found.good:
-                average.follow()
-            setbacks = progress.setbacks.after(found.good)
-            if setbacks.in_a_row == IN_A_ROW:
-                raise diverged(setbacks, progress.step + 1, keep_lessons(own, checkpoints, progress.step + 1))
+            found = state.learn(moved(own, device), progress.step, factor)
+            setbacks = _no_worse(progress, found, own, checkpoints)
             seconds = time.monotonic() - clock
             clock += seconds
             # The clock of rank 0 decides for all: when to stop and to save, at which rate, in which stage.
             own_clock = progress.seconds + seconds, clock - saved
-            spent, unsaved, tokens, wishes = agree(own_clock, (found.tokens, stop()), ranks, device)
-            progress = Progress(
-                progress.step + 1,
-                progress.batches + together(recipe, ranks),
-                position,
-                spent,
-                progress.tokens + round(tokens),
-                setbacks,
-                wishes > 0,
-            )
+            spent, unsaved, read, wishes = agree(own_clock, (found.tokens, stop()), ranks, device)
+            batches, tokens = progress.batches + together(recipe, ranks), progress.tokens + round(read)
+            progress = Progress(progress.step + 1, batches, position, spent, tokens, setbacks, stopped=wishes > 0)
             if ranks.rank == 0:
                 on_step(_record(progress, total, found, recipe, ranks, factor, meter.step(own, course.waited, seconds)))
             # All ranks take part, since each may have a part of what is saved.
@@ -103,10 +83,16 @@ def train(
                 saver.begin(progress.step, state.taken(progress))
                 saved = clock
         saver.last(progress.step, state.taken(progress))
-    if average is not None and not progress.stopped:
-        average.settle()
-    placed.settle()
+    state.settle(ended=not progress.stopped)
     return progress
+
+
+def _no_worse(progress: Progress, found: Found, own: tuple[Lesson, ...], checkpoints: Path) -> Setbacks:
+    """The setbacks after a step. Raises TrainingError, with the step's lessons kept, where there were too many."""
+    setbacks = progress.setbacks.after(found.good)
+    if setbacks.in_a_row == IN_A_ROW:
+        raise diverged(setbacks, progress.step + 1, keep_lessons(own, checkpoints, progress.step + 1))
+    return setbacks
 
 
 class _Course:
@@ -215,12 +201,32 @@ def _record(
 
 @dataclass(frozen=True)
 class _State:
-    """All that a run is, as it is kept in its checkpoints."""
+    """All that a run is, as it is kept in its checkpoints. average: of its weights, where the run ends with that."""
 
     placed: Placed
     optimisers: Optimisers
     average: Average | None
+    recipe: Recipe
     checkpoints: Path
+
+    @classmethod
+    def of(cls, placed: Placed, recipe: Recipe, checkpoints: Path) -> Self:
+        """What a run begins with, before it is resumed."""
+        average = Average(placed.model, recipe.optimisation.average) if recipe.optimisation.average else None
+        return cls(placed, Optimisers(placed.model, recipe.optimisation, recipe.seed), average, recipe, checkpoints)
+
+    def learn(self, own: tuple[Lesson, ...], step: int, factor: float) -> Found:
+        """A step, which the average follows; one whose loss is not finite moves nothing."""
+        found = make_step(self.placed, self.optimisers, own, self.recipe, step, factor)
+        if self.average is not None and found.good:
+            self.average.follow()
+        return found
+
+    def settle(self, ended: bool) -> None:
+        """Give the model what was learned; ended: and not only stopped, so that the average takes its place."""
+        if self.average is not None and ended:
+            self.average.settle()
+        self.placed.settle()
 
     def taken(self, progress: Progress) -> dict[str, Any]:
         """All of it as it is now, gathered by all ranks for the first: whole tensors, which any number of ranks can

@@ -24,7 +24,7 @@ from training import attempts, checkpoint, stopping
 from training.beginning import begin
 from training.distill import Distillation, teacher_of
 from training.errors import Stopped, TrainingError
-from training.finetune import FineTuning, Learns, keep_directions, name_of
+from training.finetune import FineTuning, directions_of, name_of
 from training.loop import train
 from training.parallel import Ranks, open_group, own_device
 from training.progress import Progress, StepRecord
@@ -158,9 +158,8 @@ def _write_model(run: Run, model: FoundationModel, corpus: Corpus, progress: Pro
             return
         case FineTuning() as tuning:
             merge(model)
-            save_grown(tuning.base, model, corpus, run.model, f"{name_of(tuning)}; {learned}", as_of)
-            if tuning.learns is Learns.ANSWERS:
-                keep_directions(run.model, tuning)
+            what = f"{name_of(tuning)}; {learned}"
+            save_grown(tuning.base, model, corpus, run.model, what, as_of, directions_of(tuning))
             return
     card = new_card(model, corpus.tokenizer, told)
     pretrained.save(model, corpus.tokenizer, run.model, corpus.tokenizer.schema.name, UNNUMBERED, as_of, card)

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from foundation import pretrained
+from foundation.alignment import UNALIGNED, Alignment
 from foundation.config import ModelConfig
 from foundation.jagged import EventBatch
 from foundation.model import FoundationModel
@@ -125,10 +126,19 @@ def judges(user_ids: pa.Array, share: float) -> NDArray[np.bool_]:
     return np.asarray(keys_of(user_ids) < share * 2.0**64)
 
 
-def save_grown(base_of: str, model: FoundationModel, corpus: Corpus, path: Path, learned: str, as_of: float) -> None:
-    """Write the model as a space of its own, with that of the model directory `base_of` as its lineage."""
+def save_grown(
+    base_of: str,
+    model: FoundationModel,
+    corpus: Corpus,
+    path: Path,
+    learned: str,
+    as_of: float,
+    alignment: Alignment = UNALIGNED,
+) -> None:
+    """Write the model as a space of its own, with that of the model directory `base_of` as its lineage. alignment: to
+    that, where it is known already."""
     base = pretrained.load(Path(base_of))
-    Pretrained(model, corpus.tokenizer, base.space, base.card).save_pretrained(path, learned, as_of)
+    Pretrained(model, corpus.tokenizer, base.space, base.card).save_pretrained(path, learned, as_of, alignment)
 
 
 def _known(events: EventBatch, update: Update) -> Tensor:
