@@ -92,7 +92,9 @@ def _taught(distillation: Distillation, known: TrainingSet, corpus: Corpus, reci
         raise TrainingError(
             f"{teacher.space.origin} was trained with another tokenizer than this corpus has: teach with a model of it"
         )
-    return Beginning(initial_model(known, corpus, recipe, ranks), known, recipe, teaching_of(distillation))
+    return Beginning(
+        initial_model(known, corpus, recipe, ranks), known, recipe, teaching_of(distillation, teacher.model)
+    )
 
 
 def _as_told(base: str, fingerprint: str) -> Pretrained:

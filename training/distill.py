@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from foundation import pretrained
+from foundation.model import FoundationModel
 from foundation.space import Space
 from foundation.teaching import Teaching, check_teaching
 from training.errors import TrainingError
@@ -63,10 +64,9 @@ def check_distillation(distillation: Distillation, recipe: Recipe) -> None:
     """Raises TrainingError or ModelError where the recipe has no place for the teacher."""
     if recipe.parallelism.scoring is Scoring.OWNERS:
         raise TrainingError("a teacher scores what each rank scores itself: set `parallelism.scoring=local`")
-    check_teaching(teaching_of(distillation), recipe.model)
+    check_teaching(teaching_of(distillation, pretrained.load(Path(distillation.teacher)).model), recipe.model)
 
 
-def teaching_of(distillation: Distillation) -> Teaching:
-    """The teacher, ready to teach. Raises ModelError where there is none."""
-    teacher = pretrained.load(Path(distillation.teacher)).model
+def teaching_of(distillation: Distillation, teacher: FoundationModel) -> Teaching:
+    """What the teacher, which learns no more itself, is to teach."""
     return Teaching(teacher, distillation.logits, distillation.states, distillation.layers)
