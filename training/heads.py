@@ -57,7 +57,9 @@ def fit_heads(run: Run, corpus: Corpus, progress: Progress = lambda stage, done,
         raise RunError(
             f"{corpus.folder} has tokens of another tokenizer than {run.folder}: fit its heads on its own corpus"
         )
-    heads = Heads.untrained(subgraph)
+    with torch.random.fork_rng(devices=[]):  # whatever else this process has drawn decides nothing
+        torch.manual_seed(run.recipe.seed)
+        heads = Heads.untrained(subgraph)
     config = subgraph.model.config
     training_set = read_training_set(corpus, config, run.until)
     tokens, columns = corpus.tokens(), Columns.of(corpus.tokenizer)

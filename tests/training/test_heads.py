@@ -68,6 +68,14 @@ def test_fitted_heads_are_saved_beside_the_model_and_loaded(
         assert torch.isfinite(heads.search(["cheese"])[:, 2:]).all()
 
 
+def test_the_same_run_has_the_same_heads_whatever_else_was_drawn(
+    fitted: tuple[Run, Figures, set[str]], kiosk_corpus: Corpus, tmp_path: Path
+) -> None:
+    run = replace(fitted[0], folder=Path(shutil.copytree(fitted[0].folder, tmp_path / "run")))
+    torch.rand(7)
+    assert fit_heads(run, kiosk_corpus) == fitted[1]
+
+
 def test_fitting_heads_leaves_the_model_and_its_space_alone(
     fitted: tuple[Run, Figures, set[str]], trained: Run
 ) -> None:
